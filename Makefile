@@ -1,0 +1,49 @@
+# Everything happens in .venv; nothing is installed outside it.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test test-fast check format bench bench-peers demo-model clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## create .venv with the server, the Python clients and the test tools
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[clients,dev]'
+	@touch $@
+
+serve: install ## serve the embedded demo model; ARGS="--port 9000 ..." are passed on
+	$(BIN)/millstream serve $(ARGS)
+
+test: install ## run the whole test suite; ARGS are passed to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: install ## only the tests that need neither torch nor a server
+	$(BIN)/python -m pytest tests/core tests/text $(ARGS)
+
+check: install ## format, lint, types, layering
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --quiet tests/test_layering.py
+
+format: install ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## measure throughput and latency of this server; ARGS to benchmarks.run
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-peers: install ## the same against other servers, in the same run
+	$(BIN)/python -m benchmarks.run --peers transformers $(ARGS)
+
+demo-model: install ## train the embedded demo model again (under an hour on two cores)
+	$(BIN)/python -m millstream.demo.train $(ARGS)
+
+clean: ## remove what make made
+	rm -rf .venv build dist

@@ -1,0 +1,1 @@
+"""Policy: which sequence computes which tokens in the next step. Standard library only."""

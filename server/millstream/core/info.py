@@ -1,0 +1,31 @@
+"""What an engine turned out to be once its model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """Facts of a loaded engine, for admission, defaults and people.
+
+    max_context: tokens that prompt plus answer may have. max_step_tokens: token budget of a step.
+    num_blocks, block_size, kv_cache_bytes: the KV cache. stop_token_ids: the model's end-of-turn
+    tokens. temperature, top_k, top_p: what its generation_config.json recommends.
+    """
+
+    architecture: str
+    num_parameters: int
+    device: str
+    dtype: str
+    attention_backend: str
+    num_blocks: int
+    block_size: int
+    kv_cache_bytes: int
+    max_context: int
+    max_step_tokens: int
+    vocab_size: int
+    stop_token_ids: tuple[int, ...]
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0

@@ -1,0 +1,255 @@
+"""Which tokens the next step computes.
+
+Rules:
+1. Decode first: every running sequence with one pending token gets it computed in every step.
+   Prompt chunks fill the rest of the step's token budget, in order of rank (priority, arrival).
+2. Blocks for everything known of a sequence are taken when it is admitted; a decode step takes at
+   most one more. When none is left, the running sequence of the worst rank is preempted: its
+   blocks go back and it waits, at its old rank, to be computed again (the prefix cache helps).
+3. A request that does not fit now may be overtaken by smaller ones, `MAX_OVERTAKEN` times.
+4. No livelock: the sequence of the best rank is never a victim, and alone it always fits, because
+   `fits()` is asked at the door.
+5. No torch, no clock, no threads. `plan()` and `commit()` alternate; `add()` and `cancel()` come
+   between steps. `check()` holds between any two calls.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+from millstream.core.blocks import BlockPool
+from millstream.core.request import Chunk, FailureEvent, Plan, Request, TokenEvent
+from millstream.core.sequence import Sequence
+
+MAX_OVERTAKEN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot of the scheduler; counts are of now, `num_preemptions` is since start."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_blocks_used: int = 0
+    num_blocks_cached: int = 0
+    num_preemptions: int = 0
+
+
+class Scheduler:
+    """Owns all sequences and the block pool. Mutated only by the engine loop."""
+
+    def __init__(self, *, pool: BlockPool, max_running: int, max_step_tokens: int) -> None:
+        if max_step_tokens < max_running:
+            raise ValueError("max_step_tokens must be at least max_running: decode comes first")
+        self.pool = pool
+        self.max_running = max_running
+        self.max_step_tokens = max_step_tokens
+        self._running: list[Sequence] = []
+        self._waiting: list[Sequence] = []
+        self._sequences: dict[int, Sequence] = {}
+        self._num_arrived = 0
+        self._num_preemptions = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def fits(self, request: Request) -> bool:
+        """Whether the pool could hold the request at its longest, with nothing else running."""
+        # The last generated token is never computed, so it needs no slot.
+        longest = len(request.prompt) + request.max_tokens - 1
+        return self.pool.blocks_for(longest) <= self.pool.num_blocks
+
+    def add(self, request: Request) -> None:
+        """Queues a request. The caller has asked `fits()`."""
+        assert request.id not in self._sequences, f"request id {request.id} used twice"
+        sequence = Sequence(request, self._num_arrived)
+        self._num_arrived += 1
+        self._sequences[request.id] = sequence
+        insort(self._waiting, sequence, key=_rank)
+
+    def cancel(self, request_id: int) -> bool:
+        """Forgets a request and frees its blocks; False if it is not here (any more)."""
+        sequence = self._sequences.get(request_id)
+        if sequence is None:
+            return False
+        self._remove(sequence)
+        return True
+
+    def plan(self) -> Plan | None:
+        """The next step, or None when there is nothing to compute."""
+        chunks: dict[int, Chunk] = {}
+        num_preemptions = self._num_preemptions
+        for sequence in list(self._running):
+            if sequence.num_pending == 1 and sequence.block_table and self._grow(sequence, chunks):
+                chunks[sequence.request.id] = self._chunk(sequence, 1)
+        budget = self.max_step_tokens - len(chunks)
+        for sequence in self._running:
+            if sequence.num_pending > 1 and budget > 0:
+                length = min(budget, sequence.num_pending)
+                chunks[sequence.request.id] = self._chunk(sequence, length)
+                budget -= length
+        # A step that preempted admits nobody: the victim would come straight back.
+        is_full = self._num_preemptions > num_preemptions
+        for sequence in [] if is_full else self._admissible(budget):
+            length = min(budget, sequence.num_pending)
+            chunks[sequence.request.id] = self._chunk(sequence, length)
+            budget -= length
+            if budget == 0:
+                break
+        return Plan(tuple(chunks.values())) if chunks else None
+
+    def commit(self, plan: Plan, sampled: Seq[int]) -> list[TokenEvent]:
+        """Takes over the results of a step.
+
+        sampled: one token id for each chunk of the plan that has `sampling`, in order.
+        """
+        assert len(sampled) == plan.num_sampled, "one sampled token per sampling chunk"
+        events: list[TokenEvent] = []
+        tokens = iter(sampled)
+        for chunk in plan.chunks:
+            token = next(tokens) if chunk.sampling is not None else None
+            sequence = self._sequences.get(chunk.request_id)
+            if sequence is None:
+                continue
+            self._mark_computed(sequence, len(chunk.tokens))
+            if token is None:
+                continue
+            sequence.tokens.append(token)
+            reason = sequence.finish_reason()
+            events.append(TokenEvent(chunk.request_id, (token,), reason, sequence.num_cached))
+            if reason is not None:
+                self._remove(sequence)
+        return events
+
+    def fail(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
+        """Ends the given requests with a failure; ids that are not here are skipped."""
+        return [
+            FailureEvent(request_id, code, message)
+            for request_id in request_ids
+            if self.cancel(request_id)
+        ]
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            num_blocks=self.pool.num_blocks,
+            num_blocks_used=self.pool.num_used,
+            num_blocks_cached=self.pool.num_cached,
+            num_preemptions=self._num_preemptions,
+        )
+
+    def check(self) -> None:
+        """Raises AssertionError if any invariant of the scheduler or the pool is broken."""
+        self.pool.check(sequence.block_table for sequence in self._sequences.values())
+        assert len(self._running) <= self.max_running, "too many running"
+        assert sorted(self._running, key=_rank) == self._running, "running not in order"
+        assert sorted(self._waiting, key=_rank) == self._waiting, "waiting not in order"
+        assert {s.request.id for s in self._running + self._waiting} == set(self._sequences)
+        for sequence in self._waiting:
+            assert (sequence.block_table, sequence.num_computed) == ([], 0), "waiting holds blocks"
+        for sequence in self._running:
+            assert 0 < sequence.num_pending <= len(sequence.tokens), "nothing pending"
+            capacity = len(sequence.block_table) * self.pool.block_size
+            assert sequence.num_computed <= capacity, "computed past its blocks"
+            assert sequence.finish_reason() is None, "finished sequence still runs"
+
+    def _chunk(self, sequence: Sequence, length: int) -> Chunk:
+        start = sequence.num_computed
+        is_last = length == sequence.num_pending
+        return Chunk(
+            request_id=sequence.request.id,
+            tokens=tuple(sequence.tokens[start : start + length]),
+            start=start,
+            block_table=sequence.block_table,
+            sampling=sequence.request.sampling if is_last else None,
+            num_generated=sequence.num_generated,
+        )
+
+    def _grow(self, sequence: Sequence, chunks: dict[int, Chunk]) -> bool:
+        """Makes room for the pending token, preempting the worst ranks; False if preempted."""
+        needed = self.pool.blocks_for(len(sequence.tokens)) - len(sequence.block_table)
+        while needed > 0:
+            blocks = self.pool.allocate(needed)
+            if blocks is not None:
+                sequence.block_table += blocks
+                return True
+            victim = self._running[-1]
+            chunks.pop(victim.request.id, None)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _admissible(self, budget: int) -> Seq[Sequence]:
+        """Moves waiting sequences to running while slots, blocks and `budget` last."""
+        admitted: list[Sequence] = []
+        blocked: list[Sequence] = []
+        for sequence in list(self._waiting):
+            if budget <= 0 or len(self._running) >= self.max_running:
+                break
+            if self._admit(sequence):
+                admitted.append(sequence)
+                budget -= sequence.num_pending
+                for overtaken in blocked:
+                    overtaken.num_overtaken += 1
+            elif sequence.num_overtaken >= MAX_OVERTAKEN:
+                break
+            else:
+                blocked.append(sequence)
+        return admitted
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """Gives a waiting sequence its cached prefix and blocks for all its known tokens."""
+        size = self.pool.block_size
+        # At least one token is computed again: its logits are needed.
+        num_reusable = (len(sequence.tokens) - 1) // size
+        sequence.extend_hashes(num_blocks=num_reusable, block_size=size)
+        prefix = self.pool.acquire_prefix(sequence.hashes[:num_reusable])
+        needed = self.pool.blocks_for(len(sequence.tokens)) - len(prefix)
+        # One spare block per runner keeps an admission from causing a preemption at once.
+        spare = len(self._running)
+        blocks = self.pool.allocate(needed) if needed + spare <= self.pool.num_free else None
+        if blocks is None:
+            self.pool.release(prefix)
+            return False
+        sequence.block_table = prefix + blocks
+        sequence.num_computed = len(prefix) * size
+        sequence.num_cached = min(sequence.num_computed, len(sequence.request.prompt))
+        self._waiting.remove(sequence)
+        insort(self._running, sequence, key=_rank)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._running.remove(sequence)
+        self._release(sequence)
+        self._num_preemptions += 1
+        insort(self._waiting, sequence, key=_rank)
+
+    def _mark_computed(self, sequence: Sequence, count: int) -> None:
+        size = self.pool.block_size
+        first = sequence.num_computed // size
+        sequence.num_computed += count
+        num_full = sequence.num_computed // size
+        if num_full > first:
+            sequence.extend_hashes(num_blocks=num_full, block_size=size)
+            for index in range(first, num_full):
+                self.pool.publish(sequence.block_table[index], sequence.hashes[index])
+
+    def _release(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.block_table)
+        sequence.block_table = []
+        sequence.num_computed = 0
+
+    def _remove(self, sequence: Sequence) -> None:
+        self._release(sequence)
+        (self._running if sequence in self._running else self._waiting).remove(sequence)
+        del self._sequences[sequence.request.id]
+
+
+def _rank(sequence: Sequence) -> tuple[int, int]:
+    return sequence.rank

@@ -1,0 +1,101 @@
+"""Every failure a client or operator can see, as one tree.
+
+    MillstreamError
+    ├── InvalidRequest            400  a field is wrong; `param` names it
+    │   ├── ContextTooLong        400  the prompt does not fit the context or the KV cache
+    │   ├── NotFound              404  no such route or model
+    │   ├── MethodNotAllowed      405
+    │   ├── RequestTimeout        408  the body did not arrive in time
+    │   ├── PayloadTooLarge       413
+    │   └── UnsupportedMediaType  415
+    ├── Overloaded                429  running and waiting places are all taken
+    ├── GenerationFailed          500  this request failed after it was accepted
+    ├── EngineUnavailable         503  the engine is loading or restarting
+    ├── ShuttingDown              503  the server drains
+    └── StartupError              (never on the wire) the server cannot start as configured
+
+Rules: each class carries the HTTP status, the OpenAI `type`, the machine-readable `code` and the
+`error_type` that Text Generation Inference clients switch on. Rendering lives in `api/`.
+"""
+
+from __future__ import annotations
+
+
+class MillstreamError(Exception):
+    """Base of everything a client can cause or must be told."""
+
+    status = 500
+    type = "server_error"
+    code = "internal_error"
+    error_type = "generation"
+    retry_after: int | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(MillstreamError):
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+    error_type = "validation"
+
+
+class ContextTooLong(InvalidRequest):
+    code = "context_length_exceeded"
+
+
+class NotFound(InvalidRequest):
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(InvalidRequest):
+    status = 405
+    code = "method_not_allowed"
+
+
+class RequestTimeout(InvalidRequest):
+    status = 408
+    code = "request_timeout"
+
+
+class PayloadTooLarge(InvalidRequest):
+    status = 413
+    code = "payload_too_large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Overloaded(MillstreamError):
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+    error_type = "overloaded"
+    retry_after = 1
+
+
+class GenerationFailed(MillstreamError):
+    code = "generation_failed"
+
+
+class EngineUnavailable(MillstreamError):
+    status = 503
+    code = "engine_unavailable"
+    retry_after = 1
+
+
+class ShuttingDown(MillstreamError):
+    status = 503
+    code = "shutting_down"
+
+
+class StartupError(MillstreamError):
+    code = "startup_error"

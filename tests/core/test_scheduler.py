@@ -1,0 +1,250 @@
+"""The scheduler against what each request answers alone, under every schedule we can think of."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+
+import pytest
+
+from millstream.core.blocks import BlockPool
+from millstream.core.request import Plan, Request
+from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
+from tests.fakes import FakeRunner, alone, fake_info, make_request
+
+
+def make_scheduler(
+    *, num_blocks: int = 64, block_size: int = 4, max_running: int = 8, max_step_tokens: int = 64
+) -> tuple[Scheduler, FakeRunner]:
+    pool = BlockPool(num_blocks=num_blocks, block_size=block_size)
+    scheduler = Scheduler(pool=pool, max_running=max_running, max_step_tokens=max_step_tokens)
+    info = fake_info(num_blocks=num_blocks, block_size=block_size, max_step_tokens=max_step_tokens)
+    return scheduler, FakeRunner(info)
+
+
+class Driver:
+    """Steps a scheduler with a runner and collects answers, checking invariants all the way."""
+
+    def __init__(self, scheduler: Scheduler, runner: FakeRunner) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+        self.answers: dict[int, list[int]] = defaultdict(list)
+        self.finished: dict[int, str] = {}
+        self.plans: list[Plan] = []
+
+    def step(self) -> bool:
+        plan = self.scheduler.plan()
+        self.scheduler.check()
+        if plan is None:
+            return False
+        self.plans.append(plan)
+        try:
+            sampled = self.runner.step(plan)
+        except RuntimeError:
+            ids = [chunk.request_id for chunk in plan.chunks]
+            for failure in self.scheduler.fail(ids, code="step_failed", message=""):
+                assert failure.request_id not in self.finished
+                self.finished[failure.request_id] = "failed"
+            self.scheduler.check()
+            return True
+        for event in self.scheduler.commit(plan, sampled):
+            assert event.request_id not in self.finished, "an event after the end"
+            self.answers[event.request_id] += event.token_ids
+            if event.finish_reason is not None:
+                self.finished[event.request_id] = event.finish_reason
+        self.scheduler.check()
+        return True
+
+    def run(self, *, limit: int = 10_000) -> None:
+        for _ in range(limit):
+            if not self.step():
+                return
+        raise AssertionError("the scheduler does not come to an end")
+
+    def assert_clean(self) -> None:
+        statistics = self.scheduler.statistics()
+        assert (statistics.num_running, statistics.num_waiting) == (0, 0)
+        assert statistics.num_blocks_used == 0
+        assert not self.scheduler.has_work
+
+
+def random_request(source: random.Random, request_id: int, room: int) -> Request:
+    """Prompts from a vocabulary of two tokens share prefixes all the time."""
+    length = source.randint(1, max(1, room // 2))
+    shared = source.choice([(), (1,) * length, (1, 2) * (length // 2)])
+    prompt = (shared + tuple(source.randint(1, 2) for _ in range(length)))[:length]
+    return make_request(
+        request_id,
+        prompt,
+        max_tokens=source.randint(1, max(1, room - length)),
+        stop_token_ids=source.choice([(), (3,), (3, 7, 11)]),
+        priority=source.choice([0, 0, 0, 1, -1]),
+        cache_salt=source.choice(["", "", "other"]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(1500))
+def test_random_schedule_equals_solo(seed: int) -> None:
+    source = random.Random(seed)
+    num_blocks, block_size = source.randint(2, 14), source.choice([1, 2, 4])
+    max_running = source.randint(1, 6)
+    scheduler, runner = make_scheduler(
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_running=max_running,
+        max_step_tokens=max_running + source.randint(0, 12),
+    )
+    if source.random() < 0.3:
+        runner._failing = frozenset(source.sample(range(60), 5))
+    driver = Driver(scheduler, runner)
+    requests: dict[int, Request] = {}
+    cancelled: set[int] = set()
+    for request_id in range(source.randint(1, 12)):
+        request = random_request(source, request_id, num_blocks * block_size)
+        assert scheduler.fits(request)
+        requests[request_id] = request
+        scheduler.add(request)
+        scheduler.check()
+        for _ in range(source.choice([0, 0, 1, 3])):
+            driver.step()
+        if source.random() < 0.2:
+            victim = source.randint(0, request_id)
+            if scheduler.cancel(victim):
+                cancelled.add(victim)
+            scheduler.check()
+    driver.run()
+    driver.assert_clean()
+    assert runner.largest_step <= scheduler.max_step_tokens
+    for request_id, request in requests.items():
+        expected, answer = alone(request), driver.answers[request_id]
+        if request_id in cancelled or driver.finished[request_id] == "failed":
+            assert answer == expected[: len(answer)]
+        else:
+            assert answer == expected
+            is_stop = expected[-1] in request.stop_token_ids
+            assert driver.finished[request_id] == ("stop" if is_stop else "length")
+
+
+def test_random_schedules_reach_every_corner() -> None:
+    """The random test is only worth something if preemption and prefix hits happen in it."""
+    preemptions = hits = 0
+    for seed in range(100):
+        source = random.Random(seed)
+        scheduler, runner = make_scheduler(num_blocks=8, block_size=2, max_running=4)
+        driver = Driver(scheduler, runner)
+        for request_id in range(8):
+            scheduler.add(random_request(source, request_id, 16))
+        driver.run()
+        preemptions += scheduler.statistics().num_preemptions
+        hits += any(
+            chunk.start > 0 and len(chunk.tokens) > 1 for p in driver.plans for chunk in p.chunks
+        )
+    assert preemptions > 20
+    assert hits > 20
+
+
+def test_decode_runs_in_every_step_while_a_long_prompt_is_computed() -> None:
+    scheduler, runner = make_scheduler(num_blocks=200, max_step_tokens=16)
+    driver = Driver(scheduler, runner)
+    scheduler.add(make_request(1, (1,), max_tokens=60))
+    driver.step()
+    scheduler.add(make_request(2, (2,) * 400, max_tokens=2))
+    while 2 not in driver.finished:
+        before = len(driver.answers[1])
+        driver.step()
+        if 1 not in driver.finished:
+            assert len(driver.answers[1]) == before + 1
+    prompt_steps = [p for p in driver.plans if any(len(c.tokens) > 1 for c in p.chunks)]
+    assert len(prompt_steps) >= 400 // 16
+    assert all(plan.num_tokens <= 16 for plan in driver.plans)
+
+
+def test_priority_goes_first_then_arrival() -> None:
+    scheduler, runner = make_scheduler(max_running=1)
+    driver = Driver(scheduler, runner)
+    for request_id, priority in ((1, 0), (2, 1), (3, 0), (4, -1)):
+        scheduler.add(make_request(request_id, (request_id,), max_tokens=1, priority=priority))
+    driver.run()
+    assert list(driver.finished) == [4, 1, 3, 2]
+
+
+def test_preempted_sequence_is_the_worst_rank() -> None:
+    scheduler, runner = make_scheduler(num_blocks=4, block_size=2, max_running=2)
+    driver = Driver(scheduler, runner)
+    first, second = make_request(1, (1, 2), max_tokens=6), make_request(2, (3, 4), max_tokens=6)
+    scheduler.add(first)
+    scheduler.add(second)
+    driver.run()
+    assert scheduler.statistics().num_preemptions >= 1
+    assert list(driver.finished) == [1, 2]
+    assert driver.answers == {1: alone(first), 2: alone(second)}
+
+
+def test_small_request_overtakes_a_big_one_but_not_for_ever() -> None:
+    scheduler, runner = make_scheduler(num_blocks=8, block_size=2, max_running=4)
+    driver = Driver(scheduler, runner)
+    scheduler.add(make_request(0, (9,) * 6, max_tokens=8))
+    driver.step()
+    big = 1000
+    scheduler.add(make_request(big, (8,) * 12, max_tokens=2))
+    for request_id in range(1, 4 * MAX_OVERTAKEN):
+        scheduler.add(make_request(request_id, (request_id % 40,), max_tokens=1))
+    driver.run()
+    order = list(driver.finished)
+    assert 1 <= order.index(big) <= MAX_OVERTAKEN + 4, "the big one waited out of bounds"
+    assert order[0] != big, "nobody overtook"
+
+
+def test_second_turn_computes_only_its_new_tokens() -> None:
+    scheduler, runner = make_scheduler(num_blocks=100, block_size=4)
+    driver = Driver(scheduler, runner)
+    first = make_request(1, tuple(range(1, 31)), max_tokens=10)
+    scheduler.add(first)
+    driver.run()
+    new = (41, 42, 43)
+    second = make_request(4, first.prompt + tuple(driver.answers[1]) + new, max_tokens=4)
+    scheduler.add(second)
+    plan = scheduler.plan()
+    assert plan is not None
+    assert len(plan.chunks[0].tokens) <= len(new) + 4 + 1, "more than the new tokens and one block"
+    events = scheduler.commit(plan, runner.step(plan))
+    assert events[0].num_cached == plan.chunks[0].start > 30
+    driver.answers[4] += events[0].token_ids
+    driver.run()
+    assert driver.answers[4] == alone(second)
+
+
+def test_salt_separates_cached_prefixes() -> None:
+    scheduler, runner = make_scheduler()
+    driver = Driver(scheduler, runner)
+    prompt = tuple(range(1, 14))
+    scheduler.add(make_request(1, prompt, max_tokens=1, cache_salt="a"))
+    driver.run()
+    for request_id, salt, is_hit in ((2, "b", False), (3, "a", True)):
+        scheduler.add(make_request(request_id, prompt, max_tokens=1, cache_salt=salt))
+        plan = scheduler.plan()
+        assert plan is not None
+        assert (plan.chunks[0].start > 0) == is_hit
+        scheduler.commit(plan, runner.step(plan))
+
+
+def test_cancel_frees_blocks_before_the_next_plan() -> None:
+    scheduler, runner = make_scheduler()
+    driver = Driver(scheduler, runner)
+    for request_id in (1, 2):
+        scheduler.add(make_request(request_id, (request_id,) * 10, max_tokens=30))
+    driver.step()
+    used = scheduler.statistics().num_blocks_used
+    assert scheduler.cancel(1)
+    assert not scheduler.cancel(1)
+    scheduler.check()
+    assert scheduler.statistics().num_blocks_used < used
+    driver.run()
+    driver.assert_clean()
+    assert len(driver.answers[1]) == 1
+
+
+def test_request_that_can_never_fit_is_known_at_the_door() -> None:
+    scheduler, _ = make_scheduler(num_blocks=4, block_size=4)
+    assert scheduler.fits(make_request(1, (1,) * 10, max_tokens=7))
+    assert not scheduler.fits(make_request(1, (1,) * 10, max_tokens=8))

@@ -1,0 +1,106 @@
+"""A runner without a model, strict about memory.
+
+It keeps what was written to every slot of its "KV cache" and computes each next token from what
+it reads back through the block table. A scheduler that hands out a block twice, forgets to compute
+a token or reuses a stale prefix gets other tokens than the request gets alone.
+`tests/model/test_runner.py` checks that the real runner answers the same plans in the same way.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from millstream.core.info import EngineInfo
+from millstream.core.request import Plan, Request, SamplingParams
+
+VOCAB = 50
+
+
+def next_token(tokens: tuple[int, ...], *, seed: int = 0, counter: int = 0) -> int:
+    """The token that follows `tokens` in the fake language."""
+    text = repr((tokens, seed, counter)).encode()
+    return int.from_bytes(blake2b(text, digest_size=4).digest(), "big") % VOCAB
+
+
+def alone(request: Request) -> list[int]:
+    """What a request answers when nothing else runs: the definition, no scheduler involved."""
+    tokens = list(request.prompt)
+    answer: list[int] = []
+    while len(answer) < request.max_tokens:
+        token = next_token(tuple(tokens), seed=request.sampling.seed, counter=len(answer))
+        tokens.append(token)
+        answer.append(token)
+        if token in request.stop_token_ids:
+            break
+    return answer
+
+
+def make_request(
+    request_id: int,
+    prompt: tuple[int, ...],
+    *,
+    max_tokens: int = 8,
+    stop_token_ids: tuple[int, ...] = (),
+    priority: int = 0,
+    cache_salt: str = "",
+) -> Request:
+    return Request(
+        id=request_id,
+        prompt=prompt,
+        sampling=SamplingParams(seed=request_id % 3),
+        max_tokens=max_tokens,
+        stop_token_ids=stop_token_ids,
+        priority=priority,
+        cache_salt=cache_salt,
+    )
+
+
+def fake_info(
+    *, num_blocks: int = 64, block_size: int = 4, max_step_tokens: int = 64
+) -> EngineInfo:
+    return EngineInfo(
+        architecture="Fake",
+        num_parameters=0,
+        device="none",
+        dtype="none",
+        attention_backend="none",
+        num_blocks=num_blocks,
+        block_size=block_size,
+        kv_cache_bytes=0,
+        max_context=num_blocks * block_size,
+        max_step_tokens=max_step_tokens,
+        vocab_size=VOCAB,
+        stop_token_ids=(),
+    )
+
+
+class FakeRunner:
+    """Implements the engine loop's Runner. `failing`: indices of steps that raise."""
+
+    def __init__(self, info: EngineInfo, *, failing: frozenset[int] = frozenset()) -> None:
+        self.info = info
+        self._slots: dict[int, int] = {}
+        self._failing = failing
+        self.num_steps = 0
+        self.largest_step = 0
+
+    def step(self, plan: Plan) -> list[int]:
+        index, self.num_steps = self.num_steps, self.num_steps + 1
+        self.largest_step = max(self.largest_step, plan.num_tokens)
+        if index in self._failing:
+            raise RuntimeError("planted failure")
+        size = self.info.block_size
+        for chunk in plan.chunks:
+            for position, token in enumerate(chunk.tokens, chunk.start):
+                block = chunk.block_table[position // size]
+                self._slots[block * size + position % size] = token
+        sampled = []
+        for chunk in plan.chunks:
+            if chunk.sampling is not None:
+                end = chunk.start + len(chunk.tokens)
+                slots = (chunk.block_table[p // size] * size + p % size for p in range(end))
+                known = tuple(self._slots[slot] for slot in slots)
+                sampled.append(
+                    next_token(known, seed=chunk.sampling.seed, counter=chunk.num_generated)
+                )
+        return sampled
