@@ -1,0 +1,1 @@
+"""Tensors: loading, paged attention, KV cache, the runner, the sampler. torch lives here only."""

@@ -1,0 +1,121 @@
+"""Attention over a paged KV cache, plugged into any transformers model.
+
+transformers calls the function registered here instead of its own attention and passes through
+our keyword argument `millstream_batch`, which knows what the packed tokens of the step mean
+(https://huggingface.co/docs/transformers/attention_interface). No mask is registered for the name,
+so transformers builds none.
+
+Rules: a token attends to its own sequence only, at positions up to its own; nothing here depends
+on which other sequences are in the batch, except how matrix products round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+ATTENTION_NAME = "millstream"
+BATCH_KWARG = "millstream_batch"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOptions:
+    """What a model's layer asks of attention beyond softmax(q k^T * scale) v.
+
+    window: positions a token sees, itself included (sliding window); None is all.
+    softcap: scores become softcap * tanh(scores / softcap) (Gemma 2).
+    sinks: one extra score per query head that takes part in softmax only (GPT-OSS), [heads].
+    """
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+
+class AttentionBatch(Protocol):
+    """The meaning of the packed tokens of one forward call."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions
+    ) -> Tensor:
+        """query [T, heads, d], key [T, kv_heads, d], value [T, kv_heads, dv] -> [T, heads, dv]."""
+        ...
+
+
+def attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The function transformers calls: query [1, heads, T, d] -> ([1, T, heads, dv], None)."""
+    batch: AttentionBatch = kwargs[BATCH_KWARG]
+    layer = module.layer_idx
+    assert isinstance(layer, int), "attention modules carry an integer layer_idx"
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    options = LayerOptions(scale, sliding_window, softcap, s_aux)
+    out = batch.attend(
+        layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), options
+    )
+    return out.unsqueeze(0), None
+
+
+def register() -> None:
+    """Makes `ATTENTION_NAME` known to transformers. Idempotent."""
+    AttentionInterface.register(ATTENTION_NAME, attention_forward)
+
+
+def causal_mask(*, start: int, length: int, total: int, window: int | None) -> Tensor:
+    """Which of `total` positions the tokens at start .. start+length-1 see, [length, total]."""
+    queries = torch.arange(start, start + length).unsqueeze(1)
+    keys = torch.arange(total).unsqueeze(0)
+    mask = keys <= queries
+    return mask if window is None else mask & (keys > queries - window)
+
+
+def attend_dense(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: LayerOptions
+) -> Tensor:
+    """Attention over contiguous keys.
+
+    query [b, heads, n, d], key [b, kv_heads, m, d], value [b, kv_heads, m, dv] give
+    [b, heads, n, dv]. mask is boolean and broadcasts to [b, 1, n, m] (True is seen); None is
+    causal, with n == m.
+    """
+    if options.softcap is None and options.sinks is None:
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=options.scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    scores = (query @ key.transpose(-1, -2)).float() * options.scale
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
+    if mask is None:
+        mask = causal_mask(start=0, length=query.shape[2], total=key.shape[2], window=None)
+    scores = scores.masked_fill(~mask.to(scores.device), float("-inf"))
+    if options.sinks is not None:
+        sinks = options.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, sinks], dim=-1).softmax(dim=-1)[..., :-1]
+    else:
+        weights = scores.softmax(dim=-1)
+    return weights.to(value.dtype) @ value

@@ -1,0 +1,69 @@
+"""The paged KV cache: keys and values of every layer, in blocks of a few tokens.
+
+Rule: a slot is block * block_size + offset, the same in every layer. Who owns which block is the
+scheduler's business; here are only the tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """Per token and layer: kv_heads x key_dim keys and kv_heads x value_dim values."""
+
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def num_elements(self) -> int:
+        return self.kv_heads * (self.key_dim + self.value_dim)
+
+
+class KVCache:
+    """Key and value tensors [num_blocks, block_size, kv_heads, dim], one pair per layer index."""
+
+    def __init__(
+        self,
+        shapes: dict[int, LayerShape],
+        *,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+
+        def blank(shape: LayerShape, dim: int) -> Tensor:
+            size = (num_blocks, block_size, shape.kv_heads, dim)
+            return torch.zeros(size, dtype=dtype, device=device)
+
+        self.keys = {layer: blank(shape, shape.key_dim) for layer, shape in shapes.items()}
+        self.values = {layer: blank(shape, shape.value_dim) for layer, shape in shapes.items()}
+
+    def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
+        """Stores key and value [T, kv_heads, dim] at slots [T] (int64)."""
+        self.keys[layer].flatten(0, 1).index_copy_(0, slots, key)
+        self.values[layer].flatten(0, 1).index_copy_(0, slots, value)
+
+    def read(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of block tables [b, n] (int64) as [b, kv_heads, n * block_size, dim]."""
+        rows, count = blocks.shape
+        flat = blocks.flatten()
+
+        def gather(cache: Tensor) -> Tensor:
+            found = cache.index_select(0, flat)
+            shape = (rows, count * self.block_size, *cache.shape[2:])
+            return found.view(shape).transpose(1, 2)
+
+        return gather(self.keys[layer]), gather(self.values[layer])
+
+
+def bytes_per_token(shapes: dict[int, LayerShape], dtype: torch.dtype) -> int:
+    return sum(shape.num_elements for shape in shapes.values()) * dtype.itemsize

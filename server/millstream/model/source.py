@@ -1,0 +1,69 @@
+"""From a model id to a folder with its files. No torch here: the HTTP side needs it too.
+
+Rules: weights are safetensors only; nothing is downloaded for a local folder or the demo model;
+code is fetched only when the operator trusts it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from millstream.errors import StartupError
+from millstream.settings import DEMO_MODEL, Settings
+
+_DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
+_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+
+
+def resolve(settings: Settings) -> Path:
+    """The folder of the model's files, downloaded with a progress bar if it is a Hub id.
+
+    Raises StartupError when there is no such model or it has no safetensors weights.
+    """
+    model_id = settings.model_id
+    if model_id == DEMO_MODEL:
+        return _DEMO_FOLDER
+    folder = Path(model_id).expanduser()
+    if not folder.is_dir():
+        if model_id.startswith((".", "/", "~")) or model_id.count("/") > 1:
+            raise StartupError(f"--model-id: there is no folder {model_id}")
+        folder = _download(settings)
+    if not (folder / "config.json").is_file():
+        raise StartupError(f"--model-id: {model_id} has no config.json; it is not a model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise StartupError(
+            f"--model-id: {model_id} has no *.safetensors weights. Other formats can run code when "
+            "loaded and are not read; convert with model.save_pretrained()."
+        )
+    return folder
+
+
+def _download(settings: Settings) -> Path:
+    patterns = _FILES + (["*.py"] if settings.trust_remote_code else [])
+    name = settings.model_id
+    try:
+        return Path(snapshot_download(name, revision=settings.revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise StartupError(
+            f"--model-id: {name} is gated. Accept its terms on its page, then log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise StartupError(f"--revision: {name} has no revision {settings.revision}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise StartupError(
+            f"--model-id: {name} is neither a local folder nor a model on the Hub that you can "
+            "read (for a private one, log in with `hf auth login` or set HF_TOKEN)"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise StartupError(f"--model-id: {name} could not be downloaded: {error}") from error

@@ -1,0 +1,32 @@
+"""Loading the tokenizer that a model folder brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from millstream.errors import StartupError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The model's own fast tokenizer. Raises StartupError if it has none or no chat template."""
+    # Intentional: transformers takes seconds to import, and the HTTP process has better things to
+    # do in that time (start the engine, listen), so it is imported in the thread that loads.
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise StartupError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    if not tokenizer.is_fast:
+        raise StartupError(f"{folder} has no fast tokenizer (tokenizer.json), which is needed")
+    if not tokenizer.chat_template:
+        raise StartupError(
+            f"the tokenizer in {folder} has no chat template, so this is not a chat model"
+        )
+    return tokenizer

@@ -1,0 +1,75 @@
+"""Does the paged path compute what the model itself computes? Asked once, before serving.
+
+A wrong answer is never an option: a model whose attention means something that our function does
+not know (a bias, another mask) shows here, and is refused.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from millstream.core.request import Chunk, Plan, SamplingParams
+from millstream.errors import StartupError
+from millstream.model.attention import ATTENTION_NAME
+from millstream.model.batch import pack
+from millstream.model.forward import Forward
+from millstream.model.kv_cache import KVCache
+from millstream.model.loading import LoadedModel
+
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
+"""Largest difference of a logit, relative to the spread of the logits."""
+
+_LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps
+
+
+@torch.inference_mode()
+def verify(loaded: LoadedModel, cache: KVCache, forward: Forward) -> None:
+    """Compares logits of a chunked, paged run with the model's own attention.
+
+    Uses the first blocks of `cache`, which hold nothing yet. Raises StartupError on a difference.
+    """
+    length = min(sum(_LENGTHS), cache.num_blocks * cache.block_size)
+    vocab = loaded.model.config.get_text_config().vocab_size
+    ids = torch.arange(length, device=loaded.device) * 37 % vocab
+    expected = _own_logits(loaded, ids)
+    tolerance = _TOLERANCE[loaded.dtype] * expected.std().item()
+    for end, actual in _paged_logits(loaded, cache, forward, ids):
+        difference = (actual - expected[end - 1]).abs().max().item()
+        if not difference <= tolerance:
+            raise StartupError(
+                f"{type(loaded.model).__name__} computes other logits with paged attention than "
+                f"with its own (difference {difference:.3g}, allowed {tolerance:.3g}), so it "
+                "would answer wrongly and cannot be served"
+            )
+
+
+def _own_logits(loaded: LoadedModel, ids: Tensor) -> Tensor:
+    """Logits [T, vocab] with the model's reference attention."""
+    model = loaded.model
+    model.set_attn_implementation("eager")
+    try:
+        logits: Tensor = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
+    finally:
+        model.set_attn_implementation(ATTENTION_NAME)
+    return logits.float()
+
+
+def _paged_logits(
+    loaded: LoadedModel, cache: KVCache, forward: Forward, ids: Tensor
+) -> list[tuple[int, Tensor]]:
+    """Logits [vocab] of the last token of each chunk, with the chunk's end."""
+    # Blocks in descending order, so that a mix-up of block and position shows.
+    count = -(-len(ids) // cache.block_size)
+    table = list(range(count))[::-1]
+    results, start = [], 0
+    for length in _LENGTHS:
+        tokens = tuple(ids[start : start + length].tolist())
+        if not tokens:
+            break
+        chunk = Chunk(0, tokens, start, table, SamplingParams(), 0)
+        step = pack(Plan((chunk,)), cache, loaded.device)
+        logits = forward(step.input_ids, step.positions, rows=step.sampled, batch=step.batch)
+        start += len(tokens)
+        results.append((start, logits[0].float()))
+    return results

@@ -1,0 +1,127 @@
+"""The runner: exact beside others, exact in chunks, honest about what it cannot do."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from millstream.core.request import Chunk, Plan, Request, SamplingParams
+from millstream.errors import StartupError
+from millstream.model import attention, verify
+from millstream.model.runner import ModelRunner
+from tests.model.architectures import VOCAB, make_model
+from tests.model.test_architectures import answers, make_runner, random_prompts
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("llama-8")
+    make_model("llama", folder, num_hidden_layers=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runner(folder: Path) -> ModelRunner:
+    return make_runner(folder, block_size=8)
+
+
+def mixed_requests(count: int, *, seed: int) -> list[Request]:
+    """Half greedy, half seeded with all sampling options, lengths mixed."""
+    source = random.Random(seed)
+    prompts = random_prompts(count, seed=seed)
+    return [
+        Request(
+            id=index,
+            prompt=prompt,
+            sampling=SamplingParams(
+                temperature=source.choice([0.0, 0.0, 0.7, 1.3]),
+                top_k=source.choice([0, 20]),
+                top_p=source.choice([1.0, 0.9]),
+                seed=index,
+            ),
+            max_tokens=source.randint(4, 32),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def test_sixteen_together_equal_each_alone(runner: ModelRunner) -> None:
+    requests = mixed_requests(16, seed=2)
+    together = answers(runner, requests, max_step_tokens=48)
+    for request in requests:
+        assert answers(runner, [request], max_step_tokens=512)[request.id] == together[request.id]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_schedule_gives_the_same(runner: ModelRunner, seed: int) -> None:
+    requests = mixed_requests(6, seed=100 + seed)
+    alone = {r.id: answers(runner, [r], max_step_tokens=512)[r.id] for r in requests}
+    source = random.Random(seed)
+    budget, blocks = source.randint(8, 40), source.randint(14, 40)
+    assert answers(runner, requests, max_step_tokens=budget, num_blocks=blocks) == alone
+
+
+def test_logits_equal_the_model_itself(folder: Path, runner: ModelRunner) -> None:
+    model = make_model("llama", folder, num_hidden_layers=8)
+    prompt = random_prompts(1, seed=9)[0]
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([prompt])).logits[0, -1]
+    table = list(range(len(prompt) // 8 + 1))[::-1]
+    chunk = Chunk(1, prompt, 0, table, SamplingParams(), 0)
+    torch.testing.assert_close(runner.logits(Plan((chunk,)))[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_wrong_attention_is_refused_at_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose attention asks for something we do not do must not be served."""
+    real = attention.attend_dense
+
+    def without_scale(*args: Any) -> torch.Tensor:
+        *tensors, options = args
+        return real(*tensors, attention.LayerOptions(options.scale * 1.5, options.window))
+
+    monkeypatch.setattr("millstream.model.batch.attend_dense", without_scale)
+    with pytest.raises(StartupError, match="computes other logits"):
+        make_runner(folder)
+
+
+def test_verify_notices_a_mixed_up_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = verify.pack
+
+    def shifted(plan: Plan, *args: Any) -> Any:
+        (chunk,) = plan.chunks
+        table = chunk.block_table if chunk.start == 0 else chunk.block_table[::-1]
+        moved = Chunk(0, chunk.tokens, chunk.start, table, chunk.sampling, 0)
+        return real(Plan((moved,)), *args)
+
+    monkeypatch.setattr("millstream.model.verify.pack", shifted)
+    with pytest.raises(StartupError, match="computes other logits"):
+        make_runner(folder, block_size=8)
+
+
+def test_cache_is_sized_as_told_and_refuses_what_is_not_there(folder: Path) -> None:
+    runner = make_runner(folder, kv_cache_memory=200_000, block_size=8)
+    # 8 layers x 2 kv heads x 16 dims x (key + value) x 4 bytes
+    block_bytes = 8 * (8 * 2 * 16 * 2 * 4)
+    assert runner.info.num_blocks == 200_000 // block_bytes
+    assert runner.info.kv_cache_bytes <= 200_000
+    assert runner.info.max_context == runner.info.num_blocks * 8
+    with pytest.raises(StartupError, match="--kv-cache-memory"):
+        make_runner(folder, kv_cache_memory=2**60)
+    with pytest.raises(StartupError, match="no room for the KV cache"):
+        make_runner(folder, kv_cache_memory=10)
+
+
+def test_context_may_be_shortened_but_not_stretched(folder: Path) -> None:
+    assert make_runner(folder, max_total_tokens=100).info.max_context == 100
+    with pytest.raises(StartupError, match="--max-total-tokens"):
+        make_runner(folder, max_total_tokens=257)
+
+
+def test_vocabulary_and_defaults_come_from_the_model(runner: ModelRunner) -> None:
+    info = runner.info
+    assert (info.vocab_size, info.architecture) == (VOCAB, "LlamaForCausalLM")
+    assert (info.dtype, info.device, info.stop_token_ids) == ("float32", "cpu", ())
