@@ -1,0 +1,1 @@
+"""Tokens and chat text: template, detokenizer, stop strings. No torch, no HTTP."""

@@ -1,0 +1,83 @@
+"""From token ids to text, one token at a time.
+
+Rules:
+1. Text is whole: a character that several tokens make is delivered when its last one arrives.
+2. The pieces, joined with the flushed rest, are the text of all tokens.
+3. A character cut off by the end of the answer is dropped: its replacement mark (U+FFFD) is
+   nothing the model said. A mark that the model did say stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+_REPLACEMENT = "\ufffd"
+_MAX_HELD = 12
+_CONTEXT = 8
+
+
+class Detokenizer:
+    """The text of one answer. `tokenizer` is shared and only read.
+
+    prompt: ids before the answer; its end decides, for some tokenizers, how the answer starts.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Iterable[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._context = list(prompt)[-_CONTEXT:]
+        self._held: list[int] = []
+        self._stream = self._restart()
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes; empty while a character is incomplete."""
+        try:
+            piece = self._stream.step(self._tokenizer, token_id)
+        except Exception:  # tokenizers raises its one untyped exception ("Invalid prefix ...")
+            self._held.append(token_id)
+            return self.flush()
+        self._held.append(token_id)
+        if piece is None:
+            # Bytes that no character starts with would be held for ever.
+            return self._release() if len(self._held) > _MAX_HELD else ""
+        self._settle()
+        return piece
+
+    def flush(self) -> str:
+        """The text of held tokens at the end of the answer, without a cut-off character."""
+        if not self._held:
+            return ""
+        text, held = self._held_text(), self._held
+        if text.endswith(_REPLACEMENT) and self._encode(text) != held:
+            text = text.rstrip(_REPLACEMENT)
+        self._settle()
+        self._stream = self._restart()
+        return text
+
+    def _release(self) -> str:
+        text = self._held_text()
+        self._settle()
+        self._stream = self._restart()
+        return text
+
+    def _held_text(self) -> str:
+        before = self._decode(self._context)
+        text = self._decode(self._context + self._held)
+        return text[len(before) :] if text.startswith(before) else self._decode(self._held)
+
+    def _settle(self) -> None:
+        self._context = (self._context + self._held)[-_CONTEXT:]
+        self._held = []
+
+    def _restart(self) -> DecodeStream:
+        return DecodeStream(ids=self._context, skip_special_tokens=True)
+
+    def _decode(self, ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
