@@ -1,0 +1,1 @@
+"""Time and processes: the engine loop, its host, the messages between, supervision."""

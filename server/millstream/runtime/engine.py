@@ -1,0 +1,93 @@
+"""The engine's side of the socket: build the runner, say Ready, run the loop.
+
+The same function runs in a process of its own (the server) and in a thread (tests, embedding);
+only the ZeroMQ endpoint differs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from millstream.core.blocks import BlockPool
+from millstream.core.scheduler import Scheduler
+from millstream.errors import StartupError
+from millstream.runtime.loop import EngineLoop, Runner
+from millstream.runtime.messages import (
+    Fatal,
+    FromEngine,
+    Ready,
+    ToEngine,
+    decode_to_engine,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+
+class SocketChannel:
+    """A PAIR socket as the loop's channel. Not thread-safe, as no ZeroMQ socket is."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+
+    def receive(self) -> ToEngine:
+        return decode_to_engine(self._socket.recv())
+
+    def receive_nowait(self) -> ToEngine | None:
+        if not self._socket.poll(0):
+            return None
+        return decode_to_engine(self._socket.recv(zmq.NOBLOCK))
+
+    def send(self, message: FromEngine) -> None:
+        self._socket.send(encode(message))
+
+
+def run_engine(
+    *,
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str,
+    build_runner: Callable[[], Runner],
+    max_running: int,
+) -> None:
+    """Serves one engine on `endpoint` until told to stop.
+
+    A StartupError of `build_runner` is reported as Fatal; any other exception ends the caller's
+    thread or process, which its supervisor notices.
+    """
+    socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
+    socket.set_hwm(0)
+    socket.linger = 1000
+    socket.connect(endpoint)
+    try:
+        channel = SocketChannel(socket)
+        try:
+            runner = build_runner()
+        except StartupError as error:
+            channel.send(Fatal(error.message))
+            return
+        info = runner.info
+        scheduler = Scheduler(
+            pool=BlockPool(num_blocks=info.num_blocks, block_size=info.block_size),
+            max_running=max_running,
+            max_step_tokens=info.max_step_tokens,
+        )
+        channel.send(Ready(info))
+        EngineLoop(scheduler=scheduler, runner=runner, channel=channel).run()
+    finally:
+        socket.close()
+
+
+def exit_with_parent() -> None:
+    """Ends this process when its standard input closes: the parent is gone, however it died."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

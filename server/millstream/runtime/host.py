@@ -1,0 +1,112 @@
+"""Where an engine lives: a process of its own, or a thread of this one.
+
+A host starts one engine on an endpoint and tells when it is gone. It knows nothing of messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import zmq
+
+from millstream.runtime.engine import run_engine
+from millstream.runtime.loop import Runner
+
+
+class EngineHost(Protocol):
+    """One engine at a time; `start()` may be called again once `wait()` returned."""
+
+    transport: str
+
+    async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None: ...
+
+    async def wait(self) -> str:
+        """Returns when the engine is gone, with one line that says how it ended."""
+        ...
+
+    def kill(self) -> None:
+        """Ends the engine at once, if it can be ended from outside."""
+        ...
+
+
+class ProcessHost:
+    """Runs `command + [endpoint]` as a child that dies with us and ignores our terminal."""
+
+    transport = "ipc"
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        # Intentional: its own session, so that Ctrl-C reaches only us and we can drain; its
+        # standard input is a pipe that closes when we die (see `exit_with_parent`).
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command, endpoint, stdin=asyncio.subprocess.PIPE, start_new_session=True
+        )
+
+    async def wait(self) -> str:
+        assert self._process is not None, "wait() before start()"
+        code = await self._process.wait()
+        return f"engine process ended with {f'signal {-code}' if code < 0 else f'status {code}'}"
+
+    def kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+
+class ThreadHost:
+    """Runs the engine in a daemon thread; for tests and for embedding."""
+
+    transport = "inproc"
+
+    def __init__(self, *, build_runner: Callable[[], Runner], max_running: int) -> None:
+        self._build_runner = build_runner
+        self._max_running = max_running
+        self._ended = asyncio.Event()
+        self._how = ""
+
+    async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        self._ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        threading.Thread(
+            target=self._run, args=(context, endpoint, loop), name="engine", daemon=True
+        ).start()
+
+    def _run(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        how = "engine thread ended"
+        try:
+            run_engine(
+                context=context,
+                endpoint=endpoint,
+                build_runner=self._build_runner,
+                max_running=self._max_running,
+            )
+        except BaseException as error:
+            how = f"engine thread ended with {type(error).__name__}: {error}"
+            raise
+        finally:
+            self._how = how
+            with contextlib.suppress(RuntimeError):  # the event loop may be closed already
+                loop.call_soon_threadsafe(self._ended.set)
+
+    async def wait(self) -> str:
+        await self._ended.wait()
+        return self._how
+
+    def kill(self) -> None:
+        """Intentional: nothing. A thread cannot be ended from outside."""

@@ -1,0 +1,61 @@
+"""What crosses the boundary between the HTTP process and the engine, in MessagePack.
+
+To the engine: Add, Cancel, Stop. From it: Ready once, or Fatal instead; then one Step per forward
+step. The structs are the protocol: both ends decode with the types below and nothing else.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from millstream.core.info import EngineInfo
+from millstream.core.request import FailureEvent, Request, TokenEvent
+from millstream.core.scheduler import Statistics
+
+
+class Add(msgspec.Struct, tag=True, frozen=True):
+    request: Request
+
+
+class Cancel(msgspec.Struct, tag=True, frozen=True):
+    request_id: int
+
+
+class Stop(msgspec.Struct, tag=True, frozen=True):
+    """Leave now; whatever still runs is abandoned (the client has told everyone)."""
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    info: EngineInfo
+
+
+class Fatal(msgspec.Struct, tag=True, frozen=True):
+    """The engine cannot start as configured; trying again would not help."""
+
+    message: str
+
+
+class Step(msgspec.Struct, tag=True, frozen=True):
+    """Everything one step has to tell, and how the scheduler stands after it."""
+
+    tokens: list[TokenEvent]
+    failures: list[FailureEvent]
+    statistics: Statistics
+
+
+ToEngine = Add | Cancel | Stop
+FromEngine = Ready | Fatal | Step
+
+encode = msgspec.msgpack.Encoder().encode
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+
+def decode_to_engine(data: bytes) -> ToEngine:
+    """Raises msgspec.ValidationError for anything but a message to the engine."""
+    return _to_engine.decode(data)
+
+
+def decode_from_engine(data: bytes) -> FromEngine:
+    """Raises msgspec.ValidationError for anything but a message from the engine."""
+    return _from_engine.decode(data)
