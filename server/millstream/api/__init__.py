@@ -1,0 +1,1 @@
+"""The wire: HTTP routes, request bodies, SSE, errors to bodies. HTTP lives here only."""

@@ -1,0 +1,26 @@
+"""What the routes share: made once by the composition root, read by everyone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenizers import Tokenizer
+
+from millstream.runtime.client import EngineClient
+from millstream.settings import Settings
+from millstream.text.chat import ChatFormatter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerContext:
+    """engine: the client of the one engine. chat, tokenizer: the model's text side.
+
+    stop_token_ids: what the tokenizer itself says ends a turn. fingerprint: names this build.
+    """
+
+    settings: Settings
+    engine: EngineClient
+    chat: ChatFormatter
+    tokenizer: Tokenizer
+    stop_token_ids: tuple[int, ...]
+    fingerprint: str

@@ -1,0 +1,78 @@
+"""From error to response: one table, rendered for HTTP and for a stream that has begun.
+
+The body serves two families of clients at once: `error` is OpenAI's object, `error_type` is what
+Text Generation Inference clients map to exceptions (huggingface_hub: OverloadedError, ...).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from millstream.errors import (
+    InvalidRequest,
+    MethodNotAllowed,
+    MillstreamError,
+    NotFound,
+    ShuttingDown,
+)
+
+log = logging.getLogger(__name__)
+
+
+def error_body(error: MillstreamError) -> dict[str, Any]:
+    """The dual error body."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+        },
+        "error_type": error.error_type,
+    }
+
+
+def error_response(error: MillstreamError) -> JSONResponse:
+    """A whole response, for errors known before a stream begins."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, ShuttingDown):
+        headers["Connection"] = "close"
+    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+
+
+def error_event(error: MillstreamError) -> bytes:
+    """The last event of a stream that failed after it began. No `[DONE]` follows."""
+    return b"data: " + json.dumps(error_body(error)).encode() + b"\n\n"
+
+
+async def handle_millstream_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MillstreamError)
+    return error_response(error)
+
+
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (no route, wrong method) in our shape."""
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return error_response(NotFound(f"there is no route {where}"))
+    if error.status_code == 405:
+        response = error_response(MethodNotAllowed(f"{where}: method not allowed"))
+        response.headers.update(error.headers or {})
+        return response
+    refusal = InvalidRequest(str(error.detail))
+    refusal.status = error.status_code
+    return error_response(refusal)
+
+
+async def handle_unexpected(request: Request, error: Exception) -> Response:
+    """Last resort: a bug here. The log has the traceback, the client gets no internals."""
+    return error_response(MillstreamError("the server failed to handle this request"))

@@ -1,0 +1,1 @@
+"""The OpenAI dialect: request schema, response builders, routes under /v1."""

@@ -1,0 +1,86 @@
+"""uvicorn, configured for long streams and an orderly end.
+
+Signals: the first SIGTERM or SIGINT drains (new requests get 503, running ones go on for the
+grace time, the rest get an error event), then exits with status 0. The second one skips the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from millstream.errors import StartupError
+from millstream.runtime.client import EngineClient
+from millstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_MAX_HEADER_BYTES = 64 * 1024
+_CLOSING_SECONDS = 5
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A bound socket. Raises StartupError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        raise StartupError(f"cannot listen on {where}: {error.strerror or error}") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains its engine before it closes connections."""
+
+    def __init__(self, app: ASGIApp, *, engine: EngineClient, settings: Settings) -> None:
+        # h11, not httptools: httptools puts no limit on the size of headers.
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+                timeout_graceful_shutdown=_CLOSING_SECONDS,
+                log_config=None,
+                log_level="warning" if settings.log_level != "debug" else "debug",
+                access_log=settings.log_level == "debug",
+                server_header=False,
+            )
+        )
+        self.engine = engine
+        self._grace = settings.graceful_termination_timeout
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Runs in a signal handler. Intentional: not uvicorn's, which would cut streams."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self.begin_exit)
+
+    def begin_exit(self) -> None:
+        """Drains; called again, ends the drain at once."""
+        if self._draining is None:
+            log.info("shutting down: waiting up to %.0f s for open requests", self._grace)
+            self._draining = asyncio.ensure_future(self._drain(self._grace))
+        else:
+            self._draining.cancel()
+            self._draining = asyncio.ensure_future(self._drain(0))
+
+    async def _drain(self, grace: float) -> None:
+        await self.engine.drain(grace=grace)
+        self.should_exit = True

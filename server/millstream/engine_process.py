@@ -1,0 +1,28 @@
+"""The engine as a process of its own. Started by the server, never by hand."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import zmq
+
+from millstream.log import configure_logging
+from millstream.model.runner import build_runner
+from millstream.runtime.engine import exit_with_parent, run_engine
+from millstream.settings import Settings
+
+
+def run(*, settings: str, folder: str, endpoint: str) -> None:
+    """Loads the model in `folder` and serves `endpoint`. settings: JSON of Settings."""
+    exit_with_parent()
+    # Ctrl-C is the server's to handle; it tells us when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    options = Settings.model_validate_json(settings)
+    configure_logging(options.log_level)
+    run_engine(
+        context=zmq.Context.instance(),
+        endpoint=endpoint,
+        build_runner=build_runner(Path(folder), options),
+        max_running=options.max_concurrent_requests,
+    )

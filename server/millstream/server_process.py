@@ -1,0 +1,108 @@
+"""The HTTP process: puts the parts together, starts the engine, serves until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from millstream import __version__
+from millstream.api.app import build_app
+from millstream.api.context import ServerContext
+from millstream.api.server import Server, bind
+from millstream.core.info import EngineInfo
+from millstream.errors import StartupError
+from millstream.log import configure_logging
+from millstream.model.source import resolve
+from millstream.model.tokenizer import load_tokenizer
+from millstream.runtime.client import EngineClient
+from millstream.runtime.host import ProcessHost
+from millstream.settings import DEMO_MODEL, Settings
+from millstream.text.chat import ChatFormatter
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. Raises StartupError when it cannot start."""
+    configure_logging(settings.log_level)
+    listener = bind(settings)
+    with listener:
+        folder = resolve(settings)
+        uvloop.run(_serve(settings, folder, listener))
+
+
+async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> None:
+    command = [sys.executable, "-m", "millstream", "engine"]
+    command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
+    engine = EngineClient(
+        ProcessHost(command),
+        max_running=settings.max_concurrent_requests,
+        max_waiting=settings.max_queue_size,
+        engine_timeout=settings.engine_timeout,
+    )
+    await engine.start()
+    try:
+        # The engine loads in its process while the tokenizer loads here.
+        context = await asyncio.to_thread(_context, settings, folder, engine)
+        server = Server(build_app(context), engine=engine, settings=settings)
+        announcing = asyncio.create_task(_announce(server, settings, listener))
+        await server.serve(sockets=[listener])
+        announcing.cancel()
+        failure = (await asyncio.gather(announcing, return_exceptions=True))[0]
+        if isinstance(failure, StartupError):
+            raise failure
+    finally:
+        await engine.stop()
+
+
+def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerContext:
+    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    eos = tokenizer.eos_token_id
+    return ServerContext(
+        settings=settings,
+        engine=engine,
+        chat=ChatFormatter(tokenizer),
+        tokenizer=tokenizer.backend_tokenizer,
+        stop_token_ids=() if eos is None else (eos,),
+        fingerprint=f"millstream-{__version__}",
+    )
+
+
+async def _announce(server: Server, settings: Settings, listener: socket.socket) -> None:
+    """Says so when the model is ready; ends the server if it never will be."""
+    try:
+        info = await server.engine.wait_ready()
+    except StartupError:
+        server.begin_exit()
+        raise
+    host, port = listener.getsockname()[:2]
+    print(describe(info, settings, host=host, port=port), flush=True)
+
+
+def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> str:
+    """What the operator wants to know once the server is ready."""
+    shown = f"[{host}]" if ":" in host else host
+    base = f"http://{shown}:{port}"
+    tokens = info.num_blocks * info.block_size
+    note = ""
+    if settings.model_id == DEMO_MODEL:
+        note = "\n  This is the embedded demo model, a toy. Name a real one with --model-id.\n"
+    millions = f"{info.num_parameters / 1e6:,.1f} M"
+    cache = f"{info.num_blocks:,} blocks, {info.kv_cache_bytes / 2**20:,.0f} MiB"
+    limits = f"{settings.max_concurrent_requests} requests at once"
+    return f"""
+Millstream {__version__} is ready on {base}
+  model      {settings.model_name} ({info.architecture}, {millions} parameters)
+  device     {info.device}, {info.dtype}, attention {info.attention_backend}
+  KV cache   {tokens:,} tokens in {cache}
+  limits     {limits}, {settings.max_queue_size} waiting, {info.max_context:,} tokens each
+{note}
+Try it:
+  curl -N {base}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"messages": [{{"role": "user", "content": "Count to 10"}}], "stream": true}}'
+"""
