@@ -70,7 +70,6 @@ class EngineClient:
         self._host = host
         self._max_open = max_running + max_waiting
         self._engine_timeout = engine_timeout
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket: zmq.asyncio.Socket | None = None
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count(1)
@@ -202,23 +201,25 @@ class EngineClient:
 
     async def _supervise(self) -> None:
         delay = 0.0
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         with tempfile.TemporaryDirectory(prefix="millstream-") as folder:
             for attempt in itertools.count():
                 name = Path(folder, f"engine-{attempt}") if self._host.transport == "ipc" else ""
                 endpoint = f"{self._host.transport}://{name or f'engine-{attempt}'}"
-                how = await self._run_once(endpoint)
-                if self._is_draining or self._failure is not None:
-                    return
-                if not self._has_been_ready:
+                how = await self._run_once(context, endpoint)
+                if not self._has_been_ready and self._failure is None:
                     self._fail_start(f"the engine could not be started: {how}")
+                if self._is_draining or self._failure is not None:
+                    # Not reached when cancelled: a thread that is stuck still has its socket.
+                    context.term()
                     return
                 delay = 0.0 if self._info else min(2 * delay + 1.0, _MAX_RESTART_DELAY)
                 self._mark_dead(how)
                 await asyncio.sleep(delay)
 
-    async def _run_once(self, endpoint: str) -> str:
+    async def _run_once(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> str:
         """Runs one engine until it ends; returns how it ended."""
-        shadow = zmq.asyncio.Context.shadow(self._context)
+        shadow = zmq.asyncio.Context.shadow(context)
         self._socket = shadow.socket(zmq.PAIR)
         self._socket.set_hwm(0)
         self._socket.linger = 0
@@ -226,7 +227,7 @@ class EngineClient:
         receiver = asyncio.create_task(self._receive(self._socket))
         watchdog = asyncio.create_task(self._watch_progress())
         try:
-            await self._host.start(self._context, endpoint)
+            await self._host.start(context, endpoint)
             how = await self._host.wait()
             # What it said last may still be on its way.
             await asyncio.wait([receiver], timeout=0.2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -15,6 +16,8 @@ import zmq
 
 from millstream.runtime.engine import run_engine
 from millstream.runtime.loop import Runner
+
+log = logging.getLogger(__name__)
 
 
 class EngineHost(Protocol):
@@ -96,9 +99,9 @@ class ThreadHost:
                 build_runner=self._build_runner,
                 max_running=self._max_running,
             )
-        except BaseException as error:
-            how = f"engine thread ended with {type(error).__name__}: {error}"
-            raise
+        except BaseException as error:  # what would end a process ends this thread, and is told
+            log.exception("the engine thread failed")
+            how = f"engine thread ended with {type(error).__name__}"
         finally:
             self._how = how
             with contextlib.suppress(RuntimeError):  # the event loop may be closed already
