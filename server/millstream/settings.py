@@ -55,13 +55,15 @@ class Settings(BaseSettings):
     kv_cache_memory: ByteSize | None = Field(
         None, description="memory for the KV cache, like 2GiB (default: from free memory)"
     )
-    block_size: Literal[8, 16, 32, 64] = Field(16, description="tokens per block of the KV cache")
+    block_size: int = Field(
+        16, ge=8, le=256, multiple_of=8, description="tokens per block of the KV cache"
+    )
     threads: Count | None = Field(
         None, description="CPU threads of the model (default: all cores; one for a small model)"
     )
     payload_limit: Count = Field(2_000_000, description="largest request body in bytes; 413 above")
     ping_seconds: Seconds = Field(
-        15.0, description="silence on a stream after which a comment is sent to keep it open"
+        15.0, description="seconds between the comments that keep a silent stream open"
     )
     send_timeout: Seconds = Field(
         60.0, description="seconds a client may stop reading its stream before it is closed"

@@ -214,3 +214,28 @@ async def test_drain_waits_then_fails_the_rest(run_engine_client: EngineFactory)
             await collect(endless)
         endless.close()
         runner.allow(1)
+
+
+async def test_stuck_step_is_noticed_and_the_engine_killed() -> None:
+    """A thread cannot be killed, so the host here lets the gate open when it is asked to."""
+    runner = GatedRunner()
+
+    class KillableHost(ThreadHost):
+        num_kills = 0
+
+        def kill(self) -> None:
+            self.num_kills += 1
+            runner.allow(1000)
+
+    host = KillableHost(build_runner=lambda: runner, max_running=1)
+    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=0.2)
+    await client.start()
+    await client.wait_ready()
+    stream = begin(client)
+    assert len(await collect(stream)) == 8
+    assert host.num_kills >= 1
+    stream.close()
+    kills = host.num_kills
+    await asyncio.sleep(0.3)
+    assert host.num_kills == kills, "an idle engine is not stuck"
+    await client.stop()

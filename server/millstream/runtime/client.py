@@ -166,6 +166,8 @@ class EngineClient:
         self.fail_all(ShuttingDown("the server is shutting down"))
         self._post(Stop())
         if self._supervisor is not None:
+            if self._info is None:
+                self._host.kill()  # while it loads, the engine reads no messages
             await asyncio.wait([self._supervisor], timeout=_STOP_TIMEOUT)
             self._host.kill()
             self._supervisor.cancel()

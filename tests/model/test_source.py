@@ -1,0 +1,113 @@
+"""Where a model comes from: a folder, or the Hub through the real huggingface_hub."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from millstream.errors import StartupError
+from millstream.model.source import resolve
+from millstream.settings import Settings
+from tests.model.hub import FakeHub
+
+PROGRAM = """
+import sys
+from millstream.errors import StartupError
+from millstream.model.source import resolve
+from millstream.settings import Settings
+try:
+    print(resolve(Settings()))
+except StartupError as error:
+    sys.exit(error.message)
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    names = ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"]
+    for name in [*names, "pytorch_model.bin", "modeling_evil.py", "README.md"]:
+        (folder / name).write_text(name)
+    return folder
+
+
+def run(hub: FakeHub, home: Path, **options: str) -> subprocess.CompletedProcess[str]:
+    """Resolves in a process of its own, since huggingface_hub reads its endpoint at import."""
+    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(home)}
+    environment |= {f"MILLSTREAM_{name}": value for name, value in options.items()}
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+        environment.pop(name, None)
+    environment |= {k: v for k, v in options.items() if k.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_download_takes_safetensors_and_no_code(repository: Path, tmp_path: Path) -> None:
+    with FakeHub({"org/tiny": repository}).serve() as hub:
+        done = run(hub, tmp_path / "home", MODEL_ID="org/tiny", HF_TOKEN="hf_secret")
+        assert done.returncode == 0, done.stderr
+        folder = Path(done.stdout.strip())
+        assert (folder / "model.safetensors").read_text() == "model.safetensors"
+        assert sorted(hub.requested) == [
+            "chat_template.jinja",
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+        ]
+        assert "Bearer hf_secret" in hub.tokens
+        assert "Fetching" in done.stderr, "no progress bar"
+
+
+def test_code_comes_only_when_trusted(repository: Path, tmp_path: Path) -> None:
+    with FakeHub({"org/tiny": repository}).serve() as hub:
+        run(hub, tmp_path / "home", MODEL_ID="org/tiny", TRUST_REMOTE_CODE="1")
+        assert "modeling_evil.py" in hub.requested
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"MODEL_ID": "org/missing"}, "neither a local folder nor a model on the Hub"),
+        ({"MODEL_ID": "org/gated"}, "is gated"),
+        ({"MODEL_ID": "org/tiny", "REVISION": "nope"}, "has no revision nope"),
+        ({"MODEL_ID": "not a name"}, "neither a local folder nor a model on the Hub"),
+    ],
+)
+def test_refusals_say_what_to_do(
+    repository: Path, tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    repositories = {"org/tiny": repository, "org/gated": repository}
+    with FakeHub(repositories, gated=frozenset({"org/gated"})).serve() as hub:
+        done = run(hub, tmp_path / "home", **options)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_local_folder_is_taken_as_it_is(repository: Path) -> None:
+    assert resolve(Settings(model_id=str(repository))) == repository
+
+
+def test_folder_without_safetensors_is_refused(repository: Path) -> None:
+    (repository / "model.safetensors").unlink()
+    with pytest.raises(StartupError, match=r"no \*\.safetensors"):
+        resolve(Settings(model_id=str(repository)))
+
+
+def test_missing_folder_is_not_looked_up_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="there is no folder"):
+        resolve(Settings(model_id=str(tmp_path / "nothing")))
+
+
+def test_demo_model_is_in_the_package() -> None:
+    assert (resolve(Settings()) / "model.safetensors").is_file()
