@@ -66,7 +66,7 @@ def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerCo
     return ServerContext(
         settings=settings,
         engine=engine,
-        chat=ChatFormatter(tokenizer),
+        chat=ChatFormatter(tokenizer, tokenizer.backend_tokenizer),
         tokenizer=tokenizer.backend_tokenizer,
         stop_token_ids=() if eos is None else (eos,),
         fingerprint=f"millstream-{__version__}",

@@ -94,7 +94,14 @@ def choose_device(name: str) -> torch.device:
 
 def choose_threads(folder: Path) -> int:
     """All cores, or one for a small model: waiting for each other would cost its threads more."""
-    return 1 if _is_small(folder) else len(os.sched_getaffinity(0))
+    if _is_small(folder):
+        return 1
+    # macOS does not tell which cores a process may use.
+    return (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else torch.get_num_threads()
+    )
 
 
 def choose_dtype(
@@ -109,9 +116,16 @@ def choose_dtype(
         stored = getattr(torch, stored)
     if device.type != "cpu" or stored == torch.float32:
         return stored
-    has_bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     # float16 is emulated on nearly every CPU; bfloat16 has its range and is not.
-    return torch.bfloat16 if has_bfloat16 and not _is_small(folder) else torch.float32
+    return torch.bfloat16 if _has_bfloat16() and not _is_small(folder) else torch.float32
+
+
+def _has_bfloat16() -> bool:
+    """Whether torch has fast bfloat16 products on this CPU (not public, so asked with care)."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def _is_small(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
+from tokenizers import Tokenizer
 
 from millstream.errors import ContextTooLong, InvalidRequest
 
@@ -18,21 +19,26 @@ Message = dict[str, Any]
 _MAX_CHARACTERS_PER_TOKEN = 64
 
 
-class Tokenizer(Protocol):
-    """What chat needs of a transformers fast tokenizer."""
+class ChatTemplate(Protocol):
+    """What chat needs of a transformers tokenizer: its `apply_chat_template`."""
 
     def apply_chat_template(
         self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
     ) -> Any: ...
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-
 
 class ChatFormatter:
-    """Renders and tokenises conversations. Stateless and safe to call from several threads."""
+    """Renders and tokenises conversations. Safe to call from several threads.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    template: renders the text. tokenizer: the fast tokenizer behind it, used directly, because
+    transformers' wrapper sets truncation on it in every call, which is not safe between threads.
+    """
+
+    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
+        self._template = template
         self._tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
 
     def encode(self, messages: Sequence[Message], *, max_context: int) -> tuple[int, ...]:
         """Token ids of the conversation, up to where the assistant's answer begins.
@@ -41,7 +47,7 @@ class ChatFormatter:
         so long that it is not worth tokenising (over 64 characters for each token of context).
         """
         try:
-            text = self._tokenizer.apply_chat_template(
+            text = self._template.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=True
             )
         except (TemplateError, TypeError, ValueError, KeyError) as error:
@@ -54,7 +60,7 @@ class ChatFormatter:
                 f"{max_context} tokens. Shorten the messages.",
                 param="messages",
             )
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not ids:
             raise InvalidRequest("the messages make an empty prompt", param="messages")
         return tuple(ids)
