@@ -87,7 +87,11 @@ def exit_with_parent() -> None:
     """Ends this process when its standard input closes: the parent is gone, however it died."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin.read(): its lock, held by a daemon thread, aborts an orderly exit.
+        while os.read(descriptor, 1):
+            pass
         os._exit(0)
+
+    descriptor = sys.stdin.fileno()
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
