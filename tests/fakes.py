@@ -8,6 +8,7 @@ a token or reuses a stale prefix gets other tokens than the request gets alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from millstream.core.info import EngineInfo
@@ -81,8 +82,12 @@ class FakeRunner:
         self.info = info
         self._slots: dict[int, int] = {}
         self._failing = failing
+        self.scrubbed: list[int] = []
         self.num_steps = 0
         self.largest_step = 0
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        self.scrubbed += blocks
 
     def step(self, plan: Plan) -> list[int]:
         index, self.num_steps = self.num_steps, self.num_steps + 1

@@ -256,3 +256,22 @@ def test_request_that_can_never_fit_is_known_at_the_door() -> None:
     scheduler, _ = make_scheduler(num_blocks=4, block_size=4)
     assert scheduler.fits(make_request(1, (1,) * 10, max_tokens=7))
     assert not scheduler.fits(make_request(1, (1,) * 10, max_tokens=8))
+
+
+def test_suspect_blocks_are_forgotten_unless_somebody_holds_them() -> None:
+    scheduler, runner = make_scheduler(block_size=4)
+    driver = Driver(scheduler, runner)
+    shared = tuple(range(1, 9))
+    scheduler.add(make_request(1, (*shared, 20, 21, 22, 23, 24), max_tokens=30))
+    driver.step()
+    scheduler.add(make_request(2, (*shared, 30, 31, 32, 33, 34), max_tokens=30))
+    driver.step()
+    tables = {c.request_id: list(c.block_table) for c in driver.plans[-1].chunks}
+    failures, blocks = scheduler.fail_suspect([2, 77], code="nan_logits", message="")
+    assert [failure.request_id for failure in failures] == [2]
+    assert set(blocks) == set(tables[2]) - set(tables[1])
+    scheduler.check()
+    scheduler.add(make_request(3, (*shared, 30, 31, 32, 33, 34), max_tokens=1))
+    plan = scheduler.plan()
+    assert plan is not None
+    assert plan.chunks[-1].start == len(shared), "found a block that was to be forgotten"

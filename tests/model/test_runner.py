@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 import torch
 
-from millstream.core.request import Chunk, Plan, Request, SamplingParams
+from millstream.core.blocks import BlockPool
+from millstream.core.request import Chunk, FailureEvent, Plan, Request, SamplingParams
+from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
 from millstream.model import attention, verify
+from millstream.model.batch import pack
+from millstream.model.kv_cache import KVCache, LayerShape
 from millstream.model.runner import ModelRunner
-from tests.model.architectures import VOCAB, make_model
-from tests.model.test_architectures import answers, make_runner, random_prompts
+from millstream.runtime.loop import EngineLoop
+from millstream.runtime.messages import Add, FromEngine, Step, Stop, ToEngine
+from tests.model.architectures import VOCAB, greedy, make_model
+from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +131,64 @@ def test_vocabulary_and_defaults_come_from_the_model(runner: ModelRunner) -> Non
     info = runner.info
     assert (info.vocab_size, info.architecture) == (VOCAB, "LlamaForCausalLM")
     assert (info.dtype, info.device, info.stop_token_ids) == ("float32", "cpu", ())
+
+
+def test_poisoned_request_fails_alone_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Token 13 has a NaN embedding: its keys and values are NaN, in blocks that others get next."""
+    model = make_model("llama", tmp_path, tie_word_embeddings=False)
+    poisoned = 13
+    prompts = [
+        tuple(token for token in prompt if token != poisoned)
+        for prompt in random_prompts(5, seed=3)
+    ]
+    healthy = [greedy_request(index, prompt, 12) for index, prompt in enumerate(prompts)]
+    expected = {request.id: greedy(model, request.prompt, 12) for request in healthy}
+    assert not any(poisoned in answer for answer in expected.values())
+    with torch.no_grad():
+        model.get_input_embeddings().weight[poisoned] = float("nan")
+    model.save_pretrained(tmp_path)
+    runner = make_runner(tmp_path, block_size=8)
+    channel = ScriptedChannel(
+        # First, so that it gets the first blocks; then neighbours; then those who reuse them.
+        [Add(greedy_request(100, (5, poisoned, 7), 12)), *map(Add, healthy[:2])],
+        [Add(request) for request in healthy[2:]],
+    )
+    scheduler = Scheduler(
+        pool=BlockPool(num_blocks=24, block_size=8), max_running=3, max_step_tokens=64
+    )
+    EngineLoop(scheduler=scheduler, runner=runner, channel=channel).run()
+    assert {f.request_id: f.code for f in channel.failures} == {100: "nan_logits"}
+    assert channel.answers == expected
+
+
+class ScriptedChannel:
+    """Feeds the loop: the first messages at once, the others when it is idle, then Stop."""
+
+    def __init__(self, first: list[ToEngine], later: list[ToEngine]) -> None:
+        self._now = list(first)
+        self._later = list(later)
+        self.failures: list[FailureEvent] = []
+        self.answers: dict[int, list[int]] = {}
+
+    def receive_nowait(self) -> ToEngine | None:
+        return self._now.pop(0) if self._now else None
+
+    def receive(self) -> ToEngine:
+        return self._later.pop(0) if self._later else Stop()
+
+    def send(self, message: FromEngine) -> None:
+        assert isinstance(message, Step)
+        self.failures += message.failures
+        for event in message.tokens:
+            self.answers.setdefault(event.request_id, []).extend(event.token_ids)
+
+
+def test_short_tables_are_padded_with_a_block_nobody_owns() -> None:
+    shape = {0: LayerShape(1, 2, 2)}
+    cache = KVCache(
+        shape, num_blocks=4, block_size=8, dtype=torch.float32, device=torch.device("cpu")
+    )
+    chunks = [Chunk(i, (1,), 8 * i, [3, 2][: i + 1], SamplingParams(), 1) for i in range(2)]
+    (group,) = pack(Plan(tuple(chunks)), cache, torch.device("cpu")).batch._decodes
+    assert group.blocks.tolist() == [[3, 4], [3, 2]]
+    assert len(cache.keys[0]) == 5

@@ -100,3 +100,14 @@ def test_bfloat16_rows_are_drawn_in_float32() -> None:
     logits = random_logits(1).bfloat16()
     rows = [(SamplingParams(temperature=0.7, top_p=0.9, seed=4), 1)]
     assert sample(logits, rows) == sample(logits.float(), rows)
+
+
+@pytest.mark.parametrize("number", [0.0, 1.0 - 2.0**-53])
+def test_ends_of_the_stream_hit_possible_tokens(
+    number: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest and the largest number must not point at a token that was filtered out."""
+    monkeypatch.setattr("millstream.model.sampler.uniform", lambda seed, counter: number)
+    logits = torch.tensor([[0.0, 9.0, 8.0, 0.0]])
+    (token,) = sample(logits, [(SamplingParams(temperature=1.0, top_k=2), 0)])
+    assert token == (1 if number == 0.0 else 2)

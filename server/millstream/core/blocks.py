@@ -93,6 +93,13 @@ class BlockPool:
                 if block not in self._hash_of:
                     self._free.move_to_end(block, last=False)
 
+    def forget_free(self, blocks: Iterable[int]) -> list[int]:
+        """Of `blocks`, those that nobody holds; they are no longer found as a prefix."""
+        free = [block for block in blocks if self._references[block] == 0]
+        for block in free:
+            self._forget(block)
+        return free
+
     def _forget(self, block: int) -> None:
         block_hash = self._hash_of.pop(block, None)
         if block_hash is not None:

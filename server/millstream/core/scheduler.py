@@ -133,6 +133,17 @@ class Scheduler:
             if self.cancel(request_id)
         ]
 
+    def fail_suspect(
+        self, request_ids: Seq[int], *, code: str, message: str
+    ) -> tuple[list[FailureEvent], list[int]]:
+        """Like `fail()`, for requests whose cache content cannot be trusted.
+
+        Also returns the blocks that nobody else holds; their prefixes are forgotten.
+        """
+        tables = [self._sequences[i].block_table for i in request_ids if i in self._sequences]
+        failures = self.fail(request_ids, code=code, message=message)
+        return failures, self.pool.forget_free({block for table in tables for block in table})
+
     def statistics(self) -> Statistics:
         return Statistics(
             num_running=len(self._running),

@@ -28,7 +28,7 @@ class DecodeGroup:
     """Sequences of similar length that decode one token each.
 
     rows: their rows in the packed batch, [b] or a slice; blocks [b, n]: block tables, padded with
-    block 0; positions [b]: position of the new token. The masks of each window size are kept.
+    the padding block; positions [b]: position of the new token; masks: by window size.
     """
 
     rows: Tensor | slice
@@ -180,7 +180,7 @@ def pack(plan: Plan, cache: KVCache, device: torch.device) -> ModelInput:
         slots.append(table[where // cache.block_size] * cache.block_size + where % cache.block_size)
         if chunk.sampling is not None:
             sampled.append(len(tokens) - 1)
-    decodes = _decode_groups(plan.chunks[:num_decodes], cache.block_size, device)
+    decodes = _decode_groups(plan.chunks[:num_decodes], cache, device)
     return ModelInput(
         input_ids=_tensor(np.array(tokens), device).unsqueeze(0),
         positions=_tensor(np.concatenate(positions), device).unsqueeze(0),
@@ -190,8 +190,9 @@ def pack(plan: Plan, cache: KVCache, device: torch.device) -> ModelInput:
 
 
 def _decode_groups(
-    chunks: tuple[Chunk, ...], block_size: int, device: torch.device
+    chunks: tuple[Chunk, ...], cache: KVCache, device: torch.device
 ) -> list[DecodeGroup]:
+    block_size = cache.block_size
     members: dict[int, list[int]] = {}
     for row, chunk in enumerate(chunks):
         num_blocks = chunk.start // block_size + 1
@@ -200,7 +201,7 @@ def _decode_groups(
     for rows in members.values():
         starts = np.array([chunks[row].start for row in rows], dtype=np.int64)
         width = int(starts.max()) // block_size + 1
-        blocks = np.zeros((len(rows), width), dtype=np.int64)
+        blocks = np.full((len(rows), width), cache.padding_block, dtype=np.int64)
         for index, row in enumerate(rows):
             table = chunks[row].block_table[:width]
             blocks[index, : len(table)] = table

@@ -1,13 +1,20 @@
 """The paged KV cache: keys and values of every layer, in blocks of a few tokens.
 
-Rule: a slot is block * block_size + offset, the same in every layer. Who owns which block is the
-scheduler's business; here are only the tensors.
+Rules:
+1. A slot is block * block_size + offset, the same in every layer. Who owns which block is the
+   scheduler's business; here are only the tensors.
+2. Everything that can be read is finite: masked-out keys take part in the arithmetic, and NaN times
+   nothing is NaN. So memory starts as zeros, short block tables are padded with a block that
+   nobody writes, and the blocks of a request that produced NaN are scrubbed.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +33,10 @@ class LayerShape:
 
 
 class KVCache:
-    """Key and value tensors [num_blocks, block_size, kv_heads, dim], one pair per layer index."""
+    """Key and value tensors [num_blocks + 1, block_size, kv_heads, dim] of each layer index.
+
+    padding_block: the last block, always zeros.
+    """
 
     def __init__(
         self,
@@ -39,10 +49,11 @@ class KVCache:
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.padding_block = num_blocks
 
         def blank(shape: LayerShape, dim: int) -> Tensor:
-            size = (num_blocks, block_size, shape.kv_heads, dim)
-            return torch.zeros(size, dtype=dtype, device=device)
+            size = (num_blocks + 1, block_size, shape.kv_heads, dim)
+            return _zeros(size, dtype, device)
 
         self.keys = {layer: blank(shape, shape.key_dim) for layer, shape in shapes.items()}
         self.values = {layer: blank(shape, shape.value_dim) for layer, shape in shapes.items()}
@@ -51,6 +62,11 @@ class KVCache:
         """Stores key and value [T, kv_heads, dim] at slots [T] (int64)."""
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, key)
         self.values[layer].flatten(0, 1).index_copy_(0, slots, value)
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """Fills blocks with zeros."""
+        for cache in (*self.keys.values(), *self.values.values()):
+            cache[list(blocks)] = 0
 
     def read(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of block tables [b, n] (int64) as [b, kv_heads, n * block_size, dim]."""
@@ -63,6 +79,15 @@ class KVCache:
             return found.view(shape).transpose(1, 2)
 
         return gather(self.keys[layer]), gather(self.values[layer])
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on the CPU they take memory only once they are written."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    # torch.zeros writes every page; numpy's come from calloc, which leaves that to the system.
+    raw = np.zeros(math.prod(size) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(size)
 
 
 def bytes_per_token(shapes: dict[int, LayerShape], dtype: torch.dtype) -> int:

@@ -7,7 +7,7 @@ compared with the model's own attention before anything is served.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -92,6 +92,10 @@ class ModelRunner:
         logits = self.logits(plan)
         rows = [(c.sampling, c.num_generated) for c in plan.chunks if c.sampling is not None]
         return sample(logits, rows) if rows else []
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """Clears cache blocks whose content cannot be trusted to be finite."""
+        self._cache.scrub(blocks)
 
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:

@@ -18,7 +18,11 @@ from millstream.model.kv_cache import KVCache
 from millstream.model.loading import LoadedModel
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
-"""Largest difference of a logit, relative to the spread of the logits."""
+"""Root mean square of the difference, relative to the spread of the logits.
+
+In bfloat16, transformers' own attention functions differ from each other by up to a third of this
+on random models of 30 layers; attention that means something else differs by about 1.
+"""
 
 _LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps
 
@@ -33,14 +37,15 @@ def verify(loaded: LoadedModel, cache: KVCache, forward: Forward) -> None:
     vocab = loaded.model.config.get_text_config().vocab_size
     ids = torch.arange(length, device=loaded.device) * 37 % vocab
     expected = _own_logits(loaded, ids)
-    tolerance = _TOLERANCE[loaded.dtype] * expected.std().item()
+    tolerance = _TOLERANCE[loaded.dtype]
     for end, actual in _paged_logits(loaded, cache, forward, ids):
-        difference = (actual - expected[end - 1]).abs().max().item()
+        wanted = expected[end - 1]
+        difference = ((actual - wanted).square().mean().sqrt() / wanted.std()).item()
         if not difference <= tolerance:
             raise StartupError(
                 f"{type(loaded.model).__name__} computes other logits with paged attention than "
-                f"with its own (difference {difference:.3g}, allowed {tolerance:.3g}), so it "
-                "would answer wrongly and cannot be served"
+                f"with its own (they differ by {difference:.1%} of their spread, {tolerance:.1%} "
+                "is allowed), so it would answer wrongly and cannot be served"
             )
 
 

@@ -31,6 +31,10 @@ class Runner(Protocol):
         """Computes the plan; one token per sampling chunk, -1 where logits were not finite."""
         ...
 
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """Clears free cache blocks that may hold NaN."""
+        ...
+
 
 class Channel(Protocol):
     """Messages to and from whoever drives the engine."""
@@ -102,8 +106,9 @@ class EngineLoop:
         sampling = [chunk.request_id for chunk in plan.chunks if chunk.sampling is not None]
         invalid = [i for i, token in zip(sampling, sampled, strict=True) if token == INVALID_TOKEN]
         if invalid:
-            failures = self._scheduler.fail(
+            failures, blocks = self._scheduler.fail_suspect(
                 invalid, code="nan_logits", message="the model produced logits that are not finite"
             )
+            self._runner.scrub(blocks)
         events = self._scheduler.commit(plan, sampled)
         self._channel.send(Step(events, failures, self._scheduler.statistics()))

@@ -1,0 +1,93 @@
+"""One turn of one server: start it, warm it, play the workloads, end it.
+
+Rules: what goes wrong with a server ends up in its Contestant and stops nobody else. Warm-up
+prompts are never measured ones.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.client import Target, play
+from benchmarks.measures import Slo, Summary
+from benchmarks.servers import Running, Server, ServerProblem, running
+from benchmarks.wire import Endpoint
+from benchmarks.workloads import Tokenizer, Workload, alter, plan
+
+_WARM_UP_TOKENS = 8
+
+
+def say(text: str) -> None:
+    """Progress, apart from the figures on standard output."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(kw_only=True, slots=True)
+class Contestant:
+    """A server in this run and what became of it. Mutated by the runner only."""
+
+    server: Server
+    version: str = ""
+    python: Path = Path(sys.executable)
+    problem: str = ""
+    command: str = ""
+    start_seconds: list[float] = field(default_factory=list)
+    rounds: dict[str, list[Summary]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is played. Everything a round needs but the server."""
+
+    model: Path
+    tokenizer: Tokenizer
+    workloads: tuple[Workload, ...]
+    slo: Slo
+    threads: int | None
+    logs: Path
+
+
+def play_round(contestant: Contestant, job: Plan, number: int) -> None:
+    """Start the server, warm it, play every workload once, end it. Problems end up in it."""
+    server = contestant.server
+    log = job.logs / f"{server.name.replace(' ', '-')}-{number}.log"
+    try:
+        with running(
+            server, contestant.python, model=job.model, threads=job.threads, log=log
+        ) as started:
+            contestant.command = shlex.join(started.command)
+            contestant.start_seconds.append(round(started.start_seconds, 2))
+            target = _target(server, started, job.model)
+            for workload in job.workloads:
+                _warm_up(target, workload, job)
+            for workload in job.workloads:
+                conversations = plan(workload, job.tokenizer, seed=f"{workload.name}-{number}")
+                summary = uvloop.run(play(target, workload, conversations, job.slo))
+                contestant.rounds.setdefault(workload.name, []).append(summary)
+                say(f"  {workload.name}: {summary.tokens_per_s:.1f} tok/s")
+    except ServerProblem as problem:
+        contestant.problem = str(problem)
+        say(f"  {problem}")
+
+
+def _target(server: Server, started: Running, model: Path) -> Target:
+    # Peers know a local model by its folder; millstream accepts any name.
+    return Target(
+        endpoint=Endpoint.parse(started.base_url), model=str(model), extra=dict(server.extra)
+    )
+
+
+def _warm_up(target: Target, workload: Workload, job: Plan) -> None:
+    """A few short answers at the workload's own width. Raises ServerProblem if one fails."""
+    width = workload.concurrency or 4
+    short = alter(workload, conversations=width, prompt=None, answer=_WARM_UP_TOKENS)
+    short = replace(short, concurrency=width, rate=None, turns=1, cancelled=0.0)
+    conversations = plan(short, job.tokenizer, seed=f"{workload.name}-warm-up")
+    summary = uvloop.run(play(target, short, conversations, job.slo))
+    if summary.failed:
+        raise ServerProblem(f"{workload.name}, warm-up: {next(iter(summary.errors))}")

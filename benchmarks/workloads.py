@@ -1,0 +1,235 @@
+"""The workloads: who asks what, when, and for how long. Defined once, the same for every server.
+
+Rules: prompts are words drawn from a seed, and their length in tokens is exact with the model's own
+tokenizer, the chat template included. Another seed gives other words of the same lengths, so a
+prefix cache finds nothing between rounds but what a workload shares on purpose. In `chat` the
+answers in the history are the server's own; what is exact there is the first prompt, and the text
+that each later turn adds.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+_WORD = re.compile(r"[\u0120\u2581]([a-z]{3,})")
+_ATTEMPTS = 100
+
+
+class Tokenizer(Protocol):
+    """What is needed of a transformers tokenizer."""
+
+    def apply_chat_template(
+        self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
+    ) -> Any: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Workload:
+    """Lengths are in tokens; a tuple of lengths is drawn from, evenly.
+
+    concurrency: conversations at a time (closed loop); None: they arrive at `rate` per second.
+    shared: tokens at the start that all prompts have in common, part of `prompt`.
+    added: tokens of text that each turn after the first adds. cancelled: share that is cut off.
+    """
+
+    name: str
+    about: str
+    conversations: int
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    concurrency: int | None = None
+    rate: float | None = None
+    shared: int = 0
+    turns: int = 1
+    added: int = 0
+    cancelled: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversation:
+    """One client's part. arrival: seconds after the start; cancel_after: pieces received."""
+
+    turns: tuple[str, ...]
+    max_tokens: int
+    arrival: float = 0.0
+    cancel_after: int | None = None
+
+
+def _steady(concurrency: int, conversations: int) -> Workload:
+    return Workload(
+        name=f"c{concurrency}",
+        about=f"{concurrency} at a time, 128 tokens in, 64 out",
+        conversations=conversations,
+        concurrency=concurrency,
+        prompt=(128,),
+        answer=(64,),
+    )
+
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        _steady(1, 6),
+        _steady(4, 16),
+        _steady(16, 48),
+        _steady(32, 96),
+        Workload(
+            name="long",
+            about="4 at a time, 1024 tokens in, 32 out",
+            conversations=12,
+            concurrency=4,
+            prompt=(1024,),
+            answer=(32,),
+        ),
+        Workload(
+            name="prefix",
+            about="8 at a time, 512 shared tokens and 64 of their own in, 32 out",
+            conversations=32,
+            concurrency=8,
+            prompt=(576,),
+            shared=512,
+            answer=(32,),
+        ),
+        Workload(
+            name="chat",
+            about="8 conversations of 4 turns: 128 tokens in, 64 more each turn, 48 out",
+            conversations=8,
+            concurrency=8,
+            prompt=(128,),
+            turns=4,
+            added=64,
+            answer=(48,),
+        ),
+        Workload(
+            name="churn",
+            about="2 a second (Poisson), 32 to 512 tokens in, 16 to 128 out, a third cancelled",
+            conversations=48,
+            rate=2.0,
+            prompt=(32, 64, 128, 256, 512),
+            answer=(16, 32, 64, 128),
+            cancelled=1 / 3,
+        ),
+    )
+}
+
+
+def plan(workload: Workload, tokenizer: Tokenizer, *, seed: str) -> list[Conversation]:
+    """The conversations of a workload in order of arrival; the same seed gives the same ones.
+
+    Raises ValueError if a length cannot be met with this tokenizer (shorter than its template).
+    """
+    # Intentional: one generator for words and one for the rest, so that lengths, arrivals and
+    # cancellations are the same in every round and only the words differ.
+    draw, writer = random.Random(workload.name), _Writer(tokenizer, seed)
+    number = workload.conversations
+    prompts, answers = _mixed(workload.prompt, number, draw), _mixed(workload.answer, number, draw)
+    cut = set(draw.sample(range(number), round(number * workload.cancelled)))
+    prefix = writer.prefix(workload.shared) if workload.shared else ()
+    now, conversations = 0.0, []
+    for index in range(number):
+        first = writer.prompt(prompts[index], after=prefix)
+        added = [writer.text(workload.added) for _ in range(workload.turns - 1)]
+        cancel_after = draw.randint(1, answers[index] // 2) if index in cut else None
+        conversations.append(
+            Conversation(
+                turns=(first, *added),
+                max_tokens=answers[index],
+                arrival=now,
+                cancel_after=cancel_after,
+            )
+        )
+        now += draw.expovariate(workload.rate) if workload.rate else 0.0
+    return conversations
+
+
+def alter(
+    workload: Workload, *, conversations: int | None, prompt: int | None, answer: int | None
+) -> Workload:
+    """The workload with some of its numbers replaced: no longer the frozen one."""
+    altered = workload
+    if conversations is not None:
+        altered = replace(altered, conversations=conversations)
+    if prompt is not None:
+        shared = min(altered.shared, prompt // 2)
+        altered = replace(altered, prompt=(prompt,), shared=shared)
+    if answer is not None:
+        altered = replace(altered, answer=(answer,))
+    return altered
+
+
+def _mixed(lengths: Sequence[int], number: int, draw: random.Random) -> list[int]:
+    """`number` lengths, each about equally often, in random order."""
+    repeated = [lengths[index % len(lengths)] for index in range(number)]
+    draw.shuffle(repeated)
+    return repeated
+
+
+class _Writer:
+    """Makes texts of exact length. Mutated by its own methods only: it draws words in order."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: str) -> None:
+        self._tokenizer = tokenizer
+        found = (_WORD.fullmatch(token) for token in tokenizer.get_vocab())
+        words = sorted({match[1] for match in found if match})
+        if len(words) < _ATTEMPTS:
+            raise ValueError("this tokenizer has too few words that are one token")
+        random.Random(seed).shuffle(words)
+        self._words = words
+        self._next = 0
+
+    def prompt(self, length: int, *, after: Sequence[str] = ()) -> str:
+        """A user message that makes a prompt of `length` tokens, starting with words `after`."""
+        return " ".join(self._fitted(lambda words: len(self._render(words)), length, after))
+
+    def text(self, length: int) -> str:
+        """A text of `length` tokens, without the template."""
+        return " ".join(self._fitted(lambda words: len(self._encode(" ".join(words))), length, ()))
+
+    def prefix(self, length: int) -> tuple[str, ...]:
+        """Words whose prompts have `length` tokens in common, whatever word comes next."""
+        one, other = self._word(), self._word()
+
+        def common(words: Sequence[str]) -> int:
+            pairs = zip(self._render([*words, one]), self._render([*words, other]), strict=False)
+            return next((index for index, (a, b) in enumerate(pairs) if a != b), 0)
+
+        return tuple(self._fitted(common, length, ()))
+
+    def _fitted(
+        self, measure: Callable[[Sequence[str]], int], length: int, after: Sequence[str]
+    ) -> list[str]:
+        words = [*after, self._word()]
+        for _ in range(_ATTEMPTS):
+            missing = length - measure(words)
+            if missing == 0:
+                return words
+            if missing > 0:
+                words += [self._word() for _ in range(missing)]
+            else:
+                # The word after a kept part is redrawn too, in case its own pieces were too many.
+                kept = max(len(words) + missing, len(after) + 1) - 1
+                words = [*words[:kept], self._word()]
+        raise ValueError(f"no text of exactly {length} tokens was found with this tokenizer")
+
+    def _word(self) -> str:
+        self._next += 1
+        return self._words[self._next % len(self._words)]
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def _render(self, words: Sequence[str]) -> list[int]:
+        text = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": " ".join(words)}],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        return self._encode(text)

@@ -1,0 +1,178 @@
+"""Orderly and other endings: SIGTERM, SIGINT, the grace time, and processes killed outright."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from contextlib import ExitStack
+
+import httpx
+import psutil
+import pytest
+
+from .conftest import StartServer
+from .harness import EXIT_SECONDS, STARTUP_SECONDS, RunningServer, wait_until
+from .wire import DONE, LONG, EventReader, assert_dual_error, messages, open_stream
+
+MANY = 300
+"""max_tokens of answers that outlast a few requests, but not the grace time."""
+
+
+def children_of(server: RunningServer) -> list[psutil.Process]:
+    children = psutil.Process(server.process.pid).children(recursive=True)
+    assert children, "the engine is a child process"
+    return children
+
+
+def opened(server: RunningServer, streams: ExitStack, count: int) -> list[EventReader]:
+    """Open streams of long answers, each with its first event read."""
+    readers = [streams.enter_context(open_stream(server)) for _ in range(count)]
+    for reader in readers:
+        reader.next()
+    return readers
+
+
+def assert_ends_with_error(reader: EventReader, *, code: str) -> None:
+    """Chunks, then exactly one error event, and nothing after it."""
+    events = [json.loads(event) for event in reader.rest() if event != DONE or pytest.fail(DONE)]
+    assert [("error" in event) for event in events] == [False] * (len(events) - 1) + [True]
+    assert set(events[-1]) == {"error", "error_type"}
+    assert events[-1]["error"]["code"] == code
+    assert events[-1]["error"]["message"]
+
+
+class InBackground:
+    """A long unstreamed request in a thread; `response()` waits for what became of it."""
+
+    def __init__(self, server: RunningServer) -> None:
+        self._url = f"{server.url}/v1/chat/completions"
+        self._responses: list[httpx.Response] = []
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def response(self) -> httpx.Response:
+        self._thread.join(timeout=EXIT_SECONDS)
+        assert self._responses, "no response"
+        return self._responses[0]
+
+    def _ask(self) -> None:
+        body = {"messages": messages("Hello"), "max_tokens": LONG}
+        self._responses.append(httpx.post(self._url, json=body, timeout=EXIT_SECONDS))
+
+
+def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(start_server: StartServer) -> None:
+    server = start_server()
+    children = children_of(server)
+    with ExitStack() as streams:
+        readers = [streams.enter_context(open_stream(server, max_tokens=MANY)) for _ in range(4)]
+        first = [reader.next() for reader in readers]
+        # Frozen, so that the streams are surely open while the listener is looked at.
+        with server.paused_engine():
+            server.signal(signal.SIGTERM)
+            wait_until(lambda: server.health()[0] == 503, "/health says 503")
+            assert server.health()[1]["open_requests"] == 4
+            for stream in (False, True):
+                refused = server.chat("Hello", stream=stream)
+                assert_dual_error(refused, status=503, code="shutting_down")
+                assert refused.headers["connection"] == "close"
+        for event, reader in zip(first, readers, strict=True):
+            events = [event, *reader.rest()]
+            assert events[-1] == DONE
+            assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+            assert len(events) > MANY / 2
+    assert server.wait_exit() == 0
+    server.assert_gone(children)
+    server.assert_clean_log()
+
+
+def test_sigint_ends_an_idle_server_at_once(start_server: StartServer) -> None:
+    server = start_server()
+    children = children_of(server)
+    server.signal(signal.SIGINT)
+    # Far less than the 90 s of grace: there is nobody to wait for.
+    assert server.wait_exit() == 0
+    server.assert_gone(children)
+    server.assert_clean_log()
+
+
+def test_when_the_grace_time_is_over_everyone_is_told(start_server: StartServer) -> None:
+    server = start_server("--graceful-termination-timeout", "0.5", "--max-concurrent-requests", "2")
+    children = children_of(server)
+    with ExitStack() as streams:
+        running = opened(server, streams, 2)
+        queued = streams.enter_context(open_stream(server))
+        whole = InBackground(server)
+        server.wait_engine(num_running=2, num_waiting=2)
+        server.signal(signal.SIGTERM)
+        for reader in [*running, queued]:
+            assert_ends_with_error(reader, code="shutting_down")
+        assert_dual_error(whole.response(), status=503, code="shutting_down")
+    assert server.wait_exit() == 0
+    server.assert_gone(children)
+    server.assert_clean_log()
+
+
+def test_a_second_sigterm_skips_the_wait(start_server: StartServer) -> None:
+    server = start_server()
+    children = children_of(server)
+    with ExitStack() as streams:
+        readers = opened(server, streams, 2)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: server.health()[0] == 503, "/health says 503")
+        for reader in readers:
+            assert '"finish_reason":null' in reader.next()
+        server.signal(signal.SIGTERM)
+        for reader in readers:
+            assert_ends_with_error(reader, code="shutting_down")
+    assert server.wait_exit() == 0
+    server.assert_gone(children)
+    server.assert_clean_log()
+
+
+def test_the_engine_ends_when_the_server_is_killed(start_server: StartServer) -> None:
+    server = start_server()
+    children = children_of(server)
+    with open_stream(server) as reader:
+        reader.next()
+        server.signal(signal.SIGKILL)
+        server.wait_exit()
+        server.assert_gone(children)
+        # The connection broke; whatever came before that, it was not a proper end.
+        with pytest.raises(httpx.RemoteProtocolError):
+            reader.rest()
+
+
+def test_a_killed_engine_fails_its_requests_and_is_started_again(
+    start_server: StartServer,
+) -> None:
+    server = start_server("--max-concurrent-requests", "2")
+    before = server.answer("Hello", max_tokens=6)
+    old = server.engine()
+    with ExitStack() as streams:
+        running = opened(server, streams, 2)
+        queued = streams.enter_context(open_stream(server))
+        whole = InBackground(server)
+        server.wait_engine(num_running=2, num_waiting=2)
+        old.kill()
+        for reader in [*running, queued]:
+            assert_ends_with_error(reader, code="engine_dead")
+        assert_dual_error(whole.response(), status=503, code="engine_dead")
+    # Loading takes seconds; the requests above have just been told.
+    status, body = server.health()
+    assert (status, body["status"]) == (503, "restarting")
+    error = assert_dual_error(server.chat("Hello"), status=503, code="engine_unavailable")
+    assert error["type"] == "server_error"
+    assert_started_again(server, old)
+    assert server.answer("Hello", max_tokens=6) == before
+    # Once more, with nothing to do.
+    old = server.engine()
+    old.kill()
+    wait_until(lambda: server.health()[0] == 503, "/health turns red")
+    assert_started_again(server, old)
+    assert server.answer("Hello", max_tokens=6) == before
+
+
+def assert_started_again(server: RunningServer, old: psutil.Process) -> None:
+    wait_until(lambda: server.health()[0] == 200, "the engine is back", seconds=STARTUP_SECONDS)
+    assert server.engine().pid != old.pid
