@@ -26,6 +26,10 @@ from millstream.text.chat import ChatFormatter
 
 log = logging.getLogger(__name__)
 
+# Threads that wait for each other by spinning take the core away from the one they wait for as
+# soon as anything else runs, and the HTTP side always does.
+_ENGINE_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Raises StartupError when it cannot start."""
@@ -40,12 +44,12 @@ async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> N
     command = [sys.executable, "-m", "millstream", "engine"]
     command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
     engine = EngineClient(
-        ProcessHost(command),
+        ProcessHost(command, environment=_ENGINE_ENVIRONMENT),
         max_running=settings.max_concurrent_requests,
         max_waiting=settings.max_queue_size,
         engine_timeout=settings.engine_timeout,
     )
-    await engine.start()
+    engine.start()
     try:
         # The engine loads in its process while the tokenizer loads here.
         context = await asyncio.to_thread(_context, settings, folder, engine)

@@ -53,7 +53,7 @@ def run_engine_client() -> EngineFactory:
             max_waiting=max_waiting,
             engine_timeout=engine_timeout,
         )
-        await client.start()
+        client.start()
         try:
             await client.wait_ready()
             yield client

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from millstream.core.scheduler import Statistics
+from millstream.core.statistics import Statistics
 from millstream.errors import (
     ContextTooLong,
     EngineUnavailable,
@@ -190,7 +190,7 @@ async def test_start_failure_is_told_once() -> None:
         max_waiting=0,
         engine_timeout=60,
     )
-    await client.start()
+    client.start()
     with pytest.raises(StartupError, match="the reason"):
         await client.wait_ready()
     assert client.state is State.FAILED
@@ -229,7 +229,7 @@ async def test_stuck_step_is_noticed_and_the_engine_killed() -> None:
 
     host = KillableHost(build_runner=lambda: runner, max_running=1)
     client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=0.2)
-    await client.start()
+    client.start()
     await client.wait_ready()
     stream = begin(client)
     assert len(await collect(stream)) == 8

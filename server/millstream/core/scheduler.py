@@ -17,25 +17,13 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 
 from millstream.core.blocks import BlockPool
 from millstream.core.request import Chunk, FailureEvent, Plan, Request, TokenEvent
 from millstream.core.sequence import Sequence
+from millstream.core.statistics import Statistics
 
 MAX_OVERTAKEN = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A snapshot of the scheduler; counts are of now, `num_preemptions` is since start."""
-
-    num_running: int = 0
-    num_waiting: int = 0
-    num_blocks: int = 0
-    num_blocks_used: int = 0
-    num_blocks_cached: int = 0
-    num_preemptions: int = 0
 
 
 class Scheduler:

@@ -58,6 +58,12 @@ class KVCache:
         self.keys = {layer: blank(shape, shape.key_dim) for layer, shape in shapes.items()}
         self.values = {layer: blank(shape, shape.value_dim) for layer, shape in shapes.items()}
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the blocks that can be handed out."""
+        size = sum(cache[0].nbytes for cache in (*self.keys.values(), *self.values.values()))
+        return size * self.num_blocks
+
     def write(self, layer: int, slots: Tensor, key: Tensor, value: Tensor) -> None:
         """Stores key and value [T, kv_heads, dim] at slots [T] (int64)."""
         self.keys[layer].flatten(0, 1).index_copy_(0, slots, key)

@@ -20,8 +20,9 @@ from millstream.model.batch import pack
 from millstream.model.forward import Forward, probe_shapes
 from millstream.model.kv_cache import KVCache, bytes_per_token
 from millstream.model.loading import LoadedModel, load_model
+from millstream.model.packing import pack_linears
 from millstream.model.sampler import sample
-from millstream.model.verify import verify
+from millstream.model.verify import own_logits, verify
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,24 +42,13 @@ class ModelRunner:
         Raises StartupError if memory does not suffice or the two differ.
         """
         self._device = loaded.device
+        expected = own_logits(loaded)
+        num_parameters = loaded.model.num_parameters()
+        if loaded.device.type == "cpu":
+            log.info("packed %d linear layers", pack_linears(loaded.model))
         self._forward = Forward(loaded.model)
-        shapes = probe_shapes(loaded.model, loaded.device)
-        token_bytes = bytes_per_token(shapes, loaded.dtype)
-        block_bytes = settings.block_size * token_bytes
-        blocks_per_request = -(-loaded.max_context // settings.block_size)
-        num_blocks = memory.num_blocks(
-            device=loaded.device,
-            block_bytes=block_bytes,
-            wanted_bytes=settings.kv_cache_memory,
-            useful_blocks=settings.max_concurrent_requests * blocks_per_request,
-        )
-        self._cache = KVCache(
-            shapes,
-            num_blocks=num_blocks,
-            block_size=settings.block_size,
-            dtype=loaded.dtype,
-            device=loaded.device,
-        )
+        self._cache = _make_cache(loaded, settings)
+        num_blocks = self._cache.num_blocks
         max_context = min(loaded.max_context, num_blocks * settings.block_size)
         if max_context < loaded.max_context:
             log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
@@ -67,13 +57,13 @@ class ModelRunner:
         config = loaded.model.config.get_text_config()
         self.info = EngineInfo(
             architecture=type(loaded.model).__name__,
-            num_parameters=loaded.model.num_parameters(),
+            num_parameters=num_parameters,
             device=_device_name(loaded.device),
             dtype=str(loaded.dtype).removeprefix("torch."),
             attention_backend=BACKEND,
             num_blocks=num_blocks,
             block_size=settings.block_size,
-            kv_cache_bytes=num_blocks * block_bytes,
+            kv_cache_bytes=self._cache.num_bytes,
             max_context=max_context,
             max_step_tokens=max(step_tokens, settings.max_concurrent_requests),
             vocab_size=config.vocab_size,
@@ -82,7 +72,7 @@ class ModelRunner:
             top_k=loaded.top_k,
             top_p=loaded.top_p,
         )
-        verify(loaded, self._cache, self._forward)
+        verify(loaded, self._cache, self._forward, expected)
 
     def step(self, plan: Plan) -> list[int]:
         """Computes the plan's tokens; one sampled token per chunk that has `sampling`.
@@ -107,6 +97,25 @@ class ModelRunner:
             rows=model_input.sampled,
             batch=model_input.batch,
         )
+
+
+def _make_cache(loaded: LoadedModel, settings: Settings) -> KVCache:
+    """A cache as large as settings or free memory say, but not larger than can be used."""
+    shapes = probe_shapes(loaded.model, loaded.device)
+    blocks_per_request = -(-loaded.max_context // settings.block_size)
+    num_blocks = memory.num_blocks(
+        device=loaded.device,
+        block_bytes=settings.block_size * bytes_per_token(shapes, loaded.dtype),
+        wanted_bytes=settings.kv_cache_memory,
+        useful_blocks=settings.max_concurrent_requests * blocks_per_request,
+    )
+    return KVCache(
+        shapes,
+        num_blocks=num_blocks,
+        block_size=settings.block_size,
+        dtype=loaded.dtype,
+        device=loaded.device,
+    )
 
 
 def build_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:

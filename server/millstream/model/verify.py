@@ -28,17 +28,14 @@ _LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps
 
 
 @torch.inference_mode()
-def verify(loaded: LoadedModel, cache: KVCache, forward: Forward) -> None:
-    """Compares logits of a chunked, paged run with the model's own attention.
+def verify(loaded: LoadedModel, cache: KVCache, forward: Forward, expected: Tensor) -> None:
+    """Compares logits of a chunked, paged run with what `own_logits()` gave before.
 
     Uses the first blocks of `cache`, which hold nothing yet. Raises StartupError on a difference.
     """
-    length = min(sum(_LENGTHS), cache.num_blocks * cache.block_size)
-    vocab = loaded.model.config.get_text_config().vocab_size
-    ids = torch.arange(length, device=loaded.device) * 37 % vocab
-    expected = _own_logits(loaded, ids)
+    length = min(len(expected), cache.num_blocks * cache.block_size)
     tolerance = _TOLERANCE[loaded.dtype]
-    for end, actual in _paged_logits(loaded, cache, forward, ids):
+    for end, actual in _paged_logits(loaded, cache, forward, _sample_ids(loaded)[:length]):
         wanted = expected[end - 1]
         difference = ((actual - wanted).square().mean().sqrt() / wanted.std()).item()
         if not difference <= tolerance:
@@ -49,15 +46,21 @@ def verify(loaded: LoadedModel, cache: KVCache, forward: Forward) -> None:
             )
 
 
-def _own_logits(loaded: LoadedModel, ids: Tensor) -> Tensor:
-    """Logits [T, vocab] with the model's reference attention."""
-    model = loaded.model
+@torch.inference_mode()
+def own_logits(loaded: LoadedModel) -> Tensor:
+    """Logits [T, vocab] of a short text with the model as it was loaded, and eager attention."""
+    model, ids = loaded.model, _sample_ids(loaded)
     model.set_attn_implementation("eager")
     try:
         logits: Tensor = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
     finally:
         model.set_attn_implementation(ATTENTION_NAME)
     return logits.float()
+
+
+def _sample_ids(loaded: LoadedModel) -> Tensor:
+    vocab: int = loaded.model.config.get_text_config().vocab_size
+    return torch.arange(sum(_LENGTHS), device=loaded.device) * 37 % vocab
 
 
 def _paged_logits(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import zmq
@@ -37,12 +38,16 @@ class EngineHost(Protocol):
 
 
 class ProcessHost:
-    """Runs `command + [endpoint]` as a child that dies with us and ignores our terminal."""
+    """Runs `command + [endpoint]` as a child that dies with us and ignores our terminal.
+
+    environment: variables for the child, where ours does not set them already.
+    """
 
     transport = "ipc"
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
         self._command = list(command)
+        self._environment = {**environment, **os.environ}
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -53,7 +58,11 @@ class ProcessHost:
         # Intentional: its own session, so that Ctrl-C reaches only us and we can drain; its
         # standard input is a pipe that closes when we die (see `exit_with_parent`).
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, endpoint, stdin=asyncio.subprocess.PIPE, start_new_session=True
+            *self._command,
+            endpoint,
+            env=self._environment,
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
 
     async def wait(self) -> str:

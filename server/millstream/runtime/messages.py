@@ -10,7 +10,7 @@ import msgspec
 
 from millstream.core.info import EngineInfo
 from millstream.core.request import FailureEvent, Request, TokenEvent
-from millstream.core.scheduler import Statistics
+from millstream.core.statistics import Statistics
 
 
 class Add(msgspec.Struct, tag=True, frozen=True):

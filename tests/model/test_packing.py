@@ -1,0 +1,61 @@
+"""Packed linears compute what the linears they replace compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from millstream.model import packing
+from millstream.model.packing import PackedLinear, is_supported, pack_linears
+
+needs_packing = pytest.mark.skipif(not is_supported(), reason="oneDNN packing is not available")
+
+
+def bfloat16_linear(*, bias: bool) -> nn.Linear:
+    linear = nn.Linear(96, 160, bias=bias, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
+    return linear
+
+
+@needs_packing
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 16, 70])
+def test_equal_to_the_linear(rows: int, bias: bool) -> None:
+    linear = bfloat16_linear(bias=bias)
+    hidden = torch.randn(1, rows, 96, generator=torch.Generator().manual_seed(2)).bfloat16()
+    with torch.inference_mode():
+        exact = nn.functional.linear(
+            hidden.double(), linear.weight.double(), linear.bias.double() if bias else None
+        )
+        packed = PackedLinear(linear)(hidden)
+    assert packed.shape == (1, rows, 160)
+    torch.testing.assert_close(packed.double(), exact, rtol=0.01, atol=0.1)
+
+
+@needs_packing
+def test_only_plain_bfloat16_linears_are_replaced() -> None:
+    class Special(nn.Linear):
+        """A linear with a meaning of its own."""
+
+    model = nn.Sequential(
+        bfloat16_linear(bias=True),
+        nn.Linear(8, 8),
+        Special(8, 8, dtype=torch.bfloat16),
+        nn.Sequential(bfloat16_linear(bias=False)),
+    )
+    assert pack_linears(model) == 2
+    kinds = [type(module) for module in model.modules() if hasattr(module, "in_features")]
+    assert kinds == [PackedLinear, nn.Linear, Special, PackedLinear]
+
+
+def test_a_model_is_left_alone_where_packing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(linear: nn.Linear) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(packing, "PackedLinear", missing)
+    model = nn.Sequential(bfloat16_linear(bias=False))
+    assert pack_linears(model) == 0
+    assert type(model[0]) is nn.Linear
