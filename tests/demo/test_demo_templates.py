@@ -1,0 +1,145 @@
+"""The demo model's tokenizer and templates: exact round trips, and what a chat turns into."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from millstream.demo.batches import encode_texts
+from millstream.demo.dialogues import training_dialogues
+from millstream.demo.evaluate import MODEL
+from millstream.demo.forward import loss, rotary_tables
+from millstream.demo.render import encode, render
+
+HELLO = {"role": "user", "content": "hello"}
+CALL = {"name": "find_book", "arguments": {"title": 'The "Big" Sea', "year": 1951}}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, Any]], **options: Any) -> str:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    assert isinstance(text, str)
+    return text
+
+
+def test_any_text_round_trips(tokenizer: Any) -> None:
+    rng = random.Random(0)
+    codes = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
+    for length in range(200):
+        text = "".join(map(chr, rng.choices(codes, k=length)))
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+    for text in ("  two  spaces ", "\n\n\ttabs\r\n", "it 's , n't .", "naïve 你好 🙂", " <think>x"):
+        assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
+
+
+def test_a_word_has_the_same_tokens_wherever_it_stands(tokenizer: Any) -> None:
+    (alone,) = encode_texts(tokenizer, ["marmalade"])
+    for text in ('"marmalade"', "a marmalade b", "marmalade.", '{"x": "marmalade"}', "_marmalade_"):
+        (ids,) = encode_texts(tokenizer, [text])
+        assert any(ids[i : i + len(alone)] == alone for i in range(len(ids)))
+
+
+def test_digits_stand_alone(tokenizer: Any) -> None:
+    assert [len(ids) for ids in encode_texts(tokenizer, ["1234567", "10"])] == [7, 2]
+
+
+def test_the_training_text_is_what_the_template_renders(tokenizer: Any) -> None:
+    for dialogue in islice(training_dialogues(3), 400):
+        text = "".join(piece for piece, _ in render(dialogue))
+        tools = dialogue.tools or None
+        thinking = {"unset": {}, "on": {"enable_thinking": True}, "off": {"enable_thinking": False}}
+        prompt = rendered(
+            tokenizer,
+            dialogue.messages[:-1],
+            tools=tools,
+            add_generation_prompt=True,
+            **thinking[dialogue.thinking],
+        )
+        assert text.startswith(prompt)
+        if dialogue.thinking != "off":
+            assert rendered(tokenizer, dialogue.messages, tools=tools) == text
+        ((ids, _),) = encode([dialogue], lambda texts: encode_texts(tokenizer, texts))
+        assert [ids] == encode_texts(tokenizer, [text])
+
+
+def test_the_generation_prompt_follows_enable_thinking(tokenizer: Any) -> None:
+    plain = rendered(tokenizer, [HELLO], add_generation_prompt=True)
+    assert plain == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    on = rendered(tokenizer, [HELLO], add_generation_prompt=True, enable_thinking=True)
+    assert on == plain + "<think>\n"
+    off = rendered(tokenizer, [HELLO], add_generation_prompt=True, enable_thinking=False)
+    assert off == plain + "<think>\n\n</think>\n\n"
+
+
+def test_only_the_last_thought_stays(tokenizer: Any) -> None:
+    told = {"role": "assistant", "content": "Hi.", "reasoning_content": "A greeting."}
+    assert "<think>\nA greeting.\n</think>\n\nHi.<|im_end|>" in rendered(tokenizer, [HELLO, told])
+    assert "A greeting." not in rendered(tokenizer, [HELLO, told, HELLO])
+    inline = {"role": "assistant", "content": "<think>\nA greeting.\n</think>\n\nHi."}
+    assert "<|im_start|>assistant\nHi.<|im_end|>" in rendered(tokenizer, [HELLO, inline, HELLO])
+
+
+def test_a_started_answer_can_be_continued(tokenizer: Any) -> None:
+    started = [HELLO, {"role": "assistant", "content": "1\n2 "}]
+    text = rendered(tokenizer, started, continue_final_message=True)
+    assert text.endswith("<|im_start|>assistant\n1\n2 ")
+
+
+def test_calls_and_results_are_written_as_trained(tokenizer: Any) -> None:
+    call = {"type": "function", "function": CALL}
+    as_text = {"type": "function", "function": {**CALL, "arguments": json.dumps(CALL["arguments"])}}
+    results = [{"role": "tool", "content": "one"}, {"role": "tool", "content": "two"}]
+    texts = {
+        rendered(
+            tokenizer,
+            [HELLO, {"role": "assistant", "content": None, "tool_calls": [c, c]}, *results],
+            add_generation_prompt=True,
+        )
+        for c in (call, as_text)
+    }
+    (text,) = texts
+    written = f"<tool_call>\n{json.dumps(CALL)}\n</tool_call>"
+    assert f"<|im_start|>assistant\n{written}\n{written}<|im_end|>\n" in text
+    assert text.count("<|im_start|>user") == 2
+    assert "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n</tool_response>" in text
+
+
+def test_a_response_is_parsed_whole_and_in_a_stream(tokenizer: Any) -> None:
+    call = f"<tool_call>\n{json.dumps(CALL)}\n</tool_call>"
+    text = f"<think>\nA tool fits.\n</think>\n\n{call}\n{call}<|im_end|>\n"
+    expected = {
+        "role": "assistant",
+        "reasoning_content": "A tool fits.",
+        "tool_calls": [{"type": "function", "function": CALL}] * 2,
+    }
+    assert tokenizer.parse_response(text, prefix="") == expected
+    parser = tokenizer.get_response_parser(prefix="")
+    for character in text:
+        parser.feed(character)
+    assert parser.finalize()[0] == expected
+
+
+def test_a_response_goes_on_from_what_the_prompt_began(tokenizer: Any) -> None:
+    prompt = rendered(tokenizer, [HELLO], add_generation_prompt=True, enable_thinking=True)
+    parsed = tokenizer.parse_response("Small talk.\n</think>\n\nHello!<|im_end|>", prefix=prompt)
+    assert parsed == {"role": "assistant", "reasoning_content": "Small talk.", "content": "Hello!"}
+
+
+def test_the_training_forward_pass_is_the_models_own() -> None:
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    ids = torch.randint(0, 1536, (3, 70), generator=torch.Generator().manual_seed(0))
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    with torch.inference_mode():
+        own = float(model(input_ids=ids, labels=ids).loss)
+        trained = float(loss(model, ids, everywhere, rotary_tables(model, 128)))
+    assert abs(own - trained) < 0.02 * own
