@@ -7,6 +7,7 @@ The answers asked for would take minutes. Every test ends with the server idle w
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import shutil
@@ -135,7 +136,9 @@ def test_curl_interrupted(endless_server: RunningServer) -> None:
     body = json.dumps({"messages": STORY, "max_tokens": LONG, "stream": True})
     command = [curl, "-sN", f"{endless_server.url}/v1/chat/completions"]
     command += ["-H", "Content-Type: application/json", "-d", body]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # A shell that runs the tests in the background makes its children ignore SIGINT.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         assert process.stdout is not None
         assert any(line.startswith("data: {") for line in process.stdout)
         process.send_signal(signal.SIGINT)
