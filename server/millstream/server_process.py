@@ -26,9 +26,10 @@ from millstream.text.chat import ChatFormatter
 
 log = logging.getLogger(__name__)
 
-# Threads that wait for each other by spinning take the core away from the one they wait for as
-# soon as anything else runs, and the HTTP side always does.
-_ENGINE_ENVIRONMENT = {"OMP_WAIT_POLICY": "passive"}
+# GNU OpenMP's threads spin for long while they wait for each other. Beside anything else that runs
+# on their cores, and the HTTP side does, that takes the time of the one they wait for; not to spin
+# at all costs a wake-up in every operation. Figures in docs/decisions.md.
+_ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000"}
 
 
 def run(settings: Settings) -> None:
