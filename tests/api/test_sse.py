@@ -6,16 +6,27 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
+
 from millstream.api.sse import EventStream
 
 SCOPE = {"type": "http", "method": "POST"}
 
 
 class Source:
-    """Endless events; knows whether its cleanup ran."""
+    """Endless events; knows whether its cleanup ran, and whether the response told its end."""
 
     def __init__(self) -> None:
         self.is_closed = False
+        self.num_ends = 0
+
+    def end(self) -> None:
+        self.num_ends += 1
+
+    def stream(self, *, send_timeout: float = 60) -> EventStream:
+        return EventStream(
+            self.events(), on_end=self.end, ping_seconds=60, send_timeout=send_timeout
+        )
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         try:
@@ -39,9 +50,9 @@ async def test_reader_that_stops_is_closed() -> None:
         if len(sent) == 4:
             await asyncio.Event().wait()
 
-    stream = EventStream(source.events(), ping_seconds=60, send_timeout=0.05)
+    stream = source.stream(send_timeout=0.05)
     await asyncio.wait_for(stream(SCOPE, never, send), timeout=10)
-    assert source.is_closed
+    assert (source.is_closed, source.num_ends) == (True, 1)
     assert len(sent) == 4
 
 
@@ -58,21 +69,32 @@ async def test_client_that_leaves_closes_the_source_at_once() -> None:
         if len(sent) == 5:
             gone.set()
 
-    stream = EventStream(source.events(), ping_seconds=60, send_timeout=60)
-    await asyncio.wait_for(stream(SCOPE, receive, send), timeout=10)
-    assert source.is_closed
+    await asyncio.wait_for(source.stream()(SCOPE, receive, send), timeout=10)
+    assert (source.is_closed, source.num_ends) == (True, 1)
+
+
+async def test_end_is_told_even_if_the_stream_never_began() -> None:
+    source = Source()
+
+    async def send(message: Any) -> None:
+        raise OSError("the connection is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await source.stream()(SCOPE, never, send)
+    assert (source.is_closed, source.num_ends) == (False, 1)
 
 
 async def test_headers_that_keep_proxies_from_buffering() -> None:
-    async def one() -> AsyncGenerator[bytes, None]:
-        yield b"data: [DONE]\n\n"
-
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await EventStream(one(), ping_seconds=60, send_timeout=60)(SCOPE, never, send)
+    async def one() -> AsyncGenerator[bytes, None]:
+        yield b"data: [DONE]\n\n"
+
+    stream = EventStream(one(), on_end=Source().end, ping_seconds=60, send_timeout=60)
+    await stream(SCOPE, never, send)
     headers = dict(sent[0]["headers"])
     assert headers[b"x-accel-buffering"] == b"no"
     assert headers[b"cache-control"] == b"no-store"

@@ -10,7 +10,7 @@ Every ending of a stream:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -27,11 +27,21 @@ def _ping() -> ServerSentEvent:
 
 
 class EventStream(EventSourceResponse):
-    """Sends events that are already framed (`data: ...` and a blank line, as bytes)."""
+    """Sends events that are already framed (`data: ...` and a blank line, as bytes).
+
+    on_end is called however the response ends, also when it ends before the first event was asked
+    for: a generator that was never started runs no cleanup of its own.
+    """
 
     def __init__(
-        self, events: AsyncGenerator[bytes, None], *, ping_seconds: float, send_timeout: float
+        self,
+        events: AsyncGenerator[bytes, None],
+        *,
+        on_end: Callable[[], None],
+        ping_seconds: float,
+        send_timeout: float,
     ) -> None:
+        self._on_end = on_end
         super().__init__(
             _closing(events),
             ping=ping_seconds,
@@ -47,6 +57,8 @@ class EventStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
             log.info("a client stopped reading its stream; closed it")
+        finally:
+            self._on_end()
 
 
 async def _closing(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

@@ -44,8 +44,8 @@ class ModelRunner:
         self._device = loaded.device
         expected = own_logits(loaded)
         num_parameters = loaded.model.num_parameters()
-        if loaded.device.type == "cpu":
-            log.info("packed %d linear layers", pack_linears(loaded.model))
+        if loaded.device.type == "cpu" and (num_packed := pack_linears(loaded.model)):
+            log.info("laid out the weights of %d linear layers for this CPU", num_packed)
         self._forward = Forward(loaded.model)
         self._cache = _make_cache(loaded, settings)
         num_blocks = self._cache.num_blocks

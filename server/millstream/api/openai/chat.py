@@ -54,6 +54,7 @@ class ChatCompletions:
         if chat.stream:
             return EventStream(
                 self._events(chat, stream, assembler),
+                on_end=stream.close,
                 ping_seconds=context.settings.ping_seconds,
                 send_timeout=context.settings.send_timeout,
             )
