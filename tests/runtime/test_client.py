@@ -201,7 +201,7 @@ async def test_drain_waits_then_fails_the_rest(run_engine_client: EngineFactory)
     runner = GatedRunner()
     async with run_engine_client(lambda: runner, max_running=2) as client:
         quick, endless = begin(client, max_tokens=2), begin(client, max_tokens=100)
-        draining = asyncio.create_task(client.drain(grace=0.3))
+        draining = asyncio.create_task(client.drain(grace=600))
         await asyncio.sleep(0)
         assert client.state is State.DRAINING
         with pytest.raises(ShuttingDown):
@@ -209,10 +209,12 @@ async def test_drain_waits_then_fails_the_rest(run_engine_client: EngineFactory)
         runner.allow(2)
         assert len(await collect(quick)) == 2
         quick.close()
-        await draining
+        assert not draining.done()
+        await client.drain(grace=0)
         with pytest.raises(ShuttingDown):
             await collect(endless)
         endless.close()
+        await draining
         runner.allow(1)
 
 
@@ -235,7 +237,5 @@ async def test_stuck_step_is_noticed_and_the_engine_killed() -> None:
     assert len(await collect(stream)) == 8
     assert host.num_kills >= 1
     stream.close()
-    kills = host.num_kills
-    await asyncio.sleep(0.3)
-    assert host.num_kills == kills, "an idle engine is not stuck"
+    assert not client.is_waiting, "an idle engine is not stuck"
     await client.stop()
