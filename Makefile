@@ -43,7 +43,7 @@ bench-peers: install ## the same against other servers, in the same run
 	$(BIN)/python -m benchmarks.run --peers transformers $(ARGS)
 
 demo-model: install ## train the embedded demo model again (under an hour on two cores)
-	$(BIN)/python -m millstream.demo.train $(ARGS)
+	$(BIN)/python -m millstream.demo.train --out server/millstream/demo/model $(ARGS)
 
 clean: ## remove what make made
 	rm -rf .venv build dist
