@@ -30,6 +30,7 @@ class Driver:
         self.runner = runner
         self.answers: dict[int, list[int]] = defaultdict(list)
         self.finished: dict[int, str] = {}
+        self.num_cached: dict[int, int] = {}
         self.plans: list[Plan] = []
 
     def step(self) -> bool:
@@ -50,6 +51,7 @@ class Driver:
         for event in self.scheduler.commit(plan, sampled):
             assert event.request_id not in self.finished, "an event after the end"
             self.answers[event.request_id] += event.token_ids
+            self.num_cached[event.request_id] = event.num_cached
             if event.finish_reason is not None:
                 self.finished[event.request_id] = event.finish_reason
         self.scheduler.check()
@@ -178,6 +180,17 @@ def test_preempted_sequence_is_the_worst_rank() -> None:
     assert scheduler.statistics().num_preemptions >= 1
     assert list(driver.finished) == [1, 2]
     assert driver.answers == {1: alone(first), 2: alone(second)}
+
+
+def test_what_a_preempted_request_finds_again_is_not_cached_for_the_client() -> None:
+    scheduler, runner = make_scheduler(num_blocks=9, block_size=2, max_running=2)
+    driver = Driver(scheduler, runner)
+    scheduler.add(make_request(1, (1, 2), max_tokens=14))
+    scheduler.add(make_request(2, (3, 4, 5, 6, 7, 8), max_tokens=10))
+    driver.run()
+    again = [c for p in driver.plans for c in p.chunks if c.request_id == 2 and len(c.tokens) > 1]
+    assert again[-1].start > 0, "the test is only worth something if it found its own blocks"
+    assert driver.num_cached == {1: 0, 2: 0}
 
 
 def test_small_requests_overtake_a_big_one_but_not_for_ever() -> None:

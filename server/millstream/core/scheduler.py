@@ -108,7 +108,7 @@ class Scheduler:
                 continue
             sequence.tokens.append(token)
             reason = sequence.finish_reason()
-            events.append(TokenEvent(chunk.request_id, (token,), reason, sequence.num_cached))
+            events.append(TokenEvent(chunk.request_id, (token,), reason, sequence.num_cached or 0))
             if reason is not None:
                 self._remove(sequence)
         return events
@@ -218,7 +218,8 @@ class Scheduler:
             return False
         sequence.block_table = prefix + blocks
         sequence.num_computed = len(prefix) * size
-        sequence.num_cached = min(sequence.num_computed, len(sequence.request.prompt))
+        if sequence.num_cached is None:
+            sequence.num_cached = sequence.num_computed
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_rank)
         return True

@@ -14,7 +14,8 @@ class Sequence:
     """Tokens known, tokens computed, blocks held.
 
     tokens: prompt plus generated ids. num_computed: how many of them have their keys and values
-    in the cache. num_cached: prompt tokens found in the prefix cache at the latest admission.
+    in the cache. num_cached: prompt tokens found in the prefix cache at the first admission (what
+    is found again after a preemption saved the client nothing); None before.
     num_overtaken: how often a later request was admitted while this one did not fit.
     """
 
@@ -36,7 +37,7 @@ class Sequence:
         self.block_table: list[int] = []
         self.hashes: list[BlockHash] = []
         self.num_computed = 0
-        self.num_cached = 0
+        self.num_cached: int | None = None
         self.num_overtaken = 0
 
     @property
