@@ -7,7 +7,8 @@
     │   ├── MethodNotAllowed      405
     │   ├── RequestTimeout        408  the body did not arrive in time
     │   ├── PayloadTooLarge       413
-    │   └── UnsupportedMediaType  415
+    │   ├── UnsupportedMediaType  415
+    │   └── HeadersTooLarge       431
     ├── Overloaded                429  running and waiting places are all taken
     ├── GenerationFailed          500  this request failed after it was accepted
     ├── EngineUnavailable         503  the engine is loading or restarting
@@ -72,6 +73,11 @@ class PayloadTooLarge(InvalidRequest):
 class UnsupportedMediaType(InvalidRequest):
     status = 415
     code = "unsupported_media_type"
+
+
+class HeadersTooLarge(InvalidRequest):
+    status = 431
+    code = "headers_too_large"
 
 
 class Overloaded(MillstreamError):

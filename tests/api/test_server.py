@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from millstream.api.protocol import Protocol
 from millstream.api.server import bind
 from millstream.errors import StartupError
 from millstream.settings import Settings
@@ -20,3 +25,40 @@ def test_taken_port_is_told_at_once() -> None:
 def test_wrong_address_is_told() -> None:
     with pytest.raises(StartupError, match=r"cannot listen on 192\.0\.2\.1"):
         bind(Settings(host="192.0.2.1", port=0))
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written; says when it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = asyncio.Event()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.closed.is_set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def test_headers_that_trickle_in_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millstream.api.protocol.HEADER_SECONDS", 0.0)
+    monkeypatch.setattr("millstream.api.protocol.LINGER_SECONDS", 0.0)
+    config = uvicorn.Config(lambda: None, http=Protocol, log_config=None)
+    protocol, transport = Protocol(config, ServerState(), {}), Transport()
+    protocol.connection_made(transport)
+    protocol.data_received(b"GET / HTTP/1.1\r\nX-A: ")
+    await transport.closed.wait()
+    assert transport.written.startswith(b"HTTP/1.1 408 ")
+    protocol.data_received(b"more\r\n\r\n")  # dropped
+    assert transport.written.count(b"HTTP/1.1") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -164,8 +165,20 @@ def test_wrong_methods_and_routes(small_server: RunningServer) -> None:
 
 
 def test_headers_have_a_limit(small_server: RunningServer) -> None:
-    response = post(small_server, VALID, **{"X-Filler": "x" * 200_000})
-    assert response.status_code in {400, 431}
+    for size in (200_000, 4_000_000):
+        response = post(small_server, VALID, **{"X-Filler": "x" * size})
+        assert_dual_error(response, status=431, code="headers_too_large")
+
+
+def test_what_is_not_http_is_told_so(small_server: RunningServer) -> None:
+    port = int(small_server.url.rsplit(":", 1)[1])
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"\x16\x03\x01 this is not HTTP\r\n\r\n" + b"x" * 100_000)
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["code"] == "invalid_http"
 
 
 @pytest.mark.parametrize("words", [300, 5000], ids=["tokens", "characters"])

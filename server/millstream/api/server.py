@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from millstream.api.protocol import Protocol
 from millstream.errors import StartupError
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
@@ -47,7 +48,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Protocol,
                 ws="none",
                 lifespan="off",
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
