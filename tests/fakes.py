@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from millstream.core.info import EngineInfo
-from millstream.core.request import Plan, Request, SamplingParams
+from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.request import Request, SamplingParams, TokenLogprob
 
 VOCAB = 50
 
@@ -21,6 +22,11 @@ def next_token(tokens: tuple[int, ...], *, seed: int = 0, counter: int = 0) -> i
     """The token that follows `tokens` in the fake language."""
     text = repr((tokens, seed, counter)).encode()
     return int.from_bytes(blake2b(text, digest_size=4).digest(), "big") % VOCAB
+
+
+def fake_logprob(known: tuple[int, ...], token: int) -> TokenLogprob:
+    """Depends on everything before the token, as a real one does."""
+    return TokenLogprob(token, -float(next_token((*known, token))), 1, ())
 
 
 def alone(request: Request) -> list[int]:
@@ -44,15 +50,20 @@ def make_request(
     stop_token_ids: tuple[int, ...] = (),
     priority: int = 0,
     cache_salt: str = "",
+    logprobs: int | None = None,
+    prompt_logprobs: int | None = None,
+    follows: int | None = None,
 ) -> Request:
     return Request(
         id=request_id,
         prompt=prompt,
-        sampling=SamplingParams(seed=request_id % 3),
+        sampling=SamplingParams(seed=request_id % 3, logprobs=logprobs),
         max_tokens=max_tokens,
         stop_token_ids=stop_token_ids,
         priority=priority,
         cache_salt=cache_salt,
+        prompt_logprobs=prompt_logprobs,
+        follows=follows,
     )
 
 
@@ -75,6 +86,23 @@ def fake_info(
     )
 
 
+def scores_alone(request: Request) -> list[TokenLogprob]:
+    """The log probabilities of the prompt, by definition."""
+    if request.prompt_logprobs is None:
+        return []
+    prompt = request.prompt
+    return [fake_logprob(prompt[:end], prompt[end]) for end in range(1, len(prompt))]
+
+
+def logprobs_alone(request: Request, answer: list[int]) -> list[TokenLogprob]:
+    """The log probabilities of the first tokens of an answer, by definition."""
+    if request.sampling.logprobs is None:
+        return []
+    tokens = (*request.prompt, *answer)
+    first = len(request.prompt)
+    return [fake_logprob(tokens[:end], tokens[end]) for end in range(first, len(tokens))]
+
+
 class FakeRunner:
     """Implements the engine loop's Runner. `failing`: indices of steps that raise."""
 
@@ -89,7 +117,7 @@ class FakeRunner:
     def scrub(self, blocks: Sequence[int]) -> None:
         self.scrubbed += blocks
 
-    def step(self, plan: Plan) -> list[int]:
+    def step(self, plan: Plan) -> StepOutput:
         index, self.num_steps = self.num_steps, self.num_steps + 1
         self.largest_step = max(self.largest_step, plan.num_tokens)
         if index in self._failing:
@@ -99,13 +127,28 @@ class FakeRunner:
             for position, token in enumerate(chunk.tokens, chunk.start):
                 block = chunk.block_table[position // size]
                 self._slots[block * size + position % size] = token
-        sampled = []
+        sampled: list[int] = []
+        logprobs: dict[int, TokenLogprob] = {}
+        scores: dict[int, tuple[TokenLogprob, ...]] = {}
         for chunk in plan.chunks:
+            if chunk.scored:
+                scores[chunk.request_id] = tuple(
+                    self._score(chunk, position) for position in chunk.scored
+                )
             if chunk.sampling is not None:
                 end = chunk.start + len(chunk.tokens)
-                slots = (chunk.block_table[p // size] * size + p % size for p in range(end))
-                known = tuple(self._slots[slot] for slot in slots)
-                sampled.append(
-                    next_token(known, seed=chunk.sampling.seed, counter=chunk.num_generated)
-                )
-        return sampled
+                known = self._known(chunk, end)
+                token = next_token(known, seed=chunk.sampling.seed, counter=chunk.num_generated)
+                sampled.append(token)
+                if chunk.sampling.logprobs is not None:
+                    logprobs[chunk.request_id] = fake_logprob(known, token)
+        return StepOutput(sampled, logprobs, scores)
+
+    def _known(self, chunk: Chunk, end: int) -> tuple[int, ...]:
+        """What the cache holds of the first `end` tokens."""
+        size = self.info.block_size
+        slots = (chunk.block_table[p // size] * size + p % size for p in range(end))
+        return tuple(self._slots[slot] for slot in slots)
+
+    def _score(self, chunk: Chunk, position: int) -> TokenLogprob:
+        return fake_logprob(self._known(chunk, position + 1), chunk.history[position + 1])

@@ -25,4 +25,5 @@ def run(*, settings: str, folder: str, endpoint: str) -> None:
         endpoint=endpoint,
         build_runner=build_runner(Path(folder), options),
         max_running=options.max_concurrent_requests,
+        max_queue_seconds=options.max_queue_seconds,
     )

@@ -11,6 +11,7 @@
     │   └── HeadersTooLarge       431
     ├── Overloaded                429  running and waiting places are all taken
     ├── GenerationFailed          500  this request failed after it was accepted
+    ├── GenerationTimeout         504  the answer was not complete within the request's time limit
     ├── EngineUnavailable         503  the engine is loading or restarting
     ├── ShuttingDown              503  the server drains
     └── StartupError              (never on the wire) the server cannot start as configured
@@ -90,6 +91,11 @@ class Overloaded(MillstreamError):
 
 class GenerationFailed(MillstreamError):
     code = "generation_failed"
+
+
+class GenerationTimeout(MillstreamError):
+    status = 504
+    code = "timeout"
 
 
 class EngineUnavailable(MillstreamError):

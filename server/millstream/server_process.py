@@ -48,6 +48,7 @@ async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> N
         ProcessHost(command, environment=_ENGINE_ENVIRONMENT),
         max_running=settings.max_concurrent_requests,
         max_waiting=settings.max_queue_size,
+        max_waiting_tokens=settings.max_queue_tokens,
         engine_timeout=settings.engine_timeout,
     )
     engine.start()
@@ -99,11 +100,13 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> s
         note = "\n  This is the embedded demo model, a toy. Name a real one with --model-id.\n"
     millions = f"{info.num_parameters / 1e6:,.1f} M"
     cache = f"{info.num_blocks:,} blocks, {info.kv_cache_bytes / 2**20:,.0f} MiB"
+    weights = f", {info.quantization} weights" if info.quantization else ""
+    attention = info.attention_backend + (", batch-invariant" if settings.batch_invariant else "")
     limits = f"{settings.max_concurrent_requests} requests at once"
     return f"""
 Millstream {__version__} is ready on {base}
   model      {settings.model_name} ({info.architecture}, {millions} parameters)
-  device     {info.device}, {info.dtype}, attention {info.attention_backend}
+  device     {info.device}, {info.dtype}{weights}, attention {attention}
   KV cache   {tokens:,} tokens in {cache}
   limits     {limits}, {settings.max_queue_size} waiting, {info.max_context:,} tokens each
 {note}

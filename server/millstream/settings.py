@@ -38,6 +38,13 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="precision of weights and cache; auto takes what suits the hardware"
     )
+    quantize: Literal["none", "int8", "int4"] = Field(
+        "none", description="fewer bits for the weights of linear layers (CPU)"
+    )
+    batch_invariant: bool = Field(
+        default=False,
+        description="the same tokens to the bit whatever else is running (CPU); costs some speed",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     max_concurrent_requests: Count = Field(
@@ -45,6 +52,15 @@ class Settings(BaseSettings):
     )
     max_queue_size: int = Field(
         128, ge=0, description="requests that may wait beyond those; more are refused with 429"
+    )
+    max_queue_tokens: Count = Field(
+        500_000, description="prompt tokens that may wait for their first answer token; 429 beyond"
+    )
+    max_queue_seconds: Seconds | None = Field(
+        None, description="seconds a request may wait for its turn; then it fails as overloaded"
+    )
+    request_timeout: Seconds | None = Field(
+        None, description="seconds a request may take in all, waiting included; then it fails"
     )
     max_total_tokens: Count | None = Field(
         None, description="longest prompt plus answer of a request (default: the model's context)"

@@ -8,9 +8,17 @@ from collections import defaultdict
 import pytest
 
 from millstream.core.blocks import BlockPool
-from millstream.core.request import Plan, Request
+from millstream.core.plan import Plan
+from millstream.core.request import Request, TokenLogprob
 from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
-from tests.fakes import FakeRunner, alone, fake_info, make_request
+from tests.fakes import (
+    FakeRunner,
+    alone,
+    fake_info,
+    logprobs_alone,
+    make_request,
+    scores_alone,
+)
 
 
 def make_scheduler(
@@ -32,6 +40,8 @@ class Driver:
         self.finished: dict[int, str] = {}
         self.num_cached: dict[int, int] = {}
         self.plans: list[Plan] = []
+        self.logprobs: dict[int, list[TokenLogprob]] = defaultdict(list)
+        self.scores: dict[int, list[TokenLogprob]] = defaultdict(list)
 
     def step(self) -> bool:
         plan = self.scheduler.plan()
@@ -40,7 +50,7 @@ class Driver:
             return False
         self.plans.append(plan)
         try:
-            sampled = self.runner.step(plan)
+            output = self.runner.step(plan)
         except RuntimeError:
             ids = [chunk.request_id for chunk in plan.chunks]
             for failure in self.scheduler.fail(ids, code="step_failed", message=""):
@@ -48,10 +58,13 @@ class Driver:
                 self.finished[failure.request_id] = "failed"
             self.scheduler.check()
             return True
-        for event in self.scheduler.commit(plan, sampled):
+        for event in self.scheduler.commit(plan, output):
             assert event.request_id not in self.finished, "an event after the end"
             self.answers[event.request_id] += event.token_ids
             self.num_cached[event.request_id] = event.num_cached
+            self.logprobs[event.request_id] += event.logprobs
+            self.scores[event.request_id] += event.prompt_logprobs
+            assert event.token_ids or event.prompt_logprobs, "an event that says nothing"
             if event.finish_reason is not None:
                 self.finished[event.request_id] = event.finish_reason
         self.scheduler.check()
@@ -70,11 +83,15 @@ class Driver:
         assert not self.scheduler.has_work
 
 
-def random_request(source: random.Random, request_id: int, room: int) -> Request:
+def random_request(
+    source: random.Random, request_id: int, room: int, leader: Request | None = None
+) -> Request:
     """Prompts from a vocabulary of two tokens share prefixes all the time."""
     length = source.randint(1, max(1, room // 2))
     shared = source.choice([(), (1,) * length, (1, 2) * (length // 2)])
     prompt = (shared + tuple(source.randint(1, 2) for _ in range(length)))[:length]
+    if leader is not None:
+        prompt, length = leader.prompt, len(leader.prompt)
     return make_request(
         request_id,
         prompt,
@@ -82,6 +99,9 @@ def random_request(source: random.Random, request_id: int, room: int) -> Request
         stop_token_ids=source.choice([(), (3,), (3, 7, 11), (1,)]),
         priority=source.choice([0, 0, 0, 1, -1]),
         cache_salt=source.choice(["", "", "other"]),
+        logprobs=source.choice([None, None, 0]),
+        prompt_logprobs=source.choice([None, None, None, 0]),
+        follows=None if leader is None else leader.id,
     )
 
 
@@ -102,7 +122,10 @@ def test_random_schedule_equals_solo(seed: int) -> None:
     requests: dict[int, Request] = {}
     cancelled: set[int] = set()
     for request_id in range(source.randint(1, 12)):
-        request = random_request(source, request_id, num_blocks * block_size)
+        leader = (
+            source.choice(list(requests.values())) if source.random() < 0.2 and requests else None
+        )
+        request = random_request(source, request_id, num_blocks * block_size, leader)
         assert scheduler.fits(request)
         requests[request_id] = request
         scheduler.add(request)
@@ -119,10 +142,14 @@ def test_random_schedule_equals_solo(seed: int) -> None:
     assert runner.largest_step <= scheduler.max_step_tokens
     for request_id, request in requests.items():
         expected, answer = alone(request), driver.answers[request_id]
+        scores = scores_alone(request)
+        assert driver.logprobs[request_id] == logprobs_alone(request, answer)
+        assert driver.scores[request_id] == scores[: len(driver.scores[request_id])]
         if request_id in cancelled or driver.finished[request_id] == "failed":
             assert answer == expected[: len(answer)]
         else:
             assert answer == expected
+            assert driver.scores[request_id] == scores
             is_stop = expected[-1] in request.stop_token_ids
             assert driver.finished[request_id] == ("stop" if is_stop else "length")
 
@@ -288,3 +315,80 @@ def test_suspect_blocks_are_forgotten_unless_somebody_holds_them() -> None:
     plan = scheduler.plan()
     assert plan is not None
     assert plan.chunks[-1].start == len(shared), "found a block that was to be forgotten"
+
+
+def test_answers_to_one_prompt_share_its_blocks() -> None:
+    scheduler, runner = make_scheduler(num_blocks=40, block_size=4, max_step_tokens=8)
+    driver = Driver(scheduler, runner)
+    prompt = tuple(range(1, 23))
+    requests = [make_request(1, prompt, max_tokens=12)]
+    requests += [make_request(i, prompt, max_tokens=12, follows=1) for i in (2, 3, 4)]
+    for request in requests:
+        scheduler.add(request)
+    while not driver.answers[1]:
+        driver.step()
+        assert {chunk.request_id for chunk in driver.plans[-1].chunks} == {1}
+    driver.step()
+    tables = {chunk.request_id: chunk.block_table for chunk in driver.plans[-1].chunks}
+    while len(tables) < 4:
+        driver.step()
+        tables |= {chunk.request_id: chunk.block_table for chunk in driver.plans[-1].chunks}
+    num_full = len(prompt) // 4
+    assert all(table[:num_full] == tables[1][:num_full] for table in tables.values())
+    assert scheduler.statistics().num_blocks_used <= num_full + 4 * 3
+    driver.run()
+    assert [driver.answers[request.id] for request in requests] == list(map(alone, requests))
+
+
+def test_follower_of_a_request_that_is_gone_runs_by_itself() -> None:
+    scheduler, runner = make_scheduler(max_running=2, max_step_tokens=4)
+    driver = Driver(scheduler, runner)
+    scheduler.add(make_request(1, (1, 2, 3, 4, 5, 6), max_tokens=3))
+    follower = make_request(2, (1, 2, 3, 4, 5, 6), max_tokens=3, follows=1)
+    scheduler.add(follower)
+    driver.step()
+    scheduler.cancel(1)
+    driver.run()
+    assert driver.answers[2] == alone(follower)
+
+
+def test_only_those_who_never_ran_fail_in_the_queue() -> None:
+    scheduler, runner = make_scheduler(max_running=1)
+    driver = Driver(scheduler, runner)
+    for request_id in (1, 2, 3):
+        scheduler.add(make_request(request_id, (request_id, 5), max_tokens=4))
+    driver.step()
+    failures = scheduler.fail_queued([1, 2, 99], code="overloaded", message="late")
+    assert [(f.request_id, f.code) for f in failures] == [(2, "overloaded")]
+    scheduler.check()
+    driver.run()
+    assert set(driver.finished) == {1, 3}
+
+
+def test_preempted_request_is_not_queued() -> None:
+    """It has run; a limit on waiting for the first turn is not for it."""
+    scheduler, runner = make_scheduler(num_blocks=5, block_size=2, max_running=2)
+    driver = Driver(scheduler, runner)
+    for request_id in (1, 2):
+        scheduler.add(make_request(request_id, (request_id,) * 3, max_tokens=7))
+    while not scheduler.statistics().num_preemptions:
+        driver.step()
+    assert scheduler.statistics().num_waiting == 1
+    assert scheduler.fail_queued([1, 2], code="overloaded", message="late") == []
+    driver.run()
+    assert set(driver.finished) == {1, 2}
+
+
+def test_step_that_preempts_admits_nobody() -> None:
+    """Else the victim would take its blocks back at once, only to lose them again."""
+    scheduler, runner = make_scheduler(num_blocks=8, block_size=2, max_running=3)
+    driver = Driver(scheduler, runner)
+    for request_id in range(1, 6):
+        scheduler.add(make_request(request_id, (request_id,) * 3, max_tokens=9))
+    num_preemptions = num_seen = 0
+    computed: set[int] = set()
+    while driver.step():
+        before, computed = computed, {chunk.request_id for chunk in driver.plans[-1].chunks}
+        num_seen, num_preemptions = num_preemptions, scheduler.statistics().num_preemptions
+        assert num_preemptions == num_seen or computed <= before
+    assert num_preemptions > 2

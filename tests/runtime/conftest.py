@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from millstream.core.request import Plan, Request
+from millstream.core.plan import Plan, StepOutput
+from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.runtime.loop import Runner
@@ -29,7 +30,7 @@ class GatedRunner(FakeRunner):
     def allow(self, steps: int) -> None:
         self._permits.release(steps)
 
-    def step(self, plan: Plan) -> list[int]:
+    def step(self, plan: Plan) -> StepOutput:
         self._permits.acquire()
         if self.error is not None:
             error, self.error = self.error, None
@@ -45,12 +46,17 @@ def run_engine_client() -> EngineFactory:
         *,
         max_running: int = 4,
         max_waiting: int = 4,
+        max_waiting_tokens: int | None = None,
+        max_queue_seconds: float | None = None,
         engine_timeout: float = 60.0,
     ) -> AsyncIterator[EngineClient]:
         client = EngineClient(
-            ThreadHost(build_runner=build, max_running=max_running),
+            ThreadHost(
+                build_runner=build, max_running=max_running, max_queue_seconds=max_queue_seconds
+            ),
             max_running=max_running,
             max_waiting=max_waiting,
+            max_waiting_tokens=max_waiting_tokens,
             engine_timeout=engine_timeout,
         )
         client.start()

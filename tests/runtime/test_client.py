@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from millstream.core.plan import INVALID_TOKEN, StepOutput
 from millstream.core.statistics import Statistics
 from millstream.errors import (
     ContextTooLong,
     EngineUnavailable,
     GenerationFailed,
+    GenerationTimeout,
     Overloaded,
     ShuttingDown,
     StartupError,
@@ -122,12 +124,14 @@ async def test_failing_step_fails_its_requests_only(run_engine_client: EngineFac
 async def test_invalid_logits_fail_one_row(run_engine_client: EngineFactory) -> None:
     class Poisoned(FakeRunner):
         def step(self, plan):  # type: ignore[no-untyped-def]
-            tokens = super().step(plan)
-            chunks = [chunk for chunk in plan.chunks if chunk.sampling is not None]
-            return [
-                -1 if chunk.num_generated == 3 and chunk.tokens and chunk.request_id == 1 else token
-                for chunk, token in zip(chunks, tokens, strict=True)
-            ]
+            tokens = super().step(plan).tokens
+            chunks = [chunk for chunk in plan.chunks if chunk.is_last]
+            return StepOutput(
+                [
+                    INVALID_TOKEN if (chunk.request_id, chunk.num_generated) == (1, 3) else token
+                    for chunk, token in zip(chunks, tokens, strict=True)
+                ]
+            )
 
     async with run_engine_client(lambda: Poisoned(fake_info())) as client:
         victim, other = begin(client), begin(client)
@@ -239,3 +243,64 @@ async def test_stuck_step_is_noticed_and_the_engine_killed() -> None:
     stream.close()
     assert not client.is_waiting, "an idle engine is not stuck"
     await client.stop()
+
+
+async def test_places_are_taken_together_or_not_at_all(run_engine_client: EngineFactory) -> None:
+    runner = GatedRunner()
+    async with run_engine_client(lambda: runner, max_running=2, max_waiting=2) as client:
+        first = client.open()
+        with pytest.raises(Overloaded):
+            client.open_many(4)
+        assert client.num_open == 1
+        for stream in [first, *client.open_many(3)]:
+            stream.close()
+        assert client.num_open == 0
+
+
+async def test_queue_is_bounded_by_prompt_tokens(run_engine_client: EngineFactory) -> None:
+    runner = GatedRunner()
+    async with run_engine_client(lambda: runner, max_running=1, max_waiting_tokens=20) as client:
+        long = begin(client, (1,) * 30, max_tokens=2)  # alone, so it is taken
+        refused = client.open()
+        with pytest.raises(Overloaded, match="30 prompt tokens"):
+            refused.start(request_for(refused, (2,), 2))
+        refused.close()
+        runner.allow(1)
+        assert await anext(long)
+        others = [begin(client, (2,) * 10, max_tokens=2) for _ in range(2)]
+        refused = client.open()
+        with pytest.raises(Overloaded, match="20 prompt tokens"):
+            refused.start(request_for(refused, (3,), 2))
+        refused.close()
+        runner.allow(100)
+        for stream in (*others, long):
+            await collect(stream)
+            stream.close()
+        assert sum(stream.num_waiting for stream in others) == 0
+        await until(lambda: is_clean(client.statistics))
+
+
+async def test_request_that_takes_too_long_fails_and_is_cancelled(
+    run_engine_client: EngineFactory,
+) -> None:
+    runner = GatedRunner()
+    async with run_engine_client(lambda: runner, max_running=2) as client:
+        late, other = client.open(), begin(client, (7, 8), max_tokens=3)
+        late.start(request_for(late, (1, 2), 50), timeout=0.01)
+        with pytest.raises(GenerationTimeout, match=r"after 0\.01 s"):
+            await collect(late)
+        assert client.num_open == 1
+        runner.allow(100)
+        assert await collect(other) == alone(request_for(other, (7, 8), 3))
+        other.close()
+        late.close()
+        await until(lambda: is_clean(client.statistics))
+
+
+async def test_time_limit_ends_with_the_request(run_engine_client: EngineFactory) -> None:
+    async with run_engine_client(lambda: FakeRunner(fake_info())) as client:
+        stream = client.open()
+        stream.start(request_for(stream, (1, 2), 3), timeout=0.05)
+        await collect(stream)
+        assert stream._timer is None
+        stream.close()

@@ -10,8 +10,9 @@ class EngineInfo:
     """Facts of a loaded engine, for admission, defaults and people.
 
     max_context: tokens that prompt plus answer may have. max_step_tokens: token budget of a step.
+    quantization: how the weights are stored, if not in dtype.
     num_blocks, block_size, kv_cache_bytes: the KV cache. stop_token_ids: the model's end-of-turn
-    tokens. temperature, top_k, top_p: what its generation_config.json recommends.
+    tokens. temperature and the fields after it: what its generation_config.json recommends.
     """
 
     architecture: str
@@ -26,6 +27,10 @@ class EngineInfo:
     max_step_tokens: int
     vocab_size: int
     stop_token_ids: tuple[int, ...]
+    quantization: str | None = None
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0

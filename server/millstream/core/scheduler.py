@@ -19,7 +19,8 @@ from bisect import insort
 from collections.abc import Sequence as Seq
 
 from millstream.core.blocks import BlockPool
-from millstream.core.request import Chunk, FailureEvent, Plan, Request, TokenEvent
+from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.request import FailureEvent, Request, TokenEvent
 from millstream.core.sequence import Sequence
 from millstream.core.statistics import Statistics
 
@@ -71,47 +72,58 @@ class Scheduler:
         """The next step, or None when there is nothing to compute."""
         chunks: dict[int, Chunk] = {}
         num_preemptions = self._num_preemptions
-        for sequence in list(self._running):
+        for sequence in tuple(self._running):
             if sequence.num_pending == 1 and sequence.block_table and self._grow(sequence, chunks):
-                chunks[sequence.request.id] = self._chunk(sequence, 1)
+                chunks[sequence.request.id] = sequence.chunk(1)
         budget = self.max_step_tokens - len(chunks)
-        for sequence in self._running:
-            if sequence.num_pending > 1 and budget > 0:
-                length = min(budget, sequence.num_pending)
-                chunks[sequence.request.id] = self._chunk(sequence, length)
-                budget -= length
+        if len(chunks) < len(self._running):
+            for sequence in self._running:
+                if sequence.num_pending > 1 and budget > 0:
+                    length = min(budget, sequence.num_pending)
+                    chunks[sequence.request.id] = sequence.chunk(length)
+                    budget -= length
         # A step that preempted admits nobody: the victim would come straight back.
-        is_full = self._num_preemptions > num_preemptions
-        for sequence in [] if is_full else self._admissible(budget):
-            length = min(budget, sequence.num_pending)
-            chunks[sequence.request.id] = self._chunk(sequence, length)
-            budget -= length
-            if budget == 0:
-                break
+        if self._waiting and self._num_preemptions == num_preemptions:
+            for sequence in self._admissible(budget):
+                length = min(budget, sequence.num_pending)
+                chunks[sequence.request.id] = sequence.chunk(length)
+                budget -= length
         return Plan(tuple(chunks.values())) if chunks else None
 
-    def commit(self, plan: Plan, sampled: Seq[int]) -> list[TokenEvent]:
-        """Takes over the results of a step.
-
-        sampled: one token id for each chunk of the plan that has `sampling`, in order.
-        """
-        assert len(sampled) == plan.num_sampled, "one sampled token per sampling chunk"
+    def commit(self, plan: Plan, output: StepOutput) -> list[TokenEvent]:
+        """Takes over the results of a step."""
+        assert len(output.tokens) == plan.num_sampled, "one sampled token per sampling chunk"
         events: list[TokenEvent] = []
-        tokens = iter(sampled)
+        sampled = iter(output.tokens)
         for chunk in plan.chunks:
-            token = next(tokens) if chunk.sampling is not None else None
-            sequence = self._sequences.get(chunk.request_id)
+            tokens = (next(sampled),) if chunk.is_last else ()
+            sequence = self._sequences.get(chunk.request.id)
             if sequence is None:
                 continue
-            self._mark_computed(sequence, len(chunk.tokens))
-            if token is None:
+            sequence.mark_computed(len(chunk.tokens), self.pool)
+            if not tokens and not chunk.scored:
                 continue
-            sequence.tokens.append(token)
-            reason = sequence.finish_reason()
-            events.append(TokenEvent(chunk.request_id, (token,), reason, sequence.num_cached or 0))
-            if reason is not None:
+            event = self._take(sequence, tokens, output)
+            events.append(event)
+            if event.finish_reason is not None:
                 self._remove(sequence)
         return events
+
+    def _take(self, sequence: Sequence, tokens: tuple[int, ...], output: StepOutput) -> TokenEvent:
+        """Appends what was drawn, if anything; the event that tells of it."""
+        request_id = sequence.request.id
+        reason = None
+        if tokens:
+            sequence.tokens += tokens
+            reason = sequence.finish_reason()
+        num_cached = sequence.num_cached or 0
+        if not (output.logprobs or output.prompt_logprobs):
+            return TokenEvent(request_id, tokens, reason, num_cached)
+        scores = output.prompt_logprobs.get(request_id, ())
+        sequence.num_scored += len(scores)
+        logprob = output.logprobs.get(request_id)
+        logprobs = () if logprob is None else (logprob,)
+        return TokenEvent(request_id, tokens, reason, num_cached, logprobs, scores)
 
     def fail(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
         """Ends the given requests with a failure; ids that are not here are skipped."""
@@ -120,6 +132,15 @@ class Scheduler:
             for request_id in request_ids
             if self.cancel(request_id)
         ]
+
+    def fail_queued(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
+        """Like `fail()`, only for requests that never got to run."""
+        never_ran = [
+            request_id
+            for request_id in request_ids
+            if (sequence := self._sequences.get(request_id)) and sequence.num_cached is None
+        ]
+        return self.fail(never_ran, code=code, message=message)
 
     def fail_suspect(
         self, request_ids: Seq[int], *, code: str, message: str
@@ -155,28 +176,12 @@ class Scheduler:
             assert 0 < sequence.num_pending <= len(sequence.tokens), "nothing pending"
             capacity = len(sequence.block_table) * self.pool.block_size
             assert sequence.num_computed <= capacity, "computed past its blocks"
+            assert capacity < len(sequence.tokens) + self.pool.block_size, "block held for nothing"
             assert sequence.finish_reason() is None, "finished sequence still runs"
-
-    def _chunk(self, sequence: Sequence, length: int) -> Chunk:
-        start = sequence.num_computed
-        is_last = length == sequence.num_pending
-        return Chunk(
-            request_id=sequence.request.id,
-            tokens=tuple(sequence.tokens[start : start + length]),
-            start=start,
-            block_table=sequence.block_table,
-            sampling=sequence.request.sampling if is_last else None,
-            num_generated=sequence.num_generated,
-        )
 
     def _grow(self, sequence: Sequence, chunks: dict[int, Chunk]) -> bool:
         """Makes room for the pending token, preempting the worst ranks; False if preempted."""
-        needed = self.pool.blocks_for(len(sequence.tokens)) - len(sequence.block_table)
-        while needed > 0:
-            blocks = self.pool.allocate(needed)
-            if blocks is not None:
-                sequence.block_table += blocks
-                return True
+        while not sequence.grow(self.pool):
             victim = self._running[-1]
             chunks.pop(victim.request.id, None)
             self._preempt(victim)
@@ -191,6 +196,8 @@ class Scheduler:
         for sequence in list(self._waiting):
             if budget <= 0 or len(self._running) >= self.max_running:
                 break
+            if self._follows_one_in_prefill(sequence):
+                continue
             if self._admit(sequence):
                 admitted.append(sequence)
                 budget -= sequence.num_pending
@@ -202,51 +209,28 @@ class Scheduler:
                 blocked.append(sequence)
         return admitted
 
-    def _admit(self, sequence: Sequence) -> bool:
-        """Gives a waiting sequence its cached prefix and blocks for all its known tokens."""
-        size = self.pool.block_size
-        # At least one token is computed again: its logits are needed.
-        num_reusable = (len(sequence.tokens) - 1) // size
-        sequence.extend_hashes(num_blocks=num_reusable, block_size=size)
-        prefix = self.pool.acquire_prefix(sequence.hashes[:num_reusable])
-        needed = self.pool.blocks_for(len(sequence.tokens)) - len(prefix)
-        # One spare block per runner keeps an admission from causing a preemption at once.
-        spare = len(self._running)
-        blocks = self.pool.allocate(needed) if needed + spare <= self.pool.num_free else None
-        if blocks is None:
-            self.pool.release(prefix)
+    def _follows_one_in_prefill(self, sequence: Sequence) -> bool:
+        if sequence.request.follows is None:
             return False
-        sequence.block_table = prefix + blocks
-        sequence.num_computed = len(prefix) * size
-        if sequence.num_cached is None:
-            sequence.num_cached = sequence.num_computed
+        leader = self._sequences.get(sequence.request.follows)
+        return leader is not None and leader.num_generated == 0
+
+    def _admit(self, sequence: Sequence) -> bool:
+        # One spare block per runner keeps an admission from causing a preemption at once.
+        if not sequence.acquire(self.pool, spare=len(self._running)):
+            return False
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_rank)
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
         self._running.remove(sequence)
-        self._release(sequence)
+        sequence.release(self.pool)
         self._num_preemptions += 1
         insort(self._waiting, sequence, key=_rank)
 
-    def _mark_computed(self, sequence: Sequence, count: int) -> None:
-        size = self.pool.block_size
-        first = sequence.num_computed // size
-        sequence.num_computed += count
-        num_full = sequence.num_computed // size
-        if num_full > first:
-            sequence.extend_hashes(num_blocks=num_full, block_size=size)
-            for index in range(first, num_full):
-                self.pool.publish(sequence.block_table[index], sequence.hashes[index])
-
-    def _release(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.block_table)
-        sequence.block_table = []
-        sequence.num_computed = 0
-
     def _remove(self, sequence: Sequence) -> None:
-        self._release(sequence)
+        sequence.release(self.pool)
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
 

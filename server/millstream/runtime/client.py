@@ -22,6 +22,7 @@ from millstream.errors import (
     ContextTooLong,
     EngineUnavailable,
     GenerationFailed,
+    InvalidRequest,
     MillstreamError,
     Overloaded,
     ShuttingDown,
@@ -47,10 +48,17 @@ class EngineClient:
     """Opens streams on one supervised engine. Use from one event loop; `start()` first."""
 
     def __init__(
-        self, host: EngineHost, *, max_running: int, max_waiting: int, engine_timeout: float
+        self,
+        host: EngineHost,
+        *,
+        max_running: int,
+        max_waiting: int,
+        max_waiting_tokens: int | None = None,
+        engine_timeout: float,
     ) -> None:
         self._supervisor = Supervisor(host, self, engine_timeout=engine_timeout)
-        self._max_open = max_running + max_waiting
+        self.max_open = max_running + max_waiting
+        self._max_waiting_tokens = max_waiting_tokens
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count(1)
         self._info: EngineInfo | None = None
@@ -86,14 +94,20 @@ class EngineClient:
         Raises Overloaded when all running and waiting places are taken, EngineUnavailable while
         the engine loads or restarts, ShuttingDown while the server drains.
         """
+        return self.open_many(1)[0]
+
+    def open_many(self, count: int) -> list[TokenStream]:
+        """Like `open()`, for `count` places at once or none. At most `max_open` can be had."""
         self._check_available()
-        if len(self._streams) >= self._max_open:
+        if len(self._streams) + count > self.max_open:
             raise Overloaded("Model is overloaded: all running and waiting places are taken")
         if not self._streams:
             self._supervisor.expect_news()
-        stream = TokenStream(next(self._ids), send=self._add, forget=self._forget)
-        self._streams[stream.id] = stream
-        return stream
+        streams = [
+            TokenStream(next(self._ids), send=self._add, forget=self._forget) for _ in range(count)
+        ]
+        self._streams |= {stream.id: stream for stream in streams}
+        return streams
 
     def check_length(self, *, num_prompt: int) -> int:
         """Tokens that may be generated after a prompt of this many tokens, at least one.
@@ -189,6 +203,11 @@ class EngineClient:
 
     def _add(self, request: Request) -> None:
         self._check_available()
+        waiting = sum(stream.num_waiting for stream in self._streams.values())
+        total = waiting + len(request.prompt) * (request.follows is None)
+        # A prompt that is longer than the limit is taken when no other waits.
+        if waiting and self._max_waiting_tokens is not None and total > self._max_waiting_tokens:
+            raise Overloaded(f"Model is overloaded: {waiting} prompt tokens are waiting already")
         self._supervisor.post(Add(request))
 
     def _forget(self, stream: TokenStream) -> None:
@@ -213,4 +232,8 @@ class EngineClient:
 def _error_of(failure: FailureEvent) -> MillstreamError:
     if failure.code == ContextTooLong.code:
         return ContextTooLong(failure.message, param="messages")
+    if failure.code == Overloaded.code:
+        return Overloaded(failure.message)
+    if failure.code == "no_token_allowed":
+        return InvalidRequest(failure.message, code=failure.code)
     return GenerationFailed(failure.message, code=failure.code)

@@ -54,6 +54,7 @@ def run_engine(
     endpoint: str,
     build_runner: Callable[[], Runner],
     max_running: int,
+    max_queue_seconds: float | None = None,
 ) -> None:
     """Serves one engine on `endpoint` until told to stop.
 
@@ -78,7 +79,12 @@ def run_engine(
             max_step_tokens=info.max_step_tokens,
         )
         channel.send(Ready(info))
-        EngineLoop(scheduler=scheduler, runner=runner, channel=channel).run()
+        EngineLoop(
+            scheduler=scheduler,
+            runner=runner,
+            channel=channel,
+            max_queue_seconds=max_queue_seconds,
+        ).run()
     finally:
         socket.close()
 

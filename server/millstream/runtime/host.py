@@ -81,18 +81,27 @@ class ThreadHost:
 
     transport = "inproc"
 
-    def __init__(self, *, build_runner: Callable[[], Runner], max_running: int) -> None:
+    def __init__(
+        self,
+        *,
+        build_runner: Callable[[], Runner],
+        max_running: int,
+        max_queue_seconds: float | None = None,
+    ) -> None:
         self._build_runner = build_runner
         self._max_running = max_running
+        self._max_queue_seconds = max_queue_seconds
         self._ended = asyncio.Event()
+        self._thread: threading.Thread | None = None
         self._how = ""
 
     async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self._ended = asyncio.Event()
         loop = asyncio.get_running_loop()
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._run, args=(context, endpoint, loop), name="engine", daemon=True
-        ).start()
+        )
+        self._thread.start()
 
     def _run(
         self,
@@ -107,6 +116,7 @@ class ThreadHost:
                 endpoint=endpoint,
                 build_runner=self._build_runner,
                 max_running=self._max_running,
+                max_queue_seconds=self._max_queue_seconds,
             )
         except BaseException as error:  # what would end a process ends this thread, and is told
             log.exception("the engine thread failed")
@@ -117,7 +127,9 @@ class ThreadHost:
                 loop.call_soon_threadsafe(self._ended.set)
 
     async def wait(self) -> str:
+        assert self._thread is not None, "wait() before start()"
         await self._ended.wait()
+        self._thread.join()  # it has said its last word, so this takes no time
         return self._how
 
     def kill(self) -> None:

@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Callable
 
 from millstream.core.request import Request, TokenEvent
-from millstream.errors import MillstreamError
+from millstream.errors import GenerationTimeout, MillstreamError
 
 
 class TokenStream:
     """Async iterator over batches of TokenEvents; holds one place of the admission limit.
 
     Created by `EngineClient.open()`. Belongs to one event loop. Must be closed.
+    num_waiting: prompt tokens that wait for their first event.
     """
 
     def __init__(
@@ -32,16 +33,25 @@ class TokenStream:
         self._events: list[TokenEvent] = []
         self._failure: MillstreamError | None = None
         self._news = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self.num_waiting = 0
         self.is_started = False
         self.is_ended = False
 
-    def start(self, request: Request) -> None:
-        """Hands the request to the engine. Raises what admission raises (see EngineClient)."""
+    def start(self, request: Request, *, timeout: float | None = None) -> None:
+        """Hands the request to the engine. Raises what admission raises (see EngineClient).
+
+        timeout: seconds after which the request fails with GenerationTimeout, wherever it is.
+        """
         assert not self.is_started, "start() once"
         if self._failure is not None:
             raise self._failure
         self._send(request)
         self.is_started = True
+        # Those who follow another request wait for its prompt, not for one of their own.
+        self.num_waiting = len(request.prompt) if request.follows is None else 0
+        if timeout is not None:
+            self._timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
 
     def __aiter__(self) -> TokenStream:
         return self
@@ -60,6 +70,7 @@ class TokenStream:
 
     def close(self) -> None:
         """Gives the place back and cancels the request if it has not ended. Idempotent."""
+        self._stop_timer()
         self._forget(self)
 
     def push(self, event: TokenEvent) -> None:
@@ -67,7 +78,10 @@ class TokenStream:
         if self.is_ended:
             return
         self._events.append(event)
-        self.is_ended = event.finish_reason is not None
+        self.num_waiting = 0
+        if event.finish_reason is not None:
+            self.is_ended = True
+            self._stop_timer()
         self._news.set()
 
     def fail(self, error: MillstreamError) -> None:
@@ -75,4 +89,15 @@ class TokenStream:
         if not self.is_ended:
             self.is_ended = True
             self._failure = error
+            self.num_waiting = 0
+            self._stop_timer()
             self._news.set()
+
+    def _expire(self, timeout: float) -> None:
+        self._forget(self)
+        self.fail(GenerationTimeout(f"the answer was not complete after {timeout:g} s"))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,1 @@
+"""Micro-benchmarks: one part of the engine at a time, without a server."""
