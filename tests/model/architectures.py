@@ -10,62 +10,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-VOCAB = 199
+from tests.model.small_configs import VOCAB as VOCAB
+from tests.model.small_configs import small_config
 
-_BASE: dict[str, Any] = {
-    "vocab_size": VOCAB,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": 0,
-}
-
-_MOE: dict[str, Any] = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
-
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "mistral": {"sliding_window": 24},
-    "qwen2": {},
-    "qwen3": {"head_dim": 16},
-    "qwen3_moe": {"head_dim": 16, "moe_intermediate_size": 48, **_MOE},
-    "mixtral": {**_MOE},
-    "gemma2": {"head_dim": 16, "sliding_window": 24, "query_pre_attn_scalar": 16},
-    "gemma3_text": {"head_dim": 16, "sliding_window": 24, "query_pre_attn_scalar": 16},
-    "phi3": {},
-    "gpt_neox": {},
-    "starcoder2": {"sliding_window": 24},
-    "olmo2": {},
-    "cohere2": {"sliding_window": 24, "head_dim": 16},
-    "gpt_oss": {"head_dim": 16, "sliding_window": 24, **_MOE},
-    "smollm3": {},
-    "granite": {},
-}
+# Those that most people run, and one of each kind of attention: sliding windows (alone, mixed with
+# full attention, or in the mask only), soft caps, sinks, values narrower than keys, learned
+# positions, layers without rotary positions. `test_model_types` runs all others, shorter.
+ARCHITECTURES = (
+    *("llama", "mistral", "mixtral", "ministral3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+    *("gemma2", "gemma3_text", "gemma3n_text", "gpt_oss", "phi", "phi3", "phimoe"),
+    *("deepseek_v2", "deepseek_v3", "glm4", "glm4_moe", "ernie4_5", "hunyuan_v1_dense"),
+    *("seed_oss", "smollm3", "granite", "granitemoe", "cohere2", "exaone4", "olmo2", "olmo3"),
+    *("olmoe", "gpt2", "gpt_neox", "opt", "starcoder2"),
+)
 
 
 def make_model(
     model_type: str, folder: Path, *, seed: int = 0, **overrides: Any
 ) -> PreTrainedModel:
     """Saves a tiny float32 model in `folder` and returns it."""
-    options = _BASE | ARCHITECTURES.get(model_type, {}) | overrides
-    config = AutoConfig.for_model(model_type, **options)
+    no_ends = {"bos_token_id": None, "eos_token_id": None}
+    config = small_config(model_type, **no_ends | overrides)
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    randomise(model, seed=seed)
+    model.save_pretrained(folder)
+    return model
+
+
+def randomise(model: PreTrainedModel, *, seed: int, gain: float = 1.5) -> None:
+    """Draws every matrix large, and leaves the model in evaluation mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() >= 2:
-                spread = 1.5 * parameter.shape[-1] ** -0.5
+                spread = gain * parameter.shape[-1] ** -0.5
                 parameter.normal_(0.0, spread, generator=generator)
     model.eval()
-    model.save_pretrained(folder)
-    return model
 
 
 def greedy(model: PreTrainedModel, prompt: tuple[int, ...], max_tokens: int) -> list[int]:

@@ -66,7 +66,7 @@ def test_equals_generate(model_type: str, tmp_path: Path) -> None:
     assert answers(runner, requests, max_step_tokens=32) == expected
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma2", "mistral"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "mistral", "deepseek_v2", "gpt_oss"])
 def test_equals_generate_under_preemption_and_prefix_hits(model_type: str, tmp_path: Path) -> None:
     model = make_model(model_type, tmp_path)
     shared = random_prompts(1, seed=5)[0][:40] + (7,) * 8
@@ -75,3 +75,40 @@ def test_equals_generate_under_preemption_and_prefix_hits(model_type: str, tmp_p
     runner = make_runner(tmp_path, block_size=8)
     requests = [greedy_request(index, prompt, 40) for index, prompt in enumerate(prompts)]
     assert answers(runner, requests, max_step_tokens=24, num_blocks=22) == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "deepseek_v2", "gpt_oss", "phimoe"])
+def test_equals_generate_in_any_schedule(model_type: str, seed: int, tmp_path: Path) -> None:
+    """Random arrivals, budgets and block counts; prompts that share their beginning."""
+    model, source = make_model(model_type, tmp_path), random.Random(seed)
+    shared = random_prompts(1, seed=seed)[0][:24] * 2
+    prompts = [shared[:40] + prompt for prompt in random_prompts(6, seed=10 + seed, longest=30)]
+    lengths = [source.randint(8, 40) for _ in prompts]
+    runner = make_runner(tmp_path, block_size=8)
+    scheduler = Scheduler(
+        pool=BlockPool(num_blocks=source.randint(17, 22), block_size=8),
+        max_running=8,
+        max_step_tokens=source.randint(8, 40),
+    )
+    waiting = [
+        greedy_request(i, p, n) for i, (p, n) in enumerate(zip(prompts, lengths, strict=True))
+    ]
+    result: dict[int, list[int]] = {request.id: [] for request in waiting}
+    cached = 0
+    while True:
+        while waiting and source.random() < 0.3:
+            scheduler.add(waiting.pop())
+        plan = scheduler.plan()
+        if plan is not None:
+            for event in scheduler.commit(plan, runner.step(plan)):
+                result[event.request_id] += event.token_ids
+                cached = max(cached, event.num_cached)
+        elif not waiting:
+            break
+        scheduler.check()
+    assert result == {
+        i: greedy(model, p, n) for i, (p, n) in enumerate(zip(prompts, lengths, strict=True))
+    }
+    assert scheduler.statistics().num_preemptions > 0
+    assert cached > 0

@@ -1,7 +1,8 @@
 """Attention over a paged KV cache, plugged into any transformers model.
 
 transformers calls the function registered here instead of its own attention and passes through
-our keyword argument `millstream_batch`, which knows what the packed tokens of the step mean
+our keyword arguments: `millstream_batch` knows what the packed tokens of the step mean,
+`millstream_windows` which window each layer sees, as found at start by `probe`
 (https://huggingface.co/docs/transformers/attention_interface). No mask is registered for the name,
 so transformers builds none.
 
@@ -19,8 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from millstream.errors import StartupError
+
 ATTENTION_NAME = "millstream"
 BATCH_KWARG = "millstream_batch"
+WINDOWS_KWARG = "millstream_windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +58,34 @@ def attention_forward(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The function transformers calls: query [1, heads, T, d] -> ([1, T, heads, dv], None)."""
+    if attention_mask is not None:
+        raise StartupError("it makes attention masks of its own")
     batch: AttentionBatch = kwargs[BATCH_KWARG]
     layer = module.layer_idx
-    assert isinstance(layer, int), "attention modules carry an integer layer_idx"
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    options = LayerOptions(scale, sliding_window, softcap, s_aux)
+    assert isinstance(layer, int), "probe refuses other models"
+    options = layer_options(query, kwargs, window=kwargs[WINDOWS_KWARG][layer])
     out = batch.attend(
         layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), options
     )
     return out.unsqueeze(0), None
+
+
+def layer_options(query: Tensor, passed: dict[str, Any], *, window: int | None) -> LayerOptions:
+    """From the keyword arguments of transformers; query [1, heads, T, d].
+
+    Intentional: `sliding_window` is not read. Some models leave it to the mask, which is also what
+    transformers' own eager and sdpa attention go by.
+    """
+    scale = passed.get("scaling")
+    return LayerOptions(
+        scale=scale if scale is not None else query.shape[-1] ** -0.5,
+        window=window,
+        softcap=passed.get("softcap"),
+        sinks=passed.get("s_aux"),
+    )
 
 
 def register() -> None:

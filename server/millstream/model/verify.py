@@ -9,13 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from millstream.core.request import Chunk, Plan, SamplingParams
+from millstream.core.plan import Chunk, Plan
+from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.attention import ATTENTION_NAME
 from millstream.model.batch import pack
 from millstream.model.forward import Forward
 from millstream.model.kv_cache import KVCache
 from millstream.model.loading import LoadedModel
+from millstream.model.probe import logits_difference, refusing
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
 """Root mean square of the difference, relative to the spread of the logits.
@@ -35,26 +36,23 @@ def verify(loaded: LoadedModel, cache: KVCache, forward: Forward, expected: Tens
     """
     length = min(len(expected), cache.num_blocks * cache.block_size)
     tolerance = _TOLERANCE[loaded.dtype]
-    for end, actual in _paged_logits(loaded, cache, forward, _sample_ids(loaded)[:length]):
-        wanted = expected[end - 1]
-        difference = ((actual - wanted).square().mean().sqrt() / wanted.std()).item()
-        if not difference <= tolerance:
-            raise StartupError(
-                f"{type(loaded.model).__name__} computes other logits with paged attention than "
-                f"with its own (they differ by {difference:.1%} of their spread, {tolerance:.1%} "
-                "is allowed), so it would answer wrongly and cannot be served"
-            )
+    with refusing(loaded.model):
+        for end, actual in _paged_logits(loaded, cache, forward, _sample_ids(loaded)[:length]):
+            difference = logits_difference(actual, expected[end - 1])
+            if not difference <= tolerance:
+                raise StartupError(
+                    "paged attention computes other logits than its own (they differ by "
+                    f"{difference:.1%} of their spread, {tolerance:.1%} is allowed)"
+                )
 
 
 @torch.inference_mode()
 def own_logits(loaded: LoadedModel) -> Tensor:
     """Logits [T, vocab] of a short text with the model as it was loaded, and eager attention."""
     model, ids = loaded.model, _sample_ids(loaded)
-    model.set_attn_implementation("eager")
-    try:
+    with refusing(model):
+        model.set_attn_implementation("eager")
         logits: Tensor = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
-    finally:
-        model.set_attn_implementation(ATTENTION_NAME)
     return logits.float()
 
 
@@ -70,14 +68,15 @@ def _paged_logits(
     # Blocks in descending order, so that a mix-up of block and position shows.
     count = -(-len(ids) // cache.block_size)
     table = list(range(count))[::-1]
+    request = Request(id=1, prompt=(0,), sampling=SamplingParams(), max_tokens=1)
     results, start = [], 0
     for length in _LENGTHS:
         tokens = tuple(ids[start : start + length].tolist())
         if not tokens:
             break
-        chunk = Chunk(0, tokens, start, table, SamplingParams(), 0)
+        chunk = Chunk(request, tokens, start, table, [], is_last=True)
         step = pack(Plan((chunk,)), cache, loaded.device)
-        logits = forward(step.input_ids, step.positions, rows=step.sampled, batch=step.batch)
+        logits = forward(step.input_ids, step.positions, rows=step.wanted, batch=step.batch)
         start += len(tokens)
         results.append((start, logits[0].float()))
     return results

@@ -1,0 +1,243 @@
+"""What a model asks of attention, found by asking the model: cache shapes, windows, positions.
+
+A wrong answer is never an option, and a short run cannot show everything: a window of thousands of
+tokens, or a scale that grows with the position. So the model runs twice on a few tokens under a
+second attention name for which transformers does build masks. The masks carry the function that
+says which position sees which, and that is checked up to the longest context. The second run
+claims a long past; it must change nothing that `position_ids` do not already say.
+
+Rule: whatever is not understood is refused with a StartupError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+
+from millstream.errors import StartupError
+from millstream.model import memory
+from millstream.model.attention import BATCH_KWARG, attend_dense, causal_mask, layer_options
+from millstream.model.kv_cache import LayerShape
+
+PROBE_NAME = "millstream-probe"
+
+_LENGTH = 4
+_TOLERANCE = 1e-3  # the two runs differ in nothing, so neither should their logits
+_ROWS = 16
+_KNOWN = {
+    BATCH_KWARG,
+    *("scaling", "softcap", "s_aux", "is_causal"),
+    # Without effect on what attention computes, outside training.
+    *("dropout", "sliding_window", "position_ids", "use_cache", "logits_to_keep"),
+    *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict"),
+}
+
+_MODEL_FAILURES = (
+    *(AssertionError, AttributeError, ImportError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+
+MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What an attention layer stores, and the sliding window it sees (None: everything)."""
+
+    shape: LayerShape
+    window: int | None
+
+
+@dataclass(slots=True)
+class _Probe:
+    """Collects what the layers of one model pass to attention."""
+
+    max_context: int
+    layers: dict[int, Layer] = field(default_factory=dict)
+    windows: dict[MaskFunction, int | None] = field(default_factory=dict)
+
+    def window(self, mask: Tensor | None) -> int | None:
+        """The window of a layer's mask. Raises StartupError if the mask is of another kind."""
+        function = getattr(mask, "mask_function", None)
+        if mask is None or function is None:
+            raise StartupError("a layer does not use the causal mask as transformers makes it")
+        if function not in self.windows:
+            self.windows[function] = _find_window(function, self.max_context, mask.device)
+        return self.windows[function]
+
+
+@torch.inference_mode()
+def probe_layers(
+    model: PreTrainedModel, *, max_context: int, device: torch.device
+) -> dict[int, Layer]:
+    """What each attention layer needs, by layer index.
+
+    Raises StartupError if the model cannot be served exactly up to `max_context` tokens.
+    """
+    AttentionInterface.register(PROBE_NAME, _probe_forward)
+    AttentionMaskInterface.register(PROBE_NAME, _probe_mask)
+    before = model.config._attn_implementation
+    length = min(_LENGTH, max_context)
+    with refusing(model):
+        model.set_attn_implementation(PROBE_NAME)
+        probe = _Probe(max_context)
+        fresh = _run(model, probe, length, device=device, past=None)
+        _check_layers(model, probe)
+        claimed = _run(model, _Probe(max_context), length, device=device, past=max_context - length)
+        if not logits_difference(claimed, fresh) <= _TOLERANCE:
+            raise StartupError(
+                "it takes positions from the length of its cache, not only from position_ids "
+                f"(seen at {max_context} tokens)"
+            )
+        model.set_attn_implementation(before)
+    return probe.layers
+
+
+@contextmanager
+def refusing(model: PreTrainedModel) -> Iterator[None]:
+    """Turns what a model's code raises on our input into a StartupError that names the model.
+
+    Intentional: this wide, because any of these from model code that is not ours means that the
+    model does not work this way. The cause stays attached.
+    """
+    name, advice = type(model).__name__, "Choose another architecture."
+    try:
+        yield
+    except StartupError as error:
+        raise StartupError(f"{name} cannot be served exactly: {error}. {advice}") from error
+    except _MODEL_FAILURES as error:
+        if memory.is_out_of_memory(error):
+            raise memory.out_of_memory(model.device) from error
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise StartupError(f"{name} cannot run on a paged cache ({reason}). {advice}") from error
+
+
+def logits_difference(actual: Tensor, wanted: Tensor) -> float:
+    """Root mean square of the difference, relative to the spread of the wanted logits."""
+    return ((actual - wanted).square().mean().sqrt() / wanted.std()).item()
+
+
+class _ClaimedPast(DynamicCache):
+    """A cache that says that `past` tokens came before, and holds none of them."""
+
+    def __init__(self, past: int) -> None:
+        super().__init__()
+        self._past = past
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self._past
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self._past
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return query_length, self._past
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        return key_states, value_states
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise StartupError("it keeps more of the past than keys and values")
+
+    has_previous_state = get_conv_state = get_recurrent_state = _refuse
+    update_conv_state = update_recurrent_state = update_indexer = _refuse
+
+
+def _run(
+    model: PreTrainedModel, probe: _Probe, length: int, *, device: torch.device, past: int | None
+) -> Tensor:
+    ids = torch.arange(length, device=device).unsqueeze(0)
+    positions = ids + probe.max_context - length
+    cache: dict[str, Any] = {"use_cache": False}
+    if past is not None:
+        cache = {"use_cache": True, "past_key_values": _ClaimedPast(past)}
+    logits: Tensor = model(
+        input_ids=ids, position_ids=positions, **cache, **{BATCH_KWARG: probe}
+    ).logits
+    return logits.float()
+
+
+def _probe_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Notes what the layer passes, and attends to the tokens at hand."""
+    probe = kwargs.get(BATCH_KWARG)
+    layer = getattr(module, "layer_idx", None)
+    if probe is None:
+        raise StartupError("it does not pass its arguments through to attention")
+    for name, option in kwargs.items():
+        if name not in _KNOWN and option is not None:
+            raise StartupError(f"its attention goes by '{name}', which is not known here")
+    if not (kwargs.get("is_causal", True) and getattr(module, "is_causal", True)):
+        raise StartupError("a layer's attention is not causal")
+    if not isinstance(layer, int) or layer in probe.layers:
+        raise StartupError("its attention layers are not numbered one by one")
+    window = probe.window(attention_mask)
+    probe.layers[layer] = Layer(LayerShape(key.shape[1], key.shape[3], value.shape[3]), window)
+    length = query.shape[2]
+    mask = causal_mask(start=0, length=length, total=length, window=None).to(query.device)
+    out = attend_dense(query, key, value, mask, layer_options(query, kwargs, window=None))
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _probe_mask(*, q_length: int, mask_function: MaskFunction, **kwargs: Any) -> Tensor:
+    """A causal mask [1, 1, T, T] that carries the function it stands for."""
+    mask = causal_mask(start=0, length=q_length, total=q_length, window=None)[None, None]
+    mask = mask.to(kwargs["device"])
+    mask.mask_function = mask_function  # type: ignore[attr-defined]
+    return mask
+
+
+def _find_window(function: MaskFunction, max_context: int, device: torch.device) -> int | None:
+    """The sliding window that `function` means; None if every earlier position is seen.
+
+    Raises StartupError if it is not a window, judged by rows spread over the context.
+    """
+    keys = torch.arange(max_context, device=device)
+    window = int(_row(function, max_context - 1, keys).sum())
+    step = max(max_context // _ROWS, 1)
+    rows = {*range(0, max_context, step), max_context - 1, window - 1, window, window + 1}
+    for row in sorted(row for row in rows if 0 <= row < max_context):
+        wanted = (keys <= row) & (keys > row - window)
+        if not torch.equal(_row(function, row, keys), wanted):
+            raise StartupError(
+                "a layer's attention is neither full nor a sliding window within "
+                f"{max_context} tokens (it may be with a smaller --max-total-tokens)"
+            )
+    return window if window < max_context else None
+
+
+def _row(function: MaskFunction, query: int, keys: Tensor) -> Tensor:
+    """Which of the positions `keys` [n] the position `query` sees, [n]."""
+    zero = torch.zeros_like(keys[:1])
+    try:
+        return function(zero, zero, zero + query, keys).expand(len(keys))
+    except IndexError as error:
+        raise StartupError("a layer's mask depends on the tokens, not on positions only") from error
+
+
+def _check_layers(model: PreTrainedModel, probe: _Probe) -> None:
+    """Every layer is attention, and transformers' own cache keeps all that the masks show."""
+    config, layers = model.config.get_text_config(decoder=True), probe.layers
+    if len(layers) != config.num_hidden_layers:
+        raise StartupError(
+            f"only {len(layers)} of its {config.num_hidden_layers} layers use attention over all "
+            "tokens, and layers of another kind cannot be served yet"
+        )
+    for index, kept in enumerate(DynamicCache(config=config).layers):
+        limit = min(getattr(kept, "sliding_window", probe.max_context), probe.max_context)
+        if limit < (layers[index].window or probe.max_context):
+            raise StartupError("its masks show more than the sliding window that its cache keeps")

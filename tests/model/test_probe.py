@@ -1,0 +1,150 @@
+"""What a short comparison cannot see is found out at start, and refused or obeyed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AttentionInterface
+from transformers.models.llama import modeling_llama
+
+from millstream.errors import StartupError
+from millstream.model.attention import register
+from millstream.model.loading import max_context
+from millstream.model.probe import Layer, probe_layers
+from tests.model.architectures import greedy, make_model
+from tests.model.small_configs import WINDOW, small_config
+from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
+
+# All of these lie beyond the tokens that `verify` compares.
+CONTEXT = 256
+
+
+def probe(model_type: str, folder: Path, *, context: int = CONTEXT, **config: Any) -> list[Layer]:
+    model = make_model(model_type, folder, **config)
+    layers = probe_layers(model, max_context=context, device=torch.device("cpu"))
+    return [layers[index] for index in range(len(layers))]
+
+
+def refusal(folder: Path, **settings: Any) -> str:
+    with pytest.raises(StartupError) as caught:
+        make_runner(folder, device="cpu", **settings)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+def test_windows_are_read_from_the_masks(tmp_path: Path) -> None:
+    assert [layer.window for layer in probe("llama", tmp_path)] == [None] * 4
+    assert [layer.window for layer in probe("mistral", tmp_path)] == [WINDOW] * 4
+    assert [layer.window for layer in probe("gemma2", tmp_path)] == [WINDOW, None] * 2
+
+
+def test_a_window_that_only_the_mask_knows(tmp_path: Path) -> None:
+    """Phi-MoE's attention is not told its window."""
+    assert [layer.window for layer in probe("phimoe", tmp_path)] == [WINDOW] * 4
+
+
+def test_a_window_as_long_as_the_context_is_none(tmp_path: Path) -> None:
+    assert [layer.window for layer in probe("mistral", tmp_path, context=WINDOW)] == [None] * 4
+
+
+def test_a_configured_window_that_is_switched_off(tmp_path: Path) -> None:
+    layers = probe("qwen2", tmp_path, use_sliding_window=False, sliding_window=WINDOW)
+    assert [layer.window for layer in layers] == [None] * 4
+
+
+def test_values_narrower_than_keys(tmp_path: Path) -> None:
+    shapes = {layer.shape for layer in probe("deepseek_v3", tmp_path)}
+    assert {(shape.kv_heads, shape.key_dim, shape.value_dim) for shape in shapes} == {(4, 24, 12)}
+
+
+def test_chunked_attention_is_refused_beyond_its_chunk(tmp_path: Path) -> None:
+    model = make_model("llama4_text", tmp_path)
+    assert "neither full nor a sliding window" in refusal(tmp_path)
+    runner = make_runner(tmp_path, device="cpu", max_total_tokens=WINDOW, block_size=8)
+    prompts = random_prompts(3, seed=2, longest=WINDOW - 10)
+    expected = {i: greedy(model, prompt, 10) for i, prompt in enumerate(prompts)}
+    requests = [greedy_request(i, prompt, 10) for i, prompt in enumerate(prompts)]
+    assert answers(runner, requests, max_step_tokens=24) == expected
+
+
+def test_positions_counted_by_the_cache_are_refused(tmp_path: Path) -> None:
+    """Llama 4 scales queries by the length of its cache, which a packed batch does not have."""
+    make_model("llama4_text", tmp_path, attention_chunk_size=CONTEXT, floor_scale=64)
+    assert "length of its cache" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "config", "reason"),
+    [
+        ("bert", {"is_decoder": False}, "is not causal"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "is not causal"),
+        ("doge", {}, "does not use the causal mask"),
+        ("deepseek_v32", {}, "'indices'"),
+        ("moshi", {}, "sliding window that its cache keeps"),
+        ("hrm_text", {}, "not numbered one by one"),
+        ("nemotron", {}, "does not pass its arguments"),
+        ("lfm2", {}, "layers of another kind"),
+        ("zaya", {}, "more of the past than keys and values"),
+        ("gemma4_unified", {}, "depends on the tokens"),
+        ("stablelm", {}, "does not let its attention be replaced"),
+    ],
+)
+def test_what_is_not_understood_is_refused_in_one_sentence(
+    model_type: str, config: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    make_model(model_type, tmp_path, **config)
+    assert reason in refusal(tmp_path)
+
+
+def test_an_unknown_argument_of_attention_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bias learned for far positions may change next to nothing in a short comparison."""
+    real = modeling_llama.LlamaAttention.forward
+
+    def biased(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return real(self, *args, position_bias=torch.zeros(1), **kwargs)
+
+    make_model("llama", tmp_path)
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", biased)
+    assert "'position_bias'" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("error", [TypeError, IndexError, NotImplementedError, AssertionError])
+def test_what_model_code_raises_becomes_a_refusal(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> Any:
+        raise error("no\nsuch thing")
+
+    make_model("llama", tmp_path)
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", broken)
+    message = refusal(tmp_path)
+    assert (
+        f"LlamaForCausalLM cannot run on a paged cache ({error.__name__}: no such thing)" in message
+    )
+
+
+def test_a_mask_made_by_the_model_is_refused_when_served(tmp_path: Path) -> None:
+    model = make_model("llama", tmp_path)
+    register()
+    attend = AttentionInterface()["millstream"]
+    states = torch.zeros(1, 4, 2, 16)
+    with pytest.raises(StartupError, match="masks of its own"):
+        attend(model.model.layers[0].self_attn, states, states, states, torch.ones(1, 1, 2, 2))
+
+
+def test_rope_that_grows_with_the_context_limits_it() -> None:
+    """Also where the parameters of rope are nested by kind of layer."""
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    rope["original_max_position_embeddings"] = 100
+    config = small_config("llama", rope_parameters=rope)
+    assert max_context(config, None) == 100
+    plain = {"rope_type": "default", "rope_theta": 1e4}
+    config.rope_parameters = {"full_attention": rope, "sliding_attention": plain}
+    assert max_context(config, None) == 100
