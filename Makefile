@@ -2,37 +2,43 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEVELOPED := .venv/.developed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast check format bench bench-peers demo-model clean
+.PHONY: help install serve test test-fast check format bench bench-peers demo-model models-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-install: $(INSTALLED) ## create .venv with the server, the Python clients and the test tools
+install: $(INSTALLED) ## create .venv with the server and the Python clients
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[clients]'
+	@touch $@
+
+# Apart from install: what the tests need makes the server start slower (transformers imports it).
+$(DEVELOPED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[clients,dev]'
 	@touch $@
 
 serve: install ## serve the embedded demo model; ARGS="--port 9000 ..." are passed on
 	$(BIN)/millstream serve $(ARGS)
 
-test: install ## run the whole test suite; ARGS are passed to pytest
+test: $(DEVELOPED) ## run the whole test suite; ARGS are passed to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-test-fast: install ## only the tests that need neither torch nor a server
+test-fast: $(DEVELOPED) ## only the tests that need neither torch nor a server
 	$(BIN)/python -m pytest tests/core tests/text $(ARGS)
 
-check: install ## format, lint, types, layering
+check: $(DEVELOPED) ## format, lint, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_layering.py
 
-format: install ## rewrite the code in the project's format
+format: $(DEVELOPED) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -44,6 +50,9 @@ bench-peers: install ## the same against other servers, in the same run
 
 demo-model: install ## train the embedded demo model again (under an hour on two cores)
 	$(BIN)/python -m millstream.demo.train --out server/millstream/demo/model $(ARGS)
+
+models-table: $(DEVELOPED) ## run every model type of transformers and write docs/models.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.model.model_types docs/models.md
 
 clean: ## remove what make made
 	rm -rf .venv build dist

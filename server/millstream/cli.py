@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from millstream import __version__
 from millstream.errors import StartupError
+from millstream.log import quiet_libraries
 from millstream.settings import Settings
 
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(command: str, options: dict[str, Any]) -> None:
+    quiet_libraries()
     # The one place of imports inside a function: torch and transformers would make `--help` slow.
     if command == "engine":
         from millstream import engine_process

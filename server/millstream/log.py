@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import re
 
+# They warn at import, of kernels for other hardware and of each other's old interfaces.
+_TALKATIVE = ("torchao", "torch.utils._pytree")
+
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
@@ -21,3 +24,9 @@ def configure_logging(level: str) -> None:
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("millstream").setLevel(level.upper())
+
+
+def quiet_libraries() -> None:
+    """Keeps libraries from warning while they are imported, so call it before that."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -2,28 +2,33 @@
 
 Rules: weights come from safetensors; what cannot be served exactly is refused with one sentence
 that says what to do. dtype `auto` takes the precision of the weights where the hardware computes
-it, and float32 for models so small that nothing is saved by less.
+it, and float32 for models so small that nothing is saved by less. Before the weights are read it
+is known that they are complete, that the model can be served and that memory suffices.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as hf_logging
 
 from millstream.errors import StartupError
-from millstream.model import attention
+from millstream.model import attention, checkpoint, memory, quantization
+from millstream.model.quantization import QuantizationPlan
 from millstream.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
 _DEFAULT_CONTEXT = 2048
@@ -31,16 +36,25 @@ _DEFAULT_CONTEXT = 2048
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in evaluation mode, and what is known of it. max_context in tokens."""
+    """A model in evaluation mode, and what is known of it. max_context in tokens.
+
+    quantization: int8, int4, or how the checkpoint itself is quantised.
+    is_shared: the tensors belong to somebody else too, so they must stay as they are.
+    """
 
     model: PreTrainedModel
     device: torch.device
     dtype: torch.dtype
+    quantization: str | None
     max_context: int
     stop_token_ids: tuple[int, ...]
-    temperature: float
-    top_k: int
-    top_p: float
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    is_shared: bool = False
 
 
 def load_model(folder: Path, settings: Settings) -> LoadedModel:
@@ -48,34 +62,106 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
     device = choose_device(settings.device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or choose_threads(folder))
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=settings.trust_remote_code)
+    trust = settings.trust_remote_code
+    config = checkpoint.read_config(folder, trust_remote_code=trust)
+    files = checkpoint.weight_files(folder)
     dtype = choose_dtype(settings.dtype, folder, config, device)
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=settings.trust_remote_code,
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise StartupError(f"the model in {folder} cannot be loaded: {error}") from error
-    if not type(model)._supports_attention_backend:
+    skeleton = checkpoint.build_skeleton(config, dtype, trust_remote_code=trust)
+    if not type(skeleton)._supports_attention_backend:
         raise StartupError(
-            f"{type(model).__name__} does not let its attention be replaced (transformers marks it "
-            "as not backend compatible), so it cannot be served. Choose another architecture."
+            f"{type(skeleton).__name__} does not let its attention be replaced (transformers marks "
+            "it as not backend compatible), so it cannot be served. Choose another architecture."
         )
-    # Remote models are typed loosely by transformers.
-    model = model.to(device).eval()  # type: ignore[arg-type]
+    plan = None
+    if settings.quantize != "none":
+        plan = quantization.plan(settings.quantize, skeleton, config, device)
+    stored = quantization.stored_method(config)
+    if stored is None:
+        size = quantization.weight_bytes(skeleton, plan)
+    else:
+        size = sum(file.stat().st_size for file in files)
+    precision = str(dtype).removeprefix("torch.") + (f" and {plan.scheme}" if plan else "")
+    memory.check_weights(size, precision=precision, device=device, is_quantized=plan is not None)
+    log.info("loading %s (%s, %s, %.2f GiB)", settings.model_name, precision, device, size / 2**30)
+    started = time.monotonic()
+    with memory.returning_freed_memory():
+        model = _load(
+            folder, config, device=device, dtype=dtype, plan=plan, trust_remote_code=trust
+        )
+    log.info("loaded in %.1f s", time.monotonic() - started)
     attention.register()
     generation = _generation_config(folder)
     return LoadedModel(
         model=model,
         device=device,
         dtype=dtype,
+        quantization=stored or (plan.scheme if plan else None),
         max_context=max_context(model.config, settings.max_total_tokens),
-        stop_token_ids=_token_ids(generation.get("eos_token_id", config.eos_token_id)),
+        stop_token_ids=_token_ids(generation.get("eos_token_id", _eos_token_id(config))),
         **_sampling_defaults(generation),
     )
+
+
+def _load(
+    folder: Path,
+    config: PretrainedConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    plan: QuantizationPlan | None,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    options: dict[str, Any] = {} if plan is None else {"quantization_config": plan.config()}
+    try:
+        with _quiet_transformers():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                output_loading_info=True,
+                **options,
+            )
+            model, info = loaded
+            checkpoint.check_complete(folder, info)
+            served: PreTrainedModel = model.to(device).eval()
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise memory.out_of_memory(device) from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, SafetensorError) as error:
+        if memory.is_out_of_memory(error):
+            raise memory.out_of_memory(device) from error
+        reason = checkpoint.first_line(error)
+        raise StartupError(f"the model in {folder} cannot be loaded: {reason}") from error
+    num_packed = quantization.pack_int8(served)
+    if num_packed:
+        log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
+    if plan is not None:
+        log.info(
+            "%s: %d linear layers quantised, %d kept as they are",
+            plan.scheme,
+            len(plan.quantized),
+            len(plan.kept),
+        )
+    if unused := len(info["unexpected_keys"]):
+        log.info("%d tensors of the checkpoint are not part of %s", unused, type(model).__name__)
+    return served
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bar, which is garbage in a log file, and no report that we give ourselves."""
+    ours: Any = hf_logging  # not typed
+    had_bar = ours.is_progress_bar_enabled()
+    verbosity = ours.get_verbosity()
+    ours.disable_progress_bar()
+    ours.set_verbosity_error()
+    try:
+        yield
+    finally:
+        ours.set_verbosity(verbosity)
+        if had_bar:
+            ours.enable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:
@@ -143,10 +229,11 @@ def max_context(config: PretrainedConfig, wanted: int | None) -> int:
     text = config.get_text_config()
     limit = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        limit = rope.get("original_max_position_embeddings") or getattr(
-            text, "original_max_position_embeddings", limit
-        )
+    # Models whose layer types differ in rope nest its parameters by layer type.
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if part.get("rope_type") in ("dynamic", "longrope"):
+            original = part.get("original_max_position_embeddings")
+            limit = original or getattr(text, "original_max_position_embeddings", None) or limit
     if wanted is not None and wanted > limit:
         raise StartupError(f"--max-total-tokens: the model's context is {limit} tokens")
     return wanted or limit
@@ -161,6 +248,13 @@ def _generation_config(folder: Path) -> dict[str, Any]:
     return content
 
 
+def _eos_token_id(config: PretrainedConfig) -> int | list[int] | None:
+    """The configuration's; the text part of a composite one may be the only to have it."""
+    default = getattr(config.get_text_config(), "eos_token_id", None)
+    ids: int | list[int] | None = getattr(config, "eos_token_id", default)
+    return ids
+
+
 def _token_ids(ids: int | list[int] | None) -> tuple[int, ...]:
     if ids is None:
         return ()
@@ -169,7 +263,8 @@ def _token_ids(ids: int | list[int] | None) -> tuple[int, ...]:
 
 def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
     """What the model's authors recommend: greedy if do_sample is false, else OpenAI's 1.0."""
-    if generation.get("do_sample") is False:
-        return {"temperature": 0.0, "top_k": 0, "top_p": 1.0}
-    defaults = {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
-    return {name: generation.get(name) or value for name, value in defaults.items()}
+    defaults = {"repetition_penalty": 1.0}
+    if generation.get("do_sample") is not False:
+        defaults |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+    given = {name: generation.get(name) or value for name, value in defaults.items()}
+    return {"temperature": 0.0} | given

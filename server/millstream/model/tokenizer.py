@@ -22,7 +22,12 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
             folder, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise StartupError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+        if not (folder / "tokenizer.json").is_file():
+            raise StartupError(
+                f"{folder} has no tokenizer.json, nor a tokenizer that can be converted to one"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise StartupError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise StartupError(f"{folder} has no fast tokenizer (tokenizer.json), which is needed")
     if not tokenizer.chat_template:
