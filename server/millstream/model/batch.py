@@ -10,17 +10,20 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from millstream.core.request import Chunk, Plan
+from millstream.core.plan import Plan
 from millstream.model.attention import LayerOptions, attend_dense, causal_mask
-from millstream.model.kv_cache import KVCache, LayerShape
+from millstream.model.block_tables import BlockTables
+from millstream.model.kv_cache import KVCache
 
 _SMALLEST_GROUP = 8  # blocks; sequences up to this long share one group
+_POWERS = 2 ** np.arange(40)
 
 
 @dataclass(slots=True)
@@ -131,85 +134,101 @@ class PagedBatch:
         return attend_dense(query, keys, values, mask, options)[0].transpose(0, 1)
 
 
-class ProbeBatch:
-    """Runs one sequence without a cache and notes what each layer would store."""
-
-    def __init__(self) -> None:
-        self.shapes: dict[int, LayerShape] = {}
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions
-    ) -> Tensor:
-        self.shapes[layer] = LayerShape(key.shape[1], key.shape[2], value.shape[2])
-        length = query.shape[0]
-        mask = causal_mask(start=0, length=length, total=length, window=options.window)
-        query, key, value = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
-        out = attend_dense(query, key, value, mask.to(query.device), options)
-        return out[0].transpose(0, 1)
-
-
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """input_ids, positions [1, T]; sampled [s]: rows that need logits; batch: for attention."""
+    """input_ids, positions [1, T]; wanted [s + c]: rows that need logits, first those that are
+    sampled, then those that score the prompt; batch: for attention."""
 
     input_ids: Tensor
     positions: Tensor
-    sampled: Tensor
+    wanted: Tensor
     batch: PagedBatch
 
 
+class Packer:
+    """Lays the tokens of each plan out in one row. Made once for a cache.
+
+    Mutated by its own `pack()` only: what it knows of block tables stays from step to step.
+    """
+
+    def __init__(self, cache: KVCache, device: torch.device) -> None:
+        self._cache = cache
+        self._device = device
+        self._tables = BlockTables(cache.padding_block)
+
+    def pack(self, plan: Plan) -> ModelInput:
+        """Tensors of one step; good until the next call."""
+        chunks, block_size = plan.chunks, self._cache.block_size
+        rows = self._tables.rows(chunks)
+        starts = np.array([chunk.start for chunk in chunks], dtype=np.int64)
+        lengths = np.array([len(chunk.tokens) for chunk in chunks], dtype=np.int64)
+        ends = np.cumsum(lengths)
+        num_tokens = int(ends[-1])
+        positions = np.arange(num_tokens) + np.repeat(starts - (ends - lengths), lengths)
+        blocks = self._tables.blocks_at(np.repeat(rows, lengths), positions // block_size)
+        tokens = chain.from_iterable([chunk.tokens for chunk in chunks])
+        is_sampled = np.array([chunk.sampling is not None for chunk in chunks], dtype=np.bool_)
+        scored = [
+            np.arange(chunk.scored.start, chunk.scored.stop) + end - (chunk.start + length)
+            for chunk, end, length in zip(chunks, ends, lengths, strict=True)
+            if chunk.score_from is not None
+        ]
+        num_decodes = int((np.append(lengths, 0) != 1).argmax())
+        decodes = self._decode_groups(rows[:num_decodes], starts[:num_decodes])
+        prompts = [
+            self._prompt_part(rows[index : index + 1], starts[index], lengths[index], ends[index])
+            for index in range(num_decodes, len(chunks))
+        ]
+        slots = self._tensor(blocks * block_size + positions % block_size)
+        return ModelInput(
+            input_ids=self._tensor(np.fromiter(tokens, np.int64, num_tokens)).unsqueeze(0),
+            positions=self._tensor(positions).unsqueeze(0),
+            wanted=self._tensor(np.concatenate([ends[is_sampled] - 1, *scored])),
+            batch=self._batch(slots, decodes, prompts),
+        )
+
+    def _batch(
+        self, slots: Tensor, decodes: list[DecodeGroup], prompts: list[PromptPart]
+    ) -> PagedBatch:
+        return PagedBatch(self._cache, slots, decodes, prompts)
+
+    def _group_of(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Decode rows at positions `starts` with the same number are attended together."""
+        num_full = starts // self._cache.block_size
+        return np.searchsorted(_POWERS, np.maximum(num_full, _SMALLEST_GROUP - 1), side="right")
+
+    def _num_blocks(self, start: int) -> int:
+        """Blocks read for a group or a chunk whose last position is `start`."""
+        return start // self._cache.block_size + 1
+
+    def _decode_groups(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> list[DecodeGroup]:
+        if not len(rows):
+            return []
+        group_of = self._group_of(starts)
+        if (group_of == group_of[0]).all():
+            return [self._decode_group(slice(0, len(rows)), rows, starts)]
+        groups = []
+        for number in np.unique(group_of):
+            members = np.flatnonzero(group_of == number)
+            groups.append(self._decode_group(self._tensor(members), rows[members], starts[members]))
+        return groups
+
+    def _decode_group(
+        self, members: Tensor | slice, rows: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> DecodeGroup:
+        blocks = self._tables.blocks(rows, self._num_blocks(int(starts.max())))
+        return DecodeGroup(members, self._tensor(blocks), self._tensor(starts))
+
+    def _prompt_part(self, row: NDArray[np.int64], start: int, length: int, end: int) -> PromptPart:
+        blocks = self._tables.blocks(row, self._num_blocks(int(start + length) - 1))
+        return PromptPart(int(end - length), int(length), int(start), self._tensor(blocks))
+
+    def _tensor(self, array: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
+
+
 def pack(plan: Plan, cache: KVCache, device: torch.device) -> ModelInput:
-    """Lays the tokens of a plan out in one row."""
-    num_decodes = 0
-    while num_decodes < len(plan.chunks) and len(plan.chunks[num_decodes].tokens) == 1:
-        num_decodes += 1
-    tokens: list[int] = []
-    positions: list[NDArray[np.int64]] = []
-    slots: list[NDArray[np.int64]] = []
-    sampled: list[int] = []
-    prompts: list[PromptPart] = []
-    for index, chunk in enumerate(plan.chunks):
-        length = len(chunk.tokens)
-        table = np.array(chunk.block_table, dtype=np.int64)
-        where = np.arange(chunk.start, chunk.start + length)
-        if index >= num_decodes:
-            blocks = _tensor(table[: -(-(chunk.start + length) // cache.block_size)], device)
-            prompts.append(PromptPart(len(tokens), length, chunk.start, blocks.unsqueeze(0)))
-        tokens += chunk.tokens
-        positions.append(where)
-        slots.append(table[where // cache.block_size] * cache.block_size + where % cache.block_size)
-        if chunk.sampling is not None:
-            sampled.append(len(tokens) - 1)
-    decodes = _decode_groups(plan.chunks[:num_decodes], cache, device)
-    return ModelInput(
-        input_ids=_tensor(np.array(tokens), device).unsqueeze(0),
-        positions=_tensor(np.concatenate(positions), device).unsqueeze(0),
-        sampled=_tensor(np.array(sampled, dtype=np.int64), device),
-        batch=PagedBatch(cache, _tensor(np.concatenate(slots), device), decodes, prompts),
-    )
-
-
-def _decode_groups(
-    chunks: tuple[Chunk, ...], cache: KVCache, device: torch.device
-) -> list[DecodeGroup]:
-    block_size = cache.block_size
-    members: dict[int, list[int]] = {}
-    for row, chunk in enumerate(chunks):
-        num_blocks = chunk.start // block_size + 1
-        members.setdefault(max(num_blocks - 1, _SMALLEST_GROUP - 1).bit_length(), []).append(row)
-    groups = []
-    for rows in members.values():
-        starts = np.array([chunks[row].start for row in rows], dtype=np.int64)
-        width = int(starts.max()) // block_size + 1
-        blocks = np.full((len(rows), width), cache.padding_block, dtype=np.int64)
-        for index, row in enumerate(rows):
-            table = chunks[row].block_table[:width]
-            blocks[index, : len(table)] = table
-        is_all = len(members) == 1
-        index_of = slice(0, len(rows)) if is_all else _tensor(np.array(rows), device)
-        groups.append(DecodeGroup(index_of, _tensor(blocks, device), _tensor(starts, device)))
-    return groups
-
-
-def _tensor(array: NDArray[np.int64], device: torch.device) -> Tensor:
-    return torch.from_numpy(array).to(device)
+    """One plan, with nothing kept for the next."""
+    return Packer(cache, device).pack(plan)

@@ -27,13 +27,16 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
         weight = linear.weight.detach()
         # Not a buffer: a packed tensor can be neither moved, converted nor saved.
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., in_features] -> [..., out_features]."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(
-            hidden, self._packed, self.bias, "none", [], ""
-        )
+        return self.multiply(hidden, self.packed, self.bias)
+
+    @staticmethod
+    def multiply(hidden: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with another packed weight and bias."""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, packed, bias, "none", [], "")
         return out
 
 
@@ -41,14 +44,18 @@ def pack_linears(model: nn.Module) -> int:
     """Replaces the bfloat16 linears of a model on the CPU in place; returns how many."""
     if not is_supported():
         return 0
+    # Names only: each weight must be free before the next one is copied.
     found = [
-        (parent, name, child)
+        (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child.weight.dtype == torch.bfloat16
+        if type(child) is nn.Linear
+        # A quantised weight is a class of its own that only claims to be bfloat16.
+        and type(child.weight) is nn.Parameter
+        and child.weight.dtype == torch.bfloat16
     ]
-    for parent, name, linear in found:
-        setattr(parent, name, PackedLinear(linear))
+    for parent, name in found:
+        setattr(parent, name, PackedLinear(getattr(parent, name)))
     return len(found)
 
 

@@ -1,0 +1,140 @@
+"""Is what `--batch-invariant` promises true for this model on this machine? Asked before serving.
+
+One text is computed alone, in one chunk, and some of its tokens again one by one. Then all in
+other chunks beside another text, and the same tokens one by one beside it. Every logit, and every
+key and value in the cache, must be the same to the bit. That the bits are right is shown by the
+default way, which was compared with the model itself before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from millstream.core.plan import Chunk, Plan
+from millstream.core.request import Request, SamplingParams
+from millstream.errors import StartupError
+from millstream.model.kv_cache import KVCache
+from millstream.model.probe import logits_difference
+
+Logits = Callable[[Plan], Tensor]
+"""A step's logits, one row for each chunk that is sampled."""
+
+_TOLERANCE = 0.2  # rounding in bfloat16 stays below; another computation differs by about 1
+_LENGTH, _BESIDE = 72, 23  # across a change of the number of keys; odd, so that tiles are not full
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """Tokens, and the blocks they are computed into."""
+
+    number: int
+    ids: list[int]
+    blocks: list[int]
+
+    def chunk(self, start: int, end: int) -> Chunk:
+        request = Request(
+            id=self.number, prompt=tuple(self.ids), sampling=SamplingParams(), max_tokens=1
+        )
+        end = min(end, len(self.ids))
+        return Chunk(request, self.ids[start:end], start, self.blocks, self.ids, is_last=True)
+
+
+class InvarianceCheck:
+    """Two texts, in the first blocks of `cache`, which hold nothing yet."""
+
+    def __init__(self, cache: KVCache, *, vocab_size: int, max_context: int) -> None:
+        size = cache.block_size
+        half = max(cache.num_blocks // 2, 1)
+        length = min(_LENGTH, max_context, half * size)
+        count = -(-length // size)
+        rest = min(_BESIDE, max_context, (cache.num_blocks - count) * size)
+        blocks = list(range(count, count + -(-rest // size)))
+        self._cache = cache
+        self._text = _Text(0, _ids(length, 37, vocab_size), list(range(count))[::-1])
+        self._other = _Text(1, _ids(rest, 53, vocab_size), blocks)
+
+    def sample(self, logits: Logits) -> Tensor:
+        """Logits of one text in one chunk, [1, vocab]."""
+        return logits(Plan((self._text.chunk(0, len(self._text.ids)),)))
+
+    def run(self, logits: Logits, default: Tensor) -> None:
+        """default: what `sample()` gave before. Raises StartupError on any difference."""
+        difference = logits_difference(self.sample(logits).float(), default.float())
+        if not difference <= _TOLERANCE:
+            raise StartupError(
+                "--batch-invariant: the logits of this model differ from those without the flag by "
+                f"{difference:.1%} of their spread, which is wrong; serve it without"
+            )
+        text, length = self._text, len(self._text.ids)
+        stored = _content(self._cache, text)
+        ends = sorted({1, 5, length * 2 // 3, 63, 64, 65, length} & set(range(1, length + 1)))
+        expected = {end: logits(Plan((text.chunk(end - 1, end),)))[0] for end in ends}
+        _compare(self._cache, text, stored)
+        for run in (_in_chunks, _decoded):
+            for end, row in run(logits, text, self._other, ends):
+                if not torch.equal(row, expected[end]):
+                    raise _refusal("logits", end - 1)
+            _compare(self._cache, text, stored)
+
+
+Rows = list[tuple[int, Tensor]]
+"""Logits, each with the number of tokens up to its own."""
+
+
+def _in_chunks(logits: Logits, text: _Text, other: _Text, ends: list[int]) -> Rows:
+    """The text in chunks, each beside a part of the other text."""
+    found: Rows = []
+    cuts = [0, *ends]
+    rest, count = len(other.ids), len(ends)
+    for index, (start, end) in enumerate(pairwise(cuts)):
+        beside = other.chunk(rest * index // count, rest * (index + 1) // count)
+        chunks = [chunk for chunk in (text.chunk(start, end), beside) if chunk.tokens]
+        # Single tokens are decode rows and go first.
+        chunks.sort(key=lambda chunk: len(chunk.tokens) > 1)
+        rows = logits(Plan(tuple(chunks)))
+        place = [chunk.request.id for chunk in chunks].index(text.number)
+        found.append((end, rows[place]))
+    return found
+
+
+def _decoded(logits: Logits, text: _Text, other: _Text, ends: list[int]) -> Rows:
+    """Single tokens, each beside a token of the other text; all were computed before."""
+    found: Rows = []
+    for index, end in enumerate(ends):
+        chunks = [text.chunk(end - 1, end), other.chunk(index, index + 1)]
+        chunks = [chunk for chunk in chunks if chunk.tokens]
+        found.append((end, logits(Plan(tuple(chunks)))[0]))
+    return found
+
+
+def _content(cache: KVCache, text: _Text) -> list[Tensor]:
+    """Keys and values of the text's tokens in every layer."""
+    blocks = torch.tensor([text.blocks])
+    return [
+        tensor[:, :, : len(text.ids)].clone()
+        for layer in cache.keys
+        for tensor in cache.read(layer, blocks)
+    ]
+
+
+def _compare(cache: KVCache, text: _Text, expected: list[Tensor]) -> None:
+    for actual, wanted in zip(_content(cache, text), expected, strict=True):
+        if not torch.equal(actual, wanted):
+            same = (actual == wanted).all(dim=3).all(dim=1)[0]
+            raise _refusal("keys or values", int((~same).nonzero()[0]))
+
+
+def _ids(length: int, step: int, vocab_size: int) -> list[int]:
+    return [(index + 1) * step % vocab_size for index in range(length)]
+
+
+def _refusal(what: str, position: int) -> StartupError:
+    return StartupError(
+        f"--batch-invariant: the {what} of this model depend on what is computed beside it (at "
+        f"position {position} of the check), so the flag's promise cannot be kept; serve it without"
+    )
