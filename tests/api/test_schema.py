@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 from openai.types.chat import completion_create_params
 
-from millstream.api.openai.schema import UNSUPPORTED, ChatRequest, parse_chat_request
+from millstream.api.openai.schema import (
+    NEUTRAL,
+    UNSUPPORTED,
+    ChatRequest,
+    parse_chat_request,
+)
 from millstream.errors import InvalidRequest
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -17,58 +22,70 @@ def parse(**fields: Any) -> ChatRequest:
     return parse_chat_request({"messages": HELLO, **fields})
 
 
+def refusal(**fields: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
 def test_every_field_of_the_sdk_is_accepted_or_refused_by_name() -> None:
     """A new field of the OpenAI API shows here, so it is never `unknown` to us."""
     known = set(completion_create_params.CompletionCreateParamsBase.__annotations__) | {"stream"}
-    ours = set(ChatRequest.model_fields) - {"top_k"}
-    assert ours <= known
-    assert known - ours == set(UNSUPPORTED)
+    assert known <= set(ChatRequest.model_fields) | UNSUPPORTED
+
+
+def test_no_field_is_both_accepted_and_refused() -> None:
+    assert not UNSUPPORTED & set(ChatRequest.model_fields)
+    assert set(NEUTRAL) <= UNSUPPORTED
 
 
 @pytest.mark.parametrize("field", sorted(UNSUPPORTED))
 def test_unsupported_fields_are_named(field: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        parse(**{field: "something"})
-    assert (caught.value.param, caught.value.code) == (field, "unsupported_parameter")
+    error = refusal(**{field: "something"})
+    assert (error.param, error.code) == (field, "unsupported_parameter")
     parse(**{field: None})
 
 
+def test_unknown_fields_are_named() -> None:
+    error = refusal(colour="red")
+    assert (error.param, error.code) == ("colour", "unknown_parameter")
+
+
 @pytest.mark.parametrize(
-    "fields",
-    [
-        {"n": 1},
-        {"logprobs": False},
-        {"presence_penalty": 0},
-        {"frequency_penalty": 0.0},
-        {"logit_bias": {}},
-        {"tools": []},
-        {"response_format": {"type": "text"}},
-    ],
+    ("field", "value"), [(name, value) for name, values in NEUTRAL.items() for value in values]
 )
-def test_values_that_change_nothing_are_accepted(fields: dict[str, Any]) -> None:
-    parse(**fields)
+def test_values_that_change_nothing_are_accepted(field: str, value: Any) -> None:
+    parse(**{field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("store", 0), ("best_of", True), ("echo", 0)])
+def test_a_truth_value_is_no_number(field: str, value: Any) -> None:
+    assert refusal(**{field: value}).param == field
 
 
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"n": True}, "n"),
-        ({"logprobs": 0}, "logprobs"),
-        ({"temperature": 2.1}, "temperature"),
-        ({"temperature": "1"}, "temperature"),
-        ({"temperature": True}, "temperature"),
-        ({"top_p": 0}, "top_p"),
-        ({"top_k": 1.5}, "top_k"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
-        ({"seed": 2**64}, "seed"),
-        ({"stop": ""}, "stop"),
         ({"stop": ["a", ""]}, "stop[1]"),
-        ({"stop": ["a"] * 17}, "stop"),
-        ({"stop": 5}, "stop"),
-        ({"stream": "yes"}, "stream"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens"),
+        ({"max_tokens": 5, "min_tokens": 6}, "min_tokens"),
+        ({"max_completion_tokens": 5, "min_tokens": 6}, "min_tokens"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"top_logprobs": 2, "logprobs": False}, "top_logprobs"),
+        ({"prompt_logprobs": 0, "stream": True}, "prompt_logprobs"),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
+        (
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+        ),
+        ({"continue_final_message": True}, "continue_final_message"),
+        ({"messages": None}, "messages"),
         ({"messages": []}, "messages"),
         ({"messages": "hello"}, "messages"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
@@ -81,13 +98,55 @@ def test_values_that_change_nothing_are_accepted(fields: dict[str, Any]) -> None
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
             "messages[0].content[0].type",
         ),
-        ({"colour": "red"}, "colour"),
     ],
 )
-def test_wrong_values_are_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        parse(**fields)
-    assert caught.value.param == param
+def test_refusals_name_the_place(fields: dict[str, Any], param: str) -> None:
+    assert refusal(**fields).param == param
+
+
+def test_stream_options() -> None:
+    request = parse(
+        stream=True,
+        stream_options={
+            "include_usage": True,
+            "continuous_usage_stats": True,
+            "include_obfuscation": False,
+        },
+    )
+    assert request.include_usage
+    assert request.include_running_usage
+    assert not parse(stream=True, stream_options=None).include_usage
+
+
+@pytest.mark.parametrize(
+    ("messages", "more"),
+    [
+        ([*HELLO, {"role": "assistant", "content": "I am"}], {"add_generation_prompt": True}),
+        ([*HELLO, {"role": "assistant", "content": ""}], {}),
+        ([{"role": "assistant", "content": "I am"}, *HELLO], {}),
+    ],
+)
+def test_only_text_of_the_assistant_can_be_continued(
+    messages: list[Any], more: dict[str, Any]
+) -> None:
+    error = refusal(messages=messages, continue_final_message=True, **more)
+    assert error.param == "continue_final_message"
+    prefill = [*HELLO, {"role": "assistant", "content": "I am"}]
+    parse(messages=prefill, continue_final_message=True, add_generation_prompt=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"logprobs": False}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 3}, 3),
+        ({"top_logprobs": 0}, None),
+    ],
+)
+def test_number_of_alternatives(fields: dict[str, Any], expected: int | None) -> None:
+    assert parse(**fields).num_logprobs == expected
 
 
 def test_all_roles_reach_the_template() -> None:

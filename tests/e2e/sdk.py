@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from huggingface_hub import AsyncInferenceClient, InferenceClient
 from openai import AsyncOpenAI, OpenAI
 
@@ -61,3 +62,6 @@ def hub_async(url: str, content: str, **fields: Any) -> list[Any]:
 
 
 COLLECTORS: list[Collect] = [openai_sync, openai_async, hub_sync, hub_async]
+CLIENTS_WITH_LOGPROBS = pytest.mark.parametrize(
+    "collect", [openai_sync, hub_sync], ids=["openai", "hub"]
+)

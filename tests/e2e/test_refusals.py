@@ -25,19 +25,37 @@ IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/x.png"}}
 
 BAD_FIELDS: list[tuple[str, Any, str]] = [
     ("unknown_thing", 1, "unknown_thing"),
-    ("n", 2, "n"),
+    ("n", 4, "n"),
+    ("n", 10**12, "n"),
+    ("n", 0, "n"),
     ("n", True, "n"),
-    ("logprobs", True, "logprobs"),
+    ("best_of", 2, "best_of"),
+    ("echo", True, "echo"),
+    ("logprobs", 5, "logprobs"),
     ("top_logprobs", 3, "top_logprobs"),
+    ("prompt_logprobs", 21, "prompt_logprobs"),
     ("tools", [TOOL], "tools"),
     ("tool_choice", "auto", "tool_choice"),
     ("response_format", {"type": "json_object"}, "response_format"),
     ("response_format", {"type": "json_object", "value": {"type": "object"}}, "response_format"),
-    ("logit_bias", {"5": 1}, "logit_bias"),
-    ("presence_penalty", 0.5, "presence_penalty"),
-    ("frequency_penalty", -1, "frequency_penalty"),
+    ("logit_bias", {"5": 101}, "logit_bias"),
+    ("logit_bias", {"x": 1}, "logit_bias"),
+    ("logit_bias", {"100000": 1}, "logit_bias"),
+    ("logit_bias", {str(token): 1 for token in range(1025)}, "logit_bias"),
+    ("allowed_token_ids", [100_000], "allowed_token_ids"),
+    ("stop_token_ids", [10**9], "stop_token_ids"),
+    ("min_tokens", 10**9, "min_tokens"),
+    ("presence_penalty", 2.5, "presence_penalty"),
+    ("frequency_penalty", -3, "frequency_penalty"),
+    ("repetition_penalty", 0, "repetition_penalty"),
+    ("min_p", 2, "min_p"),
+    ("cache_salt", "x" * 1000, "cache_salt"),
     ("chat_template", "{{ 1 }}", "chat_template"),
     ("chat_template_kwargs", {"tokenize": True}, "chat_template_kwargs"),
+    ("chat_template_kwargs", {"chat_template": "{{ 1 }}"}, "chat_template_kwargs"),
+    ("documents", [{"text": "x"}], "documents"),
+    ("reasoning_effort", "enormous", "reasoning_effort"),
+    ("store", True, "store"),
     ("messages", [], "messages"),
     ("messages", None, "messages"),
     ("messages", "Hello", "messages"),
@@ -194,8 +212,8 @@ def test_a_prompt_too_long_gets_both_numbers(words: int, small_server: RunningSe
 def test_openai_raises_with_param_and_code(small_server: RunningServer) -> None:
     with openai_client(small_server.url) as client:
         with pytest.raises(openai.BadRequestError) as caught:
-            client.chat.completions.create(model="any", messages=messages("Hello"), n=2)
-        assert caught.value.param == "n"
+            client.chat.completions.create(model="any", messages=messages("Hello"), verbosity="low")
+        assert caught.value.param == "verbosity"
         assert caught.value.code == "unsupported_parameter"
         assert caught.value.request_id
         with pytest.raises(openai.BadRequestError) as caught:
@@ -210,6 +228,29 @@ def test_values_that_ask_for_nothing_special_are_accepted(small_server: RunningS
     neutral = {
         "n": 1,
         "logprobs": False,
+        "top_logprobs": 0,
+        "best_of": 1,
+        "echo": False,
+        "store": False,
+        "metadata": {"key": "value"},
+        "safety_identifier": "somebody",
+        "prompt_cache_key": "something",
+        "service_tier": "auto",
+        "min_p": 0,
+        "typical_p": 1,
+        "repetition_penalty": 1,
+        "min_tokens": 0,
+        "bad_words": [],
+        "stop_token_ids": [],
+        "ignore_eos": False,
+        "skip_special_tokens": True,
+        "include_stop_str_in_output": False,
+        "add_generation_prompt": True,
+        "continue_final_message": False,
+        "chat_template_kwargs": {},
+        "priority": 0,
+        "timeout": 60,
+        "return_token_ids": False,
         "tools": [],
         "presence_penalty": 0,
         "frequency_penalty": 0.0,

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.errors import ContextTooLong, InvalidRequest
-from millstream.text.chat import ChatFormatter
+from millstream.text.chat import RESERVED_VARIABLES, ChatFormatter
 
 
 class Template:
@@ -19,23 +19,37 @@ class Template:
     SOURCE = (
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}"
         "{% endif %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-        "{% if add_generation_prompt %}assistant: {% endif %}"
+        "{% if add_generation_prompt %}assistant: {% if enable_thinking %}<think>{% endif %}"
+        "{% endif %}"
     )
+    chat_template = SOURCE
 
     def apply_chat_template(
-        self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
+        self,
+        conversation: Any,
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        **variables: Any,
     ) -> str:
         assert not tokenize
 
         def raise_exception(message: str) -> None:
             raise jinja2.TemplateError(message)
 
-        template = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(self.SOURCE)
-        return template.render(
-            messages=conversation,
-            add_generation_prompt=add_generation_prompt,
-            raise_exception=raise_exception,
+        undefined = jinja2.StrictUndefined
+        template = jinja2.Environment(undefined=undefined).from_string(self.chat_template)
+        text = template.render(
+            {
+                "messages": conversation,
+                "add_generation_prompt": add_generation_prompt,
+                "raise_exception": raise_exception,
+                "enable_thinking": False,
+            }
+            | variables
         )
+        return text.removesuffix("\n") if continue_final_message else text
 
 
 @pytest.fixture
@@ -78,3 +92,80 @@ def test_many_threads_agree(chat: ChatFormatter) -> None:
     expected = [chat.encode(one, max_context=1000) for one in messages]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda one: chat.encode(one, max_context=1000), messages)) == expected
+
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+def test_the_turn_can_be_left_open_or_out(chat: ChatFormatter, byte_tokenizer: Tokenizer) -> None:
+    def text(*, add: bool, go_on: bool) -> str:
+        ids = chat.encode(
+            [*HELLO, {"role": "assistant", "content": "I"}],
+            max_context=100,
+            add_generation_prompt=add,
+            continue_final_message=go_on,
+        )
+        decoded: str = byte_tokenizer.decode(list(ids))
+        return decoded
+
+    assert text(add=True, go_on=False) == "user: hello\nassistant: I\nassistant: "
+    assert text(add=False, go_on=False) == "user: hello\nassistant: I\n"
+    assert text(add=False, go_on=True) == "user: hello\nassistant: I"
+
+
+def test_variables_reach_the_template(chat: ChatFormatter, byte_tokenizer: Tokenizer) -> None:
+    ids = chat.encode(HELLO, max_context=100, variables={"enable_thinking": True})
+    assert byte_tokenizer.decode(list(ids)) == "user: hello\nassistant: <think>"
+
+
+@pytest.mark.parametrize("name", [*sorted(RESERVED_VARIABLES), "thinking", "enable", ""])
+def test_variables_that_are_not_the_clients_are_refused(name: str, chat: ChatFormatter) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat.check_variables({"enable_thinking": True, name: 1})
+    assert caught.value.param == "chat_template_kwargs"
+    assert repr(name) in caught.value.message
+    chat.check_variables({"enable_thinking": True})
+
+
+@pytest.mark.parametrize(
+    ("source", "effort", "expected"),
+    [
+        ("{{ reasoning_effort }} {{ enable_thinking }}", "low", {"reasoning_effort": "low"}),
+        ("{{ enable_thinking }}", "low", {"enable_thinking": True}),
+        ("{{ enable_thinking }}", "none", {"enable_thinking": False}),
+        ("{{ thinking }} {{ my_enable_thinking }}", "low", None),
+    ],
+)
+def test_reasoning_effort_in_the_templates_words(
+    source: str, effort: str, expected: dict[str, Any] | None, byte_tokenizer: Tokenizer
+) -> None:
+    template = Template()
+    template.chat_template = source
+    formatter = ChatFormatter(template, byte_tokenizer)
+    if expected is not None:
+        assert formatter.reasoning_variables(effort) == expected
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        formatter.reasoning_variables(effort)
+    assert caught.value.param == "reasoning_effort"
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        ("{{ x / 0 }}", 1),
+        ("{{ x.a.b }}", {}),
+        ("{{ x + 1 }}", "text"),
+        ("{{ range(x) | list }}", "text"),
+        ("{{ [1][x] + 1 }}", 5),
+    ],
+)
+def test_values_a_template_cannot_take_are_the_clients(
+    source: str, value: Any, byte_tokenizer: Tokenizer
+) -> None:
+    template = Template()
+    template.chat_template = source
+    with pytest.raises(InvalidRequest, match="refuses these messages"):
+        ChatFormatter(template, byte_tokenizer).encode(
+            HELLO, max_context=100, variables={"x": value}
+        )

@@ -69,6 +69,44 @@ def test_random_cuts_equal_the_definition(stops: list[str], pieces: list[str]) -
     assert run(stops, pieces) == reference(stops, "".join(pieces))
 
 
+def exempt_reference(
+    stops: list[str], pieces: list[tuple[str, bool]], *, include_stop: bool
+) -> tuple[str, bool]:
+    """The same definition with pieces in which no match may end, and stop strings shown."""
+    text = ""
+    for piece, can_stop in pieces:
+        for letter in piece:
+            text += letter
+            found = [stop for stop in stops if can_stop and text.endswith(stop)]
+            if found:
+                return (text if include_stop else text[: -max(map(len, found))]), True
+    return text, False
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3),
+    st.lists(st.tuples(st.text("abc", max_size=4), st.booleans()), max_size=6),
+    st.booleans(),
+)
+def test_exempt_text_is_no_place_for_a_match_to_end(
+    stops: list[str], pieces: list[tuple[str, bool]], include_stop: bool
+) -> None:
+    matcher = StopMatcher(stops, include_stop=include_stop)
+    text = "".join(matcher.push(piece, can_stop=can_stop) for piece, can_stop in pieces)
+    if not matcher.is_stopped:
+        text += matcher.flush()
+    expected = exempt_reference(stops, pieces, include_stop=include_stop)
+    assert (text, matcher.is_stopped) == expected
+
+
+def test_a_match_may_begin_in_exempt_text() -> None:
+    matcher = StopMatcher(["END"])
+    assert matcher.push("END EN", can_stop=False) == "END "
+    assert matcher.push("D") == ""
+    assert matcher.is_stopped
+
+
 def test_only_what_may_become_a_match_is_held() -> None:
     matcher = StopMatcher(["END"])
     assert matcher.push("a long text E") == "a long text "

@@ -3,34 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from millstream.core.request import FinishReason, TokenEvent
+from millstream.core.request import FinishReason, TokenEvent, TokenLogprob
 from millstream.text.detokenizer import Detokenizer
+from millstream.text.logprobs import LogprobTrack, TextLogprob
 from millstream.text.stops import StopMatcher
+from millstream.text.vocabulary import Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
-    """New text, possibly empty; `finish_reason` on the last one."""
+class TextDelta(NamedTuple):
+    """New text, possibly empty; `finish_reason` on the last one.
+
+    token_ids: the tokens that came with it, whatever text they made. logprobs: see text/logprobs.
+    """
 
     text: str
     finish_reason: FinishReason | None = None
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TextLogprob, ...] = ()
 
 
 class TextAssembler:
-    """Turns one request's tokens into text. The same for streamed and whole answers."""
+    """Turns one request's tokens into text. The same for streamed and whole answers.
+
+    min_tokens: stop strings that end within so many tokens are text. include_stop: stop strings
+    and stop tokens are part of the text. vocabulary: given if log probabilities were asked for.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, prompt: Sequence[int], stops: Sequence[str]
+        self,
+        tokenizer: Tokenizer,
+        *,
+        prompt: Sequence[int],
+        stops: Sequence[str],
+        min_tokens: int = 0,
+        include_stop: bool = False,
+        skip_special_tokens: bool = True,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt)
-        self._stops = StopMatcher(stops)
+        self._detokenizer = Detokenizer(tokenizer, prompt, skip_special_tokens=skip_special_tokens)
+        self._stops = StopMatcher(stops, include_stop=include_stop)
+        self._min_tokens = min_tokens
+        self._include_stop = include_stop
+        self._track = (
+            LogprobTrack(vocabulary, skip_special_tokens=skip_special_tokens)
+            if vocabulary is not None
+            else None
+        )
+        self._num_shown = 0
         self.num_prompt = len(prompt)
         self.num_generated = 0
         self.num_cached = 0
+        self.prompt_logprobs: list[TokenLogprob] = []
 
     def push(self, events: Iterable[TokenEvent]) -> TextDelta:
         """The text of these events; everything they bring is one delta.
@@ -38,21 +65,48 @@ class TextAssembler:
         A stop string ends the answer before the engine knows; the caller then closes the stream.
         """
         pieces: list[str] = []
+        token_ids: list[int] = []
+        reason: FinishReason | None = None
         for event in events:
             self.num_cached = event.num_cached
-            tokens, reason = event.token_ids, event.finish_reason
-            # The token that ends a turn is counted, but it is no text.
-            shown = len(tokens) - (reason == "stop")
-            for index, token in enumerate(tokens):
-                self.num_generated += 1
-                if index < shown:
-                    pieces.append(self._stops.push(self._detokenizer.push(token)))
-                if self._stops.is_stopped:
-                    return TextDelta("".join(pieces), "stop")
+            if event.prompt_logprobs:
+                self.prompt_logprobs += event.prompt_logprobs
+            reason = self._push_event(event, pieces, token_ids)
             if reason is not None:
-                pieces.append(self._stops.push(self._detokenizer.flush()))
-                if not self._stops.is_stopped:
-                    pieces.append(self._stops.flush())
-                    return TextDelta("".join(pieces), reason)
-                return TextDelta("".join(pieces), "stop")
-        return TextDelta("".join(pieces))
+                break
+        text = pieces[0] if len(pieces) == 1 else "".join(pieces)
+        logprobs: tuple[TextLogprob, ...] = ()
+        if self._track is not None:
+            self._num_shown += len(text)
+            logprobs = self._track.shown(self._num_shown, is_last=reason is not None)
+        return TextDelta(text, reason, tuple(token_ids), logprobs)
+
+    def _push_event(
+        self, event: TokenEvent, pieces: list[str], token_ids: list[int]
+    ) -> FinishReason | None:
+        tokens, reason = event.token_ids, event.finish_reason
+        # The token that ends a turn is counted, but it is no text.
+        num_shown = len(tokens) - (reason == "stop" and not self._include_stop)
+        for index, token in enumerate(tokens):
+            self.num_generated += 1
+            token_ids.append(token)
+            if index < num_shown:
+                text = self._detokenizer.push(token)
+                if self._track is not None:
+                    self._track.push(event.logprobs[index], text)
+                pieces.append(self._match(text))
+            if self._stops.is_stopped:
+                return "stop"
+        if reason is None:
+            return None
+        rest = self._detokenizer.flush()
+        if self._track is not None:
+            self._track.complete(len(rest))
+        pieces.append(self._match(rest))
+        if self._stops.is_stopped:
+            return "stop"
+        pieces.append(self._stops.flush())
+        return reason
+
+    def _match(self, text: str) -> str:
+        return self._stops.push(text, can_stop=self.num_generated > self._min_tokens)

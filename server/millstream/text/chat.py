@@ -1,12 +1,14 @@
 """From chat messages to the token ids the model reads.
 
-Rules: the model's own template decides the layout; a client cannot bring a template. Rendering and
-tokenising take time in proportion to the text, so callers run `encode()` in a worker thread.
+Rules: the model's own template decides the layout; a client cannot bring a template, only values
+for the variables that the template reads. Rendering and tokenising take time in proportion to the
+text, so callers run `encode()` in a worker thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from jinja2 import TemplateError
@@ -16,15 +18,49 @@ from millstream.errors import ContextTooLong, InvalidRequest
 
 Message = dict[str, Any]
 
+RESERVED_VARIABLES = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "documents",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
+"""Arguments of transformers' `apply_chat_template`, which are not the client's to set."""
+
 _MAX_CHARACTERS_PER_TOKEN = 64
+_MAX_REASON = 500
+# What a template may raise on values it did not expect, beside its own refusals.
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class ChatTemplate(Protocol):
-    """What chat needs of a transformers tokenizer: its `apply_chat_template`."""
+    """What chat needs of a transformers tokenizer: its template and `apply_chat_template`."""
 
-    def apply_chat_template(
-        self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
-    ) -> Any: ...
+    @property
+    def chat_template(self) -> Any: ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
 
 
 class ChatFormatter:
@@ -36,23 +72,70 @@ class ChatFormatter:
 
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
         self._template = template
+        self._source = str(template.chat_template)
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
 
-    def encode(self, messages: Sequence[Message], *, max_context: int) -> tuple[int, ...]:
-        """Token ids of the conversation, up to where the assistant's answer begins.
+    def reads(self, variable: str) -> bool:
+        """Whether the template's source mentions a variable of this name."""
+        return variable.isidentifier() and bool(re.search(rf"\b{variable}\b", self._source))
+
+    def reasoning_variables(self, effort: str) -> dict[str, Any]:
+        """What tells this template how much to think: its word for it, or its switch.
+
+        Raises InvalidRequest if it has neither.
+        """
+        if self.reads("reasoning_effort"):
+            return {"reasoning_effort": effort}
+        if self.reads("enable_thinking"):
+            return {"enable_thinking": effort != "none"}
+        raise InvalidRequest(
+            "this model's chat template knows no reasoning effort", param="reasoning_effort"
+        )
+
+    def check_variables(self, variables: Mapping[str, Any]) -> None:
+        """Raises InvalidRequest for a variable that is reserved or that the template ignores."""
+        for name in variables:
+            if name in RESERVED_VARIABLES:
+                reason = "is not the client's to set"
+            elif not self.reads(name):
+                reason = "is not used by this model's chat template"
+            else:
+                continue
+            raise InvalidRequest(
+                f"chat_template_kwargs: {name!r} {reason}", param="chat_template_kwargs"
+            )
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_context: int,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> tuple[int, ...]:
+        """Token ids of the conversation, by default up to where the assistant's answer begins.
+
+        add_generation_prompt: end with the head of the assistant's turn. continue_final_message:
+        leave the last message open instead. variables: further variables of the template.
 
         Raises InvalidRequest if the template refuses the messages, ContextTooLong if the text is
         so long that it is not worth tokenising (over 64 characters for each token of context).
         """
         try:
             text = self._template.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                **(variables or {}),
             )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except _TEMPLATE_ERRORS as error:
+            reason = str(error)[:_MAX_REASON]
             raise InvalidRequest(
-                f"the model's chat template refuses these messages: {error}", param="messages"
+                f"the model's chat template refuses these messages: {reason}", param="messages"
             ) from error
         if len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
             raise ContextTooLong(

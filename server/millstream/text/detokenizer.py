@@ -23,10 +23,14 @@ class Detokenizer:
     """The text of one answer. `tokenizer` is shared and only read.
 
     prompt: ids before the answer; its end decides, for some tokenizers, how the answer starts.
+    skip_special_tokens: special tokens are no text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Iterable[int] = ()) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: Iterable[int] = (), *, skip_special_tokens: bool = True
+    ) -> None:
         self._tokenizer = tokenizer
+        self._skip_special_tokens = skip_special_tokens
         self._context = list(prompt)[-_CONTEXT:]
         self._held: list[int] = []
         self._stream = self._restart()
@@ -72,10 +76,10 @@ class Detokenizer:
         self._held = []
 
     def _restart(self) -> DecodeStream:
-        return DecodeStream(ids=self._context, skip_special_tokens=True)
+        return DecodeStream(ids=self._context, skip_special_tokens=self._skip_special_tokens)
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
         return text
 
     def _encode(self, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Stop strings: text that ends the answer and never reaches the client.
+"""Stop strings: text that ends the answer and never reaches the client, unless it asks for it.
 
 Rule: the result does not depend on how the text was cut into pieces. The match that ends first
 wins; of several that end there, the longest. Held back is only what may still become a match.
@@ -10,51 +10,63 @@ from collections.abc import Sequence
 
 
 class StopMatcher:
-    """Watches one answer for any of `stops` (non-empty strings)."""
+    """Watches one answer for any of `stops` (non-empty strings).
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    include_stop: the stop string itself is shown.
+    """
+
+    def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
         self._stops = tuple(stops)
+        self._longest = max(map(len, stops), default=0)
+        self._include_stop = include_stop
         self._held = ""
+        self._num_exempt = 0  # so much of the held text is no place for a match to end
         self.is_stopped = False
 
-    def push(self, text: str) -> str:
-        """The text that may be shown now. After a match, nothing more."""
+    def push(self, text: str, *, can_stop: bool = True) -> str:
+        """The text that may be shown now. After a match, nothing more.
+
+        can_stop: False if no match may end in this text. It may begin there.
+        """
         if self.is_stopped:
             return ""
         if not self._stops:
             return text
         self._held += text
-        match = self._first_match()
-        if match is not None:
+        if not can_stop:
+            self._num_exempt = len(self._held)
+        elif (match := self._first_match()) is not None:
             self.is_stopped = True
             shown, self._held = self._held[:match], ""
             return shown
-        size = self._num_undecided()
-        shown, self._held = (
-            self._held[: len(self._held) - size],
-            self._held[len(self._held) - size :],
-        )
-        return shown
+        return self._release(len(self._held) - self._num_undecided())
 
     def flush(self) -> str:
         """What was held back and did not become a match."""
-        shown, self._held = self._held, ""
+        return self._release(len(self._held))
+
+    def _release(self, size: int) -> str:
+        shown, self._held = self._held[:size], self._held[size:]
+        self._num_exempt = max(self._num_exempt - size, 0)
         return shown
 
     def _first_match(self) -> int | None:
-        """Where the winning match starts."""
-        found = [
-            (start + len(stop), start)
-            for stop in self._stops
-            if (start := self._held.find(stop)) >= 0
-        ]
-        return min(found)[1] if found else None
+        """How much of the held text is shown if a match ends in it."""
+        found = []
+        for stop in self._stops:
+            start = self._held.find(stop, max(self._num_exempt - len(stop) + 1, 0))
+            if start >= 0:
+                found.append((start + len(stop), start))
+        if not found:
+            return None
+        end, start = min(found)
+        return end if self._include_stop else start
 
     def _num_undecided(self) -> int:
         """Length of the longest end of the held text that begins a stop string."""
-        longest = max(len(stop) for stop in self._stops) - 1
-        for size in range(min(longest, len(self._held)), 0, -1):
+        for size in range(min(self._longest - 1, len(self._held)), 0, -1):
             end = self._held[-size:]
-            if any(stop.startswith(end) for stop in self._stops):
-                return size
+            for stop in self._stops:
+                if stop.startswith(end):
+                    return size
         return 0

@@ -1,0 +1,61 @@
+"""The answers to one request: `n` streams of tokens read as one.
+
+Rules: the answers run side by side and are read in the order in which news arrives; an answer that
+is complete frees its place at once; the first failure is the failure of all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+
+from millstream.runtime.stream import TokenStream
+from millstream.text.assembler import TextAssembler, TextDelta
+
+
+class Choice:
+    """One answer while it is made: its tokens and the text made of them."""
+
+    def __init__(self, stream: TokenStream, assembler: TextAssembler) -> None:
+        self.stream = stream
+        self.assembler = assembler
+
+    async def advance(self) -> TextDelta:
+        """The next delta. Raises the failure that ended the answer. Not to be called after that,
+        or after a delta with a finish reason."""
+        delta = self.assembler.push(await anext(self.stream))
+        if delta.finish_reason is not None:
+            # Freed before the last bytes go out, not after a slow client took them.
+            self.stream.close()
+        return delta
+
+
+def close_all(streams: Iterable[TokenStream]) -> None:
+    for stream in streams:
+        stream.close()
+
+
+async def merge(choices: Sequence[Choice]) -> AsyncGenerator[tuple[int, TextDelta], None]:
+    """Index and delta of whichever choice has news, to the end of all of them."""
+    if len(choices) == 1:
+        is_open = True
+        while is_open:
+            delta = await choices[0].advance()
+            is_open = delta.finish_reason is None
+            yield 0, delta
+        return
+    tasks = {i: asyncio.ensure_future(choice.advance()) for i, choice in enumerate(choices)}
+    try:
+        while tasks:
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            for index in [index for index, task in tasks.items() if task.done()]:
+                delta = tasks[index].result()
+                if delta.finish_reason is None:
+                    tasks[index] = asyncio.ensure_future(choices[index].advance())
+                else:
+                    del tasks[index]
+                yield index, delta
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)

@@ -1,0 +1,98 @@
+"""The events of a streamed answer, as bytes ready for the socket. Pure.
+
+Framing facts kept here (each is a client that breaks otherwise): `role` once per choice, in its
+first delta; `data: ` with its space; `content` is never missing from a delta, so naive loops can
+print it; `finish_reason` null until the end; everything ASCII, because some readers split lines at
+U+2028; `[DONE]` once, after the last choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from millstream.api.openai.answer import Identity, Report
+from millstream.api.openai.logprobs import content_logprobs
+from millstream.text.assembler import TextDelta
+from millstream.text.vocabulary import Vocabulary
+
+DONE = b"data: [DONE]\n\n"
+
+_escape = json.encoder.encode_basestring_ascii
+_NO_DELTA = TextDelta("")
+
+
+class ChatStream:
+    """Makes the events of one request.
+
+    The JSON around the text is made once for each choice; a token costs one string escape and a
+    concatenation, unless more than its text is to be reported.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        report: Report,
+        vocabulary: Vocabulary,
+        prompt: Sequence[int] = (),
+    ) -> None:
+        self._report = report
+        self._vocabulary = vocabulary
+        self._head = json.dumps(identity.head("chat.completion.chunk"))[:-1]
+        # With include_usage every chunk but the last carries `usage: null` (OpenAI's contract).
+        self._tail = ',"usage":null}\n\n' if report.usage else "}\n\n"
+        self._is_plain = not (report.logprobs or report.token_ids or report.running_usage)
+        self._prompt = f',"prompt_token_ids":{json.dumps(prompt)}' if report.token_ids else ""
+        self._before: dict[int, str] = {}
+        self._after = f'}},"logprobs":null,"finish_reason":null}}]{self._tail}'
+
+    def chunk(self, index: int, delta: TextDelta, usage: dict[str, Any] | None = None) -> bytes:
+        """The events of a choice's delta: the opening one if it is the first, then what is new,
+        then the finishing one if it is the last.
+
+        usage: the request's so far; needed if running usage is reported.
+        """
+        before = self._before.get(index)
+        events = ""
+        if before is None:
+            before = self._before[index] = self._start(index)
+            events = self._opening(index, usage)
+        if self._is_plain:
+            if delta.text:
+                events += before + _escape(delta.text) + self._after
+        elif delta.text or delta.logprobs or (delta.token_ids and self._report.token_ids):
+            events += before + self._detailed(delta, usage)
+        if delta.finish_reason is not None:
+            reason = f'"{delta.finish_reason}"'
+            events += before + self._detailed(_NO_DELTA, usage, reason=reason)
+        return events.encode()
+
+    def end(self, usage: dict[str, Any]) -> bytes:
+        """The usage event, if asked for, and the end mark."""
+        if not self._report.usage:
+            return DONE
+        return f'data: {self._head},"choices":[],"usage":{json.dumps(usage)}}}\n\n'.encode() + DONE
+
+    def _start(self, index: int) -> str:
+        return f'data: {self._head},"choices":[{{"index":{index},"delta":{{"content":'
+
+    def _opening(self, index: int, usage: dict[str, Any] | None) -> str:
+        """The first event of a choice, the only one with a role; the very first has the prompt."""
+        head, self._prompt = self._head + self._prompt, ""
+        start = f'data: {head},"choices":[{{"index":{index},"delta":{{"role":"assistant","content":'
+        return start + self._detailed(_NO_DELTA, usage)
+
+    def _detailed(
+        self, delta: TextDelta, usage: dict[str, Any] | None, *, reason: str = "null"
+    ) -> str:
+        """An event from its text on, with all that was asked for."""
+        report = self._report
+        logprobs = "null"
+        if delta.logprobs:
+            logprobs = json.dumps(content_logprobs(delta.logprobs, self._vocabulary))
+        token_ids = f',"token_ids":{json.dumps(delta.token_ids)}' if report.token_ids else ""
+        tail = f',"usage":{json.dumps(usage)}}}\n\n' if report.running_usage else self._tail
+        finish = f'}},"logprobs":{logprobs},"finish_reason":{reason}{token_ids}}}]'
+        return _escape(delta.text) + finish + tail

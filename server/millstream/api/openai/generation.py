@@ -1,0 +1,112 @@
+"""From a checked body to what the engine is asked: the part of checking that needs the model."""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import TypeVar
+
+from millstream.api.openai.schema.sampling import SamplingFields
+from millstream.core.info import EngineInfo
+from millstream.core.request import SamplingParams
+from millstream.errors import InvalidRequest
+
+T = TypeVar("T")
+
+_COLDEST = 1e-4
+"""Temperatures below are greedy: divided by less, the difference of two logits is infinite."""
+
+
+def sampling_params(
+    fields: SamplingFields,
+    info: EngineInfo,
+    *,
+    seed: int,
+    logprobs: int | None = None,
+    bad_words: tuple[tuple[int, ...], ...] = (),
+) -> SamplingParams:
+    """The request's sampling, with the model's recommendations where it says nothing."""
+    temperature = _given(fields.temperature, info.temperature)
+    return SamplingParams(
+        temperature=0.0 if temperature < _COLDEST else temperature,
+        top_k=max(_given(fields.top_k, info.top_k), 0),
+        top_p=_given(fields.top_p, info.top_p),
+        min_p=_given(fields.min_p, info.min_p),
+        typical_p=_given(fields.typical_p, info.typical_p),
+        repetition_penalty=_given(fields.repetition_penalty, info.repetition_penalty),
+        frequency_penalty=fields.frequency_penalty or 0.0,
+        presence_penalty=fields.presence_penalty or 0.0,
+        logit_bias=tuple((int(key), value) for key, value in (fields.logit_bias or {}).items()),
+        bad_words=bad_words,
+        allowed_token_ids=tuple(dict.fromkeys(fields.allowed_token_ids or ())),
+        min_tokens=fields.min_tokens or 0,
+        seed=seed,
+        logprobs=logprobs,
+    )
+
+
+def stop_token_ids(fields: SamplingFields, *, model: Iterable[int]) -> tuple[int, ...]:
+    """What ends the answer: the model's end-of-turn tokens, unless ignored, and the request's."""
+    ours = () if fields.ignore_eos else model
+    return tuple(dict.fromkeys([*ours, *(fields.stop_token_ids or ())]))
+
+
+def first_seed(fields: SamplingFields) -> int:
+    return secrets.randbits(64) if fields.seed is None else fields.seed % 2**64
+
+
+def choice_seed(seed: int, index: int) -> int:
+    """The seed of one of several answers; the first one's is the request's own."""
+    if index == 0:
+        return seed
+    digest = blake2b(struct.pack("<QQ", seed, index), digest_size=8, person=b"choice").digest()
+    return int.from_bytes(digest, "little")
+
+
+def check_token_ids(fields: SamplingFields, *, vocab_size: int) -> None:
+    """Raises InvalidRequest for a token the model does not have."""
+    named = {
+        "logit_bias": map(int, fields.logit_bias or ()),
+        "allowed_token_ids": fields.allowed_token_ids or (),
+        "stop_token_ids": fields.stop_token_ids or (),
+    }
+    for name, ids in named.items():
+        largest = max(ids, default=0)
+        if largest >= vocab_size:
+            raise InvalidRequest(
+                f"{name}: {largest} is not a token of this model, which has {vocab_size}",
+                param=name,
+            )
+
+
+def check_something_is_allowed(params: SamplingParams, stop_token_ids: Sequence[int]) -> None:
+    """Raises InvalidRequest if allowed_token_ids leaves nothing for the first token."""
+    if not params.allowed_token_ids:
+        return
+    forbidden = {word[0] for word in params.bad_words if len(word) == 1}
+    if params.min_tokens:
+        forbidden.update(stop_token_ids)
+    if forbidden.issuperset(params.allowed_token_ids):
+        raise InvalidRequest(
+            "allowed_token_ids: min_tokens or bad_words forbid all of them",
+            param="allowed_token_ids",
+        )
+
+
+def answer_length(fields: SamplingFields, *, wanted: int | None, room: int) -> int:
+    """Tokens the answer may have: what was asked for, at most the room left in the context.
+
+    Raises InvalidRequest if min_tokens do not fit.
+    """
+    if (fields.min_tokens or 0) > room:
+        raise InvalidRequest(
+            f"min_tokens is {fields.min_tokens}, but only {room} tokens fit after the prompt",
+            param="min_tokens",
+        )
+    return min(wanted or room, room)
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value

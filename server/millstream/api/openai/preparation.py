@@ -1,0 +1,107 @@
+"""From a checked chat request to engine requests: everything that takes time or needs the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from millstream.api.context import ServerContext
+from millstream.api.openai.generation import (
+    answer_length,
+    check_something_is_allowed,
+    check_token_ids,
+    choice_seed,
+    first_seed,
+    sampling_params,
+    stop_token_ids,
+)
+from millstream.api.openai.schema import ChatRequest
+from millstream.core.request import Request
+from millstream.errors import InvalidRequest
+from millstream.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is ready for the engine, but for the ids of its streams."""
+
+    first: Request
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        return self.first.prompt
+
+    def request(self, request_id: int, index: int, *, follows: int | None) -> Request:
+        """The request of one answer. Only the first reports on the prompt."""
+        sampling = self.first.sampling
+        return replace(
+            self.first,
+            id=request_id,
+            sampling=replace(sampling, seed=choice_seed(sampling.seed, index)),
+            prompt_logprobs=None if index else self.first.prompt_logprobs,
+            follows=follows,
+        )
+
+
+class Preparation:
+    """Prepares requests for one model. Safe to call from several threads."""
+
+    def __init__(self, context: ServerContext, vocabulary: Vocabulary) -> None:
+        self._context = context
+        self._vocabulary = vocabulary
+
+    def prepare(self, chat: ChatRequest) -> Prepared:
+        """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
+        leaves no room for an answer."""
+        engine = self._context.engine
+        info = engine.info
+        check_token_ids(chat, vocab_size=info.vocab_size)
+        variables = self._variables(chat)
+        is_continued = bool(chat.continue_final_message)
+        prompt = self._context.chat.encode(
+            [message.to_template() for message in chat.messages],
+            max_context=info.max_context,
+            add_generation_prompt=chat.add_generation_prompt is not False and not is_continued,
+            continue_final_message=is_continued,
+            variables=variables,
+        )
+        room = engine.check_length(num_prompt=len(prompt))
+        words = dict.fromkeys(
+            way for word in chat.bad_words or () for way in self._vocabulary.sequences(word)
+        )
+        sampling = sampling_params(
+            chat,
+            info,
+            seed=first_seed(chat),
+            logprobs=chat.num_logprobs,
+            bad_words=tuple(words),
+        )
+        stops = stop_token_ids(chat, model=(*info.stop_token_ids, *self._context.stop_token_ids))
+        check_something_is_allowed(sampling, stops)
+        return Prepared(
+            Request(
+                id=0,
+                prompt=prompt,
+                sampling=sampling,
+                max_tokens=answer_length(chat, wanted=chat.wanted_tokens, room=room),
+                stop_token_ids=stops,
+                priority=chat.priority or 0,
+                cache_salt=chat.cache_salt or "",
+                prompt_logprobs=chat.prompt_logprobs,
+            )
+        )
+
+    def _variables(self, chat: ChatRequest) -> dict[str, Any]:
+        """What the client tells the chat template beside the messages."""
+        formatter = self._context.chat
+        variables = chat.chat_template_kwargs or {}
+        formatter.check_variables(variables)
+        if chat.reasoning_effort is None:
+            return variables
+        effort = formatter.reasoning_variables(chat.reasoning_effort)
+        if not variables.keys().isdisjoint(effort):
+            raise InvalidRequest(
+                "reasoning_effort says what chat_template_kwargs says already; send one of them",
+                param="reasoning_effort",
+            )
+        return variables | effort

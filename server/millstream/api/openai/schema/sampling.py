@@ -1,0 +1,74 @@
+"""Fields that say how tokens are drawn, when the answer ends and what is reported of it.
+
+None means: not given, take the model's or the server's default. Ranges are those of the API a
+field comes from; where that has none, one that keeps the work of a request bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Discriminator, Field, StringConstraints, Tag
+
+from millstream.api.openai.schema.base import Body, tag
+
+MAX_STOPS = 16
+MAX_STOP_LENGTH = 1000
+MAX_STOP_TOKENS = 128
+MAX_BIASES = 1024
+MAX_BAD_WORDS = 128
+MAX_ALLOWED_TOKENS = 50_000
+MAX_TOP_LOGPROBS = 20
+MAX_CHOICES = 128
+
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+Stop = Annotated[
+    Annotated[StopString, Tag("string")]
+    | Annotated[list[StopString], Field(max_length=MAX_STOPS), Tag("list")],
+    Discriminator(tag(of_list="list", otherwise="string")),
+]
+TokenId = Annotated[int, Field(ge=0)]
+TokenIdText = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+Word = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
+
+
+class SamplingFields(Body):
+    """One part of every generation request."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    typical_p: float | None = Field(None, gt=0, le=1)
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[TokenIdText, Bias] | None = Field(None, max_length=MAX_BIASES)
+    bad_words: list[Word] | None = Field(None, max_length=MAX_BAD_WORDS)
+    allowed_token_ids: list[TokenId] | None = Field(
+        None, min_length=1, max_length=MAX_ALLOWED_TOKENS
+    )
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+
+    stop: Stop | None = None
+    stop_token_ids: list[TokenId] | None = Field(None, max_length=MAX_STOP_TOKENS)
+    include_stop_str_in_output: bool | None = None
+    ignore_eos: bool | None = None
+    min_tokens: int | None = Field(None, ge=0)
+    skip_special_tokens: bool | None = None
+
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    return_token_ids: bool | None = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def num_choices(self) -> int:
+        return self.n or 1

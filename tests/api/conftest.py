@@ -1,0 +1,117 @@
+"""The app over an engine without a model, asked over HTTP without a socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from tokenizers import Tokenizer
+
+from millstream.api.app import build_app
+from millstream.api.context import ServerContext
+from millstream.core.plan import IMPOSSIBLE_TOKEN, Plan, StepOutput
+from millstream.core.request import Request
+from millstream.runtime.client import EngineClient
+from millstream.runtime.host import ThreadHost
+from millstream.settings import Settings
+from millstream.text.chat import ChatFormatter
+from tests.fakes import FakeRunner, fake_info
+from tests.text.conftest import byte_tokenizer
+
+__all__ = ["byte_tokenizer"]
+
+END = 49  # the engine's end-of-turn token; the fake runner draws it like any other
+
+
+class RecordingRunner(FakeRunner):
+    """Keeps every request it has seen, in order of arrival; fails the steps it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(fake_info(num_blocks=256))
+        self.requests: dict[int, Request] = {}
+        self.is_failing = False
+        self.forbids_all = False
+
+    def step(self, plan: Plan) -> StepOutput:
+        self.requests |= {chunk.request_id: chunk.request for chunk in plan.chunks}
+        if self.is_failing:
+            self.is_failing = False
+            raise RuntimeError("planted failure")
+        output = super().step(plan)
+        if self.forbids_all:
+            return StepOutput([IMPOSSIBLE_TOKEN] * len(output.tokens))
+        return output
+
+
+class LetterTemplate:
+    """Renders messages as letters that the fake vocabulary has."""
+
+    chat_template = "{{ messages }} {{ enable_thinking }}"
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> str:
+        text = "".join(message["content"] for message in conversation)
+        text += "?" if options["add_generation_prompt"] else ""
+        return text + ("#" if options.get("enable_thinking") else "")
+
+
+class Api:
+    """One server in this process. `runner` sees what the engine is asked."""
+
+    def __init__(self, client: httpx.AsyncClient, engine: EngineClient, runner: Any) -> None:
+        self._client = client
+        self.engine = engine
+        self.runner: RecordingRunner = runner
+
+    @property
+    def requests(self) -> list[Request]:
+        return [request for _, request in sorted(self.runner.requests.items())]
+
+    async def post(self, **fields: Any) -> httpx.Response:
+        body = {"messages": [{"role": "user", "content": "!%+,"}], "max_tokens": 12} | fields
+        return await self._client.post("/v1/chat/completions", json=body)
+
+    async def answer(self, **fields: Any) -> dict[str, Any]:
+        response = await self.post(**fields)
+        assert response.status_code == 200, response.text
+        body: dict[str, Any] = response.json()
+        return body
+
+    async def events(self, **fields: Any) -> list[Any]:
+        """The parsed events of a stream that ends well."""
+        response = await self.post(stream=True, **fields)
+        assert response.status_code == 200, response.text
+        *events, done = [part.removeprefix("data: ") for part in response.text.split("\n\n")[:-1]]
+        assert done == "[DONE]"
+        return [json.loads(event) for event in events]
+
+
+@pytest.fixture
+async def api(byte_tokenizer: Tokenizer) -> AsyncIterator[Api]:
+    """Six places, of which four run."""
+    runner = RecordingRunner()
+    engine = EngineClient(
+        ThreadHost(build_runner=lambda: runner, max_running=4),
+        max_running=4,
+        max_waiting=2,
+        engine_timeout=60,
+    )
+    context = ServerContext(
+        settings=Settings(served_model_name="fake", request_timeout=100),
+        engine=engine,
+        chat=ChatFormatter(LetterTemplate(), byte_tokenizer),
+        tokenizer=byte_tokenizer,
+        stop_token_ids=(END,),
+        fingerprint="f",
+    )
+    engine.start()
+    try:
+        await engine.wait_ready()
+        transport = httpx.ASGITransport(build_app(context))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            yield Api(client, engine, runner)
+        assert engine.num_open == 0, "a request kept its place"
+    finally:
+        await engine.stop()

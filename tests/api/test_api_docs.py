@@ -1,0 +1,59 @@
+"""docs/api.md names every field: those that are accepted, and those that are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from millstream.api.openai.schema import NEUTRAL, UNSUPPORTED, ChatRequest
+from millstream.api.openai.schema.chat import StreamOptions
+from millstream.core.info import EngineInfo
+
+API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+FIELDS = API.split("## Request fields")[1].split("## The answer")[0]
+
+
+def test_field_tables_are_the_schema() -> None:
+    named = re.findall(r"^\| `([a-z_]+)` \|", FIELDS, re.M)
+    assert len(named) == len(set(named))
+    assert set(named) == set(ChatRequest.model_fields)
+
+
+def test_rows_are_complete() -> None:
+    for row in re.findall(r"^\| `.*", FIELDS, re.M):
+        _, _, values, _, source, effect, _ = (cell.strip() for cell in row.split("|"))
+        assert values
+        assert source
+        assert effect
+
+
+def test_stream_options_are_named() -> None:
+    text = FIELDS.split("`stream_options` has ")[1].split("\n\n")[0]
+    names = set(re.findall(r"`([a-z_]+)`", text)) - {"usage", "false"}
+    assert names == set(StreamOptions.model_fields)
+
+
+def test_refused_fields_are_named_with_what_is_accepted() -> None:
+    text = FIELDS.split("<!-- refused:")[1].split("-->")[1].split("<!-- end")[0]
+    found = {
+        name: tuple(json.loads(value) for value in re.findall(r"`([^`]+)`", values or ""))
+        for name, values in re.findall(r"`([a-z_]+)`(?: \((`[^)]*`)\))?", text)
+    }
+    assert set(found) == UNSUPPORTED
+    assert {name: values for name, values in found.items() if values} == NEUTRAL
+
+
+def test_the_model_s_defaults_are_those_of_the_engine() -> None:
+    """What says "model" is a field of EngineInfo with that default, and the other way round."""
+    named = dict(re.findall(r"^\| `([a-z_]+)` \|[^|]*\| model \((\d+)\) \|", FIELDS, re.M))
+    assert set(named) == {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "repetition_penalty",
+    }
+    from_info = {name: EngineInfo.__dataclass_fields__[name].default for name in named}
+    assert {name: float(value) for name, value in named.items()} == from_info
