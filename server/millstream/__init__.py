@@ -1,3 +1,21 @@
 """Millstream: a chat-serving engine for Hugging Face models."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from millstream.embedded import Answer, AnswerStream, BatchFailed, Delta, Engine, Usage
+
 __version__ = "0.1.0"
+__all__ = ["Answer", "AnswerStream", "BatchFailed", "Delta", "Engine", "Usage", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the engine when it is first asked for: torch would make `--help` slow."""
+    if name in __all__:
+        return getattr(import_module("millstream.embedded"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,203 @@
+"""Engine: what `from millstream import Engine` gives. A composition root, like the server's.
+
+Rules: threads, not processes: the model stays where it is. Everything here may be called from any
+thread and beside any event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import queue
+import weakref
+from collections.abc import Iterable, Mapping
+from os import PathLike, fspath
+from types import TracebackType
+
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+from typing_extensions import Unpack
+
+from millstream.core.info import EngineInfo
+from millstream.core.statistics import Statistics
+from millstream.embedded.background import Background
+from millstream.embedded.keywords import EngineSettings, LoadingSettings, check_settings
+from millstream.embedded.options import SamplingOptions, check_options
+from millstream.embedded.prompts import Prompt, PromptEncoder, check_prompt
+from millstream.embedded.results import Answer, BatchFailed
+from millstream.embedded.session import Generation, Session
+from millstream.embedded.stream import AnswerStream
+from millstream.model.runner import ModelRunner, build_runner
+from millstream.model.shared import PreTrainedModel, PreTrainedTokenizerBase, share_model
+from millstream.model.source import resolve
+from millstream.model.tokenizer import load_tokenizer
+from millstream.runtime.client import EngineClient
+from millstream.runtime.host import ThreadHost
+from millstream.settings import Settings
+from millstream.text.chat import ChatFormatter
+
+_UNLIMITED = 2**31
+
+
+class Engine:
+    """Answers many requests at once with one model in this process.
+
+    Building it takes a second: the model is checked, the KV cache allocated. Close it, or use it
+    in a `with` or `async with` block; one that is dropped, or left at exit, closes itself.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        **settings: Unpack[EngineSettings],
+    ) -> None:
+        """Serves a loaded model. Its weights are shared; the object itself is left as it is.
+
+        Raises StartupError if the model cannot be served exactly.
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise TypeError("tokenizer must be a fast transformers tokenizer")
+        options = check_settings(settings, EngineSettings)
+        runner = ModelRunner(share_model(model, options), options)
+        self._start(runner, tokenizer, options, has_limit="max_queue_size" in settings)
+
+    @classmethod
+    def from_pretrained(
+        cls, model_id: str | PathLike[str], **settings: Unpack[LoadingSettings]
+    ) -> Engine:
+        """Loads a local folder or Hub id as the server does, which also sets torch's threads.
+
+        Raises StartupError if it cannot be loaded or served exactly.
+        """
+        options = check_settings({"model_id": fspath(model_id), **settings}, LoadingSettings)
+        folder = resolve(options)
+        tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+        runner = build_runner(folder, options)()
+        engine = cls.__new__(cls)
+        engine._start(runner, tokenizer, options, has_limit="max_queue_size" in settings)
+        return engine
+
+    def _start(
+        self,
+        runner: ModelRunner,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: Settings,
+        *,
+        has_limit: bool,
+    ) -> None:
+        # A copy, because the chat formatter switches truncation and padding off.
+        backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._info = runner.info
+        max_running = settings.max_concurrent_requests
+        client = EngineClient(
+            ThreadHost(build_runner=lambda: runner, max_running=max_running),
+            max_running=max_running,
+            max_waiting=settings.max_queue_size if has_limit else _UNLIMITED,
+            engine_timeout=float("inf"),  # a thread that is stuck cannot be ended
+        )
+        eos = tokenizer.eos_token_id
+        self._session = Session(
+            client,
+            encoder=PromptEncoder(
+                ChatFormatter(tokenizer, backend), backend, vocab_size=self._info.vocab_size
+            ),
+            tokenizer=backend,
+            end_of_turn={*self._info.stop_token_ids, *(() if eos is None else (eos,))},
+            max_running=max_running,
+        )
+        self._background = Background()
+        self._close = weakref.finalize(self, self._background.close, self._session.stop)
+        self._background.submit(self._session.start).result()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What is served: device, precision, KV cache, context."""
+        return self._info
+
+    @property
+    def statistics(self) -> Statistics:
+        """Running and waiting requests, and blocks of the KV cache, after the latest step."""
+        return self._session.client.statistics
+
+    def chat(self, messages: Prompt, **options: Unpack[SamplingOptions]) -> AnswerStream:
+        """The answer to a conversation, or to one user message, as a stream of deltas."""
+        return self._stream(messages, options, raw=False)
+
+    def complete(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> AnswerStream:
+        """How the model goes on after a text or token ids, without a chat template."""
+        return self._stream(prompt, options, raw=True)
+
+    def generate(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        raw: bool = False,
+        show_progress: bool = True,
+        **options: Unpack[SamplingOptions],
+    ) -> list[Answer]:
+        """Answers all prompts, in their order, and waits for it.
+
+        Each is a user's text, a conversation or token ids; with `raw`, text is no message but
+        something to go on with. Raises BatchFailed once the others are finished if some fail;
+        it holds all answers. An interrupt cancels what is outstanding.
+        """
+        if isinstance(prompts, str | Mapping):
+            raise TypeError("prompts is a list; for a single prompt write [prompt]")
+        checked = [check_prompt(prompt, raw=raw) for prompt in prompts]
+        known = check_options(options, vocab_size=self._info.vocab_size)
+        news: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
+        future = self._background.submit(self._session.run_batch, checked, known, news.put)
+        future.add_done_callback(lambda _: news.put(None))
+        try:
+            _show(news, total=len(checked), is_shown=show_progress)
+            answers = future.result()
+        except BaseException:
+            future.cancel()
+            raise
+        if any(answer.error is not None for answer in answers):
+            raise BatchFailed(answers)
+        return answers
+
+    def close(self) -> None:
+        """Ends the engine and its threads; who still waits gets ShuttingDown. Idempotent."""
+        self._close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Engine:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.close)
+
+    def _stream(self, prompt: Prompt, options: SamplingOptions, *, raw: bool) -> AnswerStream:
+        checked = check_prompt(prompt, raw=raw)
+        known = check_options(options, vocab_size=self._info.vocab_size)
+        generation = Generation(self._session, checked, known, waits=False)
+        return AnswerStream(self._background, generation, owner=self)
+
+
+def _show(news: queue.SimpleQueue[Answer | None], *, total: int, is_shown: bool) -> None:
+    """A progress bar until None comes."""
+    num_tokens = 0
+    with tqdm(total=total, desc="Generating", unit="prompt", disable=not is_shown) as bar:
+        while (answer := news.get()) is not None:
+            num_tokens += answer.usage.completion_tokens
+            elapsed = bar.format_dict["elapsed"] if is_shown else 0
+            if elapsed:
+                bar.set_postfix_str(f"{num_tokens / elapsed:,.0f} tokens/s", refresh=False)
+            bar.update()
