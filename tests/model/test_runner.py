@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from millstream.core.blocks import BlockPool
-from millstream.core.request import Chunk, FailureEvent, Plan, Request, SamplingParams
+from millstream.core.plan import Chunk, Plan
+from millstream.core.request import FailureEvent, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
 from millstream.model import attention, verify
@@ -77,7 +78,7 @@ def test_logits_equal_the_model_itself(folder: Path, runner: ModelRunner) -> Non
     with torch.no_grad():
         expected = model(input_ids=torch.tensor([prompt])).logits[0, -1]
     table = list(range(len(prompt) // 8 + 1))[::-1]
-    chunk = Chunk(1, prompt, 0, table, SamplingParams(), 0)
+    chunk = Chunk(greedy_request(1, prompt, 1), prompt, 0, table, list(prompt), is_last=True)
     torch.testing.assert_close(runner.logits(Plan((chunk,)))[0], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -100,8 +101,7 @@ def test_verify_notices_a_mixed_up_cache(folder: Path, monkeypatch: pytest.Monke
     def shifted(plan: Plan, *args: Any) -> Any:
         (chunk,) = plan.chunks
         table = chunk.block_table if chunk.start == 0 else chunk.block_table[::-1]
-        moved = Chunk(0, chunk.tokens, chunk.start, table, chunk.sampling, 0)
-        return real(Plan((moved,)), *args)
+        return real(Plan((chunk._replace(block_table=table),)), *args)
 
     monkeypatch.setattr("millstream.model.verify.pack", shifted)
     with pytest.raises(StartupError, match="computes other logits"):
@@ -188,7 +188,8 @@ def test_short_tables_are_padded_with_a_block_nobody_owns() -> None:
     cache = KVCache(
         shape, num_blocks=4, block_size=8, dtype=torch.float32, device=torch.device("cpu")
     )
-    chunks = [Chunk(i, (1,), 8 * i, [3, 2][: i + 1], SamplingParams(), 1) for i in range(2)]
+    requests = [greedy_request(i, (1,), 1) for i in range(2)]
+    chunks = [Chunk(requests[i], (1,), 8 * i, [3, 2][: i + 1], [1], is_last=True) for i in range(2)]
     (group,) = pack(Plan(tuple(chunks)), cache, torch.device("cpu")).batch._decodes
     assert group.blocks.tolist() == [[3, 4], [3, 2]]
     assert len(cache.keys[0]) == 5

@@ -14,14 +14,21 @@ import torch
 from torch import Tensor
 
 from millstream.core.info import EngineInfo
-from millstream.core.request import Plan
+from millstream.core.plan import Plan, StepOutput
+from millstream.errors import StartupError
 from millstream.model import memory
-from millstream.model.batch import pack
-from millstream.model.forward import Forward, probe_shapes
-from millstream.model.kv_cache import KVCache, bytes_per_token
+from millstream.model.batch import Packer
+from millstream.model.forward import Forward
+from millstream.model.invariant import InvariantOperators
+from millstream.model.invariant_attention import InvariantPacker
+from millstream.model.invariant_check import InvarianceCheck
+from millstream.model.invariant_modules import make_invariant, use_separate_experts
+from millstream.model.kv_cache import KVCache, LayerShape, bytes_per_token
 from millstream.model.loading import LoadedModel, load_model
+from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.packing import pack_linears
-from millstream.model.sampler import sample
+from millstream.model.probe import probe_layers
+from millstream.model.sampler import Sampler
 from millstream.model.verify import own_logits, verify
 from millstream.settings import Settings
 
@@ -41,47 +48,77 @@ class ModelRunner:
 
         Raises StartupError if memory does not suffice or the two differ.
         """
-        self._device = loaded.device
+        if settings.batch_invariant:
+            _require_cpu(loaded)
+            use_separate_experts(loaded.model)
         expected = own_logits(loaded)
         num_parameters = loaded.model.num_parameters()
-        if loaded.device.type == "cpu" and (num_packed := pack_linears(loaded.model)):
+        is_packable = loaded.device.type == "cpu" and not loaded.is_shared
+        if is_packable and (num_packed := pack_linears(loaded.model)):
             log.info("laid out the weights of %d linear layers for this CPU", num_packed)
-        self._forward = Forward(loaded.model)
-        self._cache = _make_cache(loaded, settings)
+        layers = probe_layers(
+            loaded.model, max_context=loaded.max_context, device=loaded.device
+        )
+        forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})
+        self._forward: Callable[..., Tensor] = forward
+        shapes = {i: layer.shape for i, layer in layers.items()}
+        self._cache = _make_cache(loaded, settings, shapes)
         num_blocks = self._cache.num_blocks
         max_context = min(loaded.max_context, num_blocks * settings.block_size)
         if max_context < loaded.max_context:
             log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
-        default_step = _CPU_STEP_TOKENS if loaded.device.type == "cpu" else _CUDA_STEP_TOKENS
-        step_tokens = settings.max_batch_prefill_tokens or default_step
         config = loaded.model.config.get_text_config()
         self.info = EngineInfo(
             architecture=type(loaded.model).__name__,
             num_parameters=num_parameters,
             device=_device_name(loaded.device),
             dtype=str(loaded.dtype).removeprefix("torch."),
+            quantization=loaded.quantization,
             attention_backend=BACKEND,
             num_blocks=num_blocks,
             block_size=settings.block_size,
             kv_cache_bytes=self._cache.num_bytes,
             max_context=max_context,
-            max_step_tokens=max(step_tokens, settings.max_concurrent_requests),
+            max_step_tokens=_step_tokens(loaded, settings),
             vocab_size=config.vocab_size,
             stop_token_ids=loaded.stop_token_ids,
             temperature=loaded.temperature,
             top_k=loaded.top_k,
             top_p=loaded.top_p,
+            min_p=loaded.min_p,
+            typical_p=loaded.typical_p,
+            repetition_penalty=loaded.repetition_penalty,
         )
-        verify(loaded, self._cache, self._forward, expected)
+        verify(loaded, self._cache, forward, expected)
+        self._packer = Packer(self._cache, loaded.device)
+        self._sampler = Sampler()
+        if settings.batch_invariant:
+            self._make_invariant(loaded)
 
-    def step(self, plan: Plan) -> list[int]:
-        """Computes the plan's tokens; one sampled token per chunk that has `sampling`.
+    def _make_invariant(self, loaded: LoadedModel) -> None:
+        config = loaded.model.config.get_text_config()
+        check = InvarianceCheck(
+            self._cache, vocab_size=config.vocab_size, max_context=self.info.max_context
+        )
+        default = check.sample(self.logits)
+        self._packer = InvariantPacker(self._cache, loaded.device)
+        if loaded.is_shared:  # its modules are not ours to change
+            self._forward = InvariantOperators().within(self._forward)
+        else:
+            make_invariant(loaded.model, lambda: check.sample(self.logits))
+        check.run(self.logits, default)
 
-        Returns INVALID_TOKEN where logits were not finite. Raises what torch raises.
-        """
+    def step(self, plan: Plan) -> StepOutput:
+        """Computes the plan. Raises what torch raises."""
         logits = self.logits(plan)
-        rows = [(c.sampling, c.num_generated) for c in plan.chunks if c.sampling is not None]
-        return sample(logits, rows) if rows else []
+        chunks = [chunk for chunk in plan.chunks if chunk.is_last]
+        sampled, scored = logits[: len(chunks)], logits[len(chunks) :]
+        tokens = self._sampler.sample(sampled, chunks)
+        return StepOutput(
+            tokens,
+            sampled_logprobs(sampled, chunks, tokens),
+            prompt_logprobs(scored, plan.chunks),
+        )
 
     def scrub(self, blocks: Sequence[int]) -> None:
         """Clears cache blocks whose content cannot be trusted to be finite."""
@@ -89,24 +126,47 @@ class ModelRunner:
 
     @torch.inference_mode()
     def logits(self, plan: Plan) -> Tensor:
-        """Logits [s, vocab] of the last token of every chunk that has `sampling`."""
-        model_input = pack(plan, self._cache, self._device)
+        """Logits [s + c, vocab]: of the last token of every chunk that has `sampling`, then of
+        every position that is `scored`."""
+        model_input = self._packer.pack(plan)
         return self._forward(
             model_input.input_ids,
             model_input.positions,
-            rows=model_input.sampled,
+            rows=model_input.wanted,
             batch=model_input.batch,
         )
 
 
-def _make_cache(loaded: LoadedModel, settings: Settings) -> KVCache:
+def _require_cpu(loaded: LoadedModel) -> None:
+    if loaded.device.type != "cpu":
+        raise StartupError(
+            f"--batch-invariant: implemented for the CPU only; on {loaded.device.type} leave it out"
+        )
+
+
+def _step_tokens(loaded: LoadedModel, settings: Settings) -> int:
+    default = _CPU_STEP_TOKENS if loaded.device.type == "cpu" else _CUDA_STEP_TOKENS
+    wanted = settings.max_batch_prefill_tokens or default
+    return max(wanted, settings.max_concurrent_requests)
+
+
+def _make_cache(
+    loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerShape]
+) -> KVCache:
     """A cache as large as settings or free memory say, but not larger than can be used."""
-    shapes = probe_shapes(loaded.model, loaded.device)
     blocks_per_request = -(-loaded.max_context // settings.block_size)
+    block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
     num_blocks = memory.num_blocks(
         device=loaded.device,
-        block_bytes=settings.block_size * bytes_per_token(shapes, loaded.dtype),
+        block_bytes=block_bytes,
         wanted_bytes=settings.kv_cache_memory,
+        step_bytes=memory.step_bytes(
+            loaded.model.config.get_text_config(),
+            num_tokens=_step_tokens(loaded, settings),
+            num_rows=settings.max_concurrent_requests,
+            block_bytes=block_bytes,
+            max_blocks=blocks_per_request,
+        ),
         useful_blocks=settings.max_concurrent_requests * blocks_per_request,
     )
     return KVCache(

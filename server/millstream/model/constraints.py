@@ -1,0 +1,184 @@
+"""What requests shift or forbid: penalties, biases and bans, applied to logits in place.
+
+Rules:
+1. Order as in transformers (`_get_logits_processor`): logit bias, repetition penalty, [frequency
+   and presence penalty], bad words, stop tokens before min_tokens, allowed tokens. Temperature and
+   the filters come after all of them.
+2. Only the logits concerned are touched. What a request needs is compiled once, and its counts
+   grow by the new tokens: a step costs the distinct tokens of a history, never its length.
+3. Token ids outside the logits cannot be drawn, so nothing is done for them.
+4. Finite logits stay finite or become -inf: what a client asks for never looks like a broken model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from millstream.core.request import Request
+
+Ids = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+_LARGEST = 3.0e38
+_PENALTIES = 1e30  # beyond this, or its inverse, nothing changes any more, and float32 ends
+
+
+def is_constrained(request: Request, num_generated: int) -> bool:
+    """Whether the request changes its next logits, apart from temperature and filters."""
+    params = request.sampling
+    return bool(
+        params.repetition_penalty != 1.0
+        or params.frequency_penalty
+        or params.presence_penalty
+        or params.logit_bias
+        or params.bad_words
+        or params.allowed_token_ids
+        or (num_generated < params.min_tokens and request.stop_token_ids)
+    )
+
+
+class Counts:
+    """The distinct tokens of a history, each with how often it was generated."""
+
+    def __init__(self, prompt: Iterable[int], vocab: int) -> None:
+        """prompt: tokens that count as seen, not as generated."""
+        unique = np.unique(np.fromiter(prompt, np.int64))
+        unique = unique[unique < vocab]
+        self._vocab = vocab
+        self._size = len(unique)
+        self._ids: Ids = np.concatenate([unique, np.zeros(64, np.int64)])
+        self._counts: Values = np.zeros(len(self._ids), np.float32)
+        self._places = {token: place for place, token in enumerate(unique.tolist())}
+
+    @property
+    def ids(self) -> Ids:
+        return self._ids[: self._size]
+
+    @property
+    def generated(self) -> Values:
+        return self._counts[: self._size]
+
+    def add(self, token: int) -> None:
+        if token >= self._vocab:
+            return
+        place = self._places.setdefault(token, self._size)
+        if place == self._size:
+            if place == len(self._ids):
+                self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)])
+                self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
+            self._ids[place] = token
+            self._size += 1
+        self._counts[place] += 1
+
+
+class Constraints:
+    """Those of one request at one point of its history. Mutated by `advance()` only."""
+
+    def __init__(self, request: Request, history: list[int], vocab: int) -> None:
+        params = request.sampling
+        self.history = history
+        self.length = len(request.prompt)
+        self.repetition = _within(params.repetition_penalty, 1 / _PENALTIES, _PENALTIES)
+        self.frequency = _within(params.frequency_penalty, -_PENALTIES, _PENALTIES)
+        self.presence = _within(params.presence_penalty, -_PENALTIES, _PENALTIES)
+        self.counts: Counts | None = None
+        if self.repetition != 1.0 or self.frequency or self.presence:
+            self.counts = Counts(request.prompt if self.repetition != 1.0 else (), vocab)
+        bias: dict[int, float] = {}
+        for token, value in params.logit_bias:
+            bias[token] = bias.get(token, 0.0) + value
+        self.bias_ids = _known(bias, vocab)
+        values = [_within(bias[token], -_LARGEST, _LARGEST) for token in self.bias_ids.tolist()]
+        self.bias: Values = np.array(values, np.float32)
+        self.allowed = _known(params.allowed_token_ids, vocab) if params.allowed_token_ids else None
+        self._stops = _known(request.stop_token_ids, vocab)
+        self._stops_from = len(request.prompt) + params.min_tokens
+        # As in transformers: a bad word that is just a stop token bans nothing.
+        words = [w for w in params.bad_words if len(w) > 1 or w[0] not in request.stop_token_ids]
+        self._banned = _known((word[0] for word in words if len(word) == 1), vocab)
+        self._words: dict[int, list[tuple[list[int], int]]] = {}
+        for *prefix, last in words:
+            if prefix and last < vocab:
+                self._words.setdefault(prefix[-1], []).append((prefix, last))
+
+    def describes(self, history: list[int]) -> bool:
+        """Whether `advance()` can go on from here to `history`."""
+        return self.history is history and self.length <= len(history)
+
+    def advance(self) -> None:
+        """Takes up what was added to the history."""
+        if self.counts is not None:
+            for token in self.history[self.length :]:
+                self.counts.add(token)
+        self.length = len(self.history)
+
+    def banned(self) -> Ids:
+        """Tokens that must not come next."""
+        parts = [self._banned]
+        if self.length < self._stops_from:
+            parts.append(self._stops)
+        known = self.history
+        completed = [
+            last
+            for prefix, last in self._words.get(known[-1], ())
+            if known[-len(prefix) :] == prefix
+        ]
+        if completed:
+            parts.append(np.array(completed, np.int64))
+        return np.concatenate(parts)
+
+
+def constrain(logits: Tensor, rows: Sequence[Constraints | None]) -> None:
+    """Applies each row's constraints to logits [n, vocab] float32, in place."""
+    vocab, flat = logits.shape[1], logits.view(-1)
+    present = [(index * vocab, row) for index, row in enumerate(rows) if row is not None]
+    if biased := [(first, row) for first, row in present if len(row.bias_ids)]:
+        places = _tensor([row.bias_ids + first for first, row in biased], logits)
+        values = _tensor([row.bias for _, row in biased], logits)
+        flat[places] = (flat[places] + values).clamp_(max=_LARGEST)
+    counted = [(first, row, row.counts) for first, row in present if row.counts is not None]
+    if counted:
+        places = _tensor([counts.ids + first for first, _, counts in counted], logits)
+        values = flat[places]
+        penalties = _spread([(row.repetition, counts) for _, row, counts in counted], logits)
+        values = torch.where(values < 0, values * penalties, values / penalties)
+        generated = _tensor([counts.generated for _, _, counts in counted], logits)
+        values -= (
+            _spread([(row.frequency, counts) for _, row, counts in counted], logits) * generated
+        )
+        presences = _spread([(row.presence, counts) for _, row, counts in counted], logits)
+        values -= presences * (generated > 0)
+        flat[places] = values.clamp_(max=_LARGEST)
+    if present:
+        banned = _tensor([row.banned() + first for first, row in present], logits)
+        flat[banned] = float("-inf")
+    for index, row in enumerate(rows):
+        if row is not None and row.allowed is not None:
+            allowed = torch.from_numpy(row.allowed).to(logits.device)
+            values = logits[index, allowed]
+            logits[index].fill_(float("-inf"))[allowed] = values
+    # A grammar's mask, one bit per token and row, belongs here: after the bans, before temperature.
+
+
+def _within(number: float, smallest: float, largest: float) -> float:
+    return min(max(number, smallest), largest)
+
+
+def _known(tokens: Iterable[int], vocab: int) -> Ids:
+    return np.array([token for token in tokens if 0 <= token < vocab], np.int64)
+
+
+def _tensor(parts: list[Ids] | list[Values], like: Tensor) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts)).to(like.device)
+
+
+def _spread(rows: list[tuple[float, Counts]], like: Tensor) -> Tensor:
+    """Each row's number, once for each of its counted tokens."""
+    numbers = np.array([number for number, _ in rows], np.float32)
+    sizes = [len(counts.ids) for _, counts in rows]
+    return torch.from_numpy(np.repeat(numbers, sizes)).to(like.device)

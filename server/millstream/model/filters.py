@@ -1,0 +1,210 @@
+"""Which tokens top-k, top-p, min-p and typical-p keep, without sorting the vocabulary.
+
+Rules:
+1. Each filter but typical-p keeps what reaches some value, so the most probable tokens decide. They
+   are looked at in growing numbers, until what is kept lies above everything not looked at. The
+   last number is the whole vocabulary: the result is always that of a full sort.
+2. How many tokens a row needs depends on that row only, and so does everything computed from them.
+3. Ties with the last token kept stay. The best token always stays.
+4. Order as in transformers: top-k, top-p (its share of what top-k kept), min-p, typical-p.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from millstream.core.request import SamplingParams
+from millstream.model.blocked import block_values, pick, total
+
+LOOKS = (128, 1024, 8192)
+
+_NOTHING = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Leaders:
+    """The largest values of each row [n, c], descending, and the ids of their tokens.
+
+    bound [n]: no other value is larger; -inf when there is none.
+    """
+
+    values: Tensor
+    ids: Tensor
+    bound: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The distribution that a filter measures shares of.
+
+    weights [n, c]: probabilities of the leaders; mass [n] float64: of all tokens. For typical-p:
+    best [n]: log probability of the best token; entropy [n].
+    """
+
+    weights: Tensor
+    mass: Tensor
+    best: Tensor
+    entropy: Tensor
+
+
+def has_filters(params: SamplingParams) -> bool:
+    return params.top_k > 0 or params.top_p < 1 or params.min_p > 0 or params.typical_p < 1
+
+
+def needs_population(params: SamplingParams) -> bool:
+    """Whether the first filter measures shares of all tokens. It is the only one that can."""
+    return params.top_k == 0 and (params.top_p < 1 or (params.min_p == 0 and params.typical_p < 1))
+
+
+def looks(vocab: int) -> list[int]:
+    """How many leaders to look at, in turn."""
+    return [count for count in LOOKS if count < vocab] + [vocab]
+
+
+def leaders(rows: Tensor, maxima: Tensor, count: int) -> Leaders:
+    """The `count` leaders of rows [n, vocab]. maxima: the rows' block_maxima()."""
+    if count >= rows.shape[1]:
+        values, ids = rows.sort(dim=-1, descending=True, stable=True)
+        return Leaders(values, ids, torch.full_like(values[:, 0], _NOTHING))
+    if 4 * count >= maxima.shape[1]:
+        values, ids = rows.topk(count, dim=-1)
+        return Leaders(values, ids, values[:, -1])
+    # Each of these blocks holds a value as large as the best of any block left out, so nothing that
+    # is larger than the last value found can be elsewhere.
+    blocks = maxima.topk(count, dim=-1).indices
+    values, ids = block_values(rows, blocks)
+    values, places = values.topk(count, dim=-1)
+    return Leaders(values, ids.gather(1, places), values[:, -1])
+
+
+def population(scaled: Tensor, ids: Tensor, space: Tensor, *, with_entropy: bool) -> Population:
+    """Of all tokens. scaled [n, vocab]: logits over temperature, 0 for the best token. space: like
+    it, is overwritten."""
+    weights = torch.softmax(scaled, dim=-1, out=space)
+    mass = total(weights)
+    best = entropy = torch.zeros_like(scaled[:, 0])
+    if with_entropy:
+        best, entropy = _entropy(scaled, weights)
+    return Population(weights.gather(1, ids), mass, best, entropy)
+
+
+def join(parts: Sequence[Leaders]) -> Leaders:
+    return Leaders(*_columns(parts))
+
+
+def join_populations(parts: Sequence[Population]) -> Population:
+    return Population(*_columns(parts))
+
+
+def keep(
+    lead: Leaders, params: list[SamplingParams], everyone: Population | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """kept [n, c] bool, weights [n, c] to draw the kept by, is_complete [n] bool.
+
+    lead.values: logits over temperature, 0 for the best. everyone: given if needs_population().
+    Where a row is not complete, more leaders have to be looked at.
+    """
+    values, bound = lead.values, lead.bound
+    knows_all = bound == _NOTHING
+    sizes = _column([p.top_k or 2**31 for p in params], values, torch.int64)
+    last = values.gather(1, sizes.clamp(max=values.shape[1]) - 1)
+    threshold = last.masked_fill(sizes == 2**31, _NOTHING)
+    is_complete = (sizes == 2**31).squeeze(1) | (threshold.squeeze(1) > bound) | knows_all
+    weights, mass = _shares(values, threshold) if everyone is None else _given(everyone)
+    if any(p.top_p < 1 for p in params):
+        limits = _column([p.top_p if p.top_p < 1 else math.inf for p in params], mass)
+        # A token stays while the mass of all better ones is below top_p.
+        before = weights.double().cumsum(dim=-1) - weights
+        num_kept = (before < limits * mass).sum(dim=-1, keepdim=True).clamp_(min=1)
+        last = values.gather(1, num_kept - 1).masked_fill_(limits == math.inf, _NOTHING)
+        threshold = torch.maximum(threshold, last)
+    ratios = [math.log(p.min_p) if p.min_p > 0 else _NOTHING for p in params]
+    threshold = torch.maximum(threshold, _column(ratios, values)).clamp_(max=0.0)
+    kept = (values >= threshold) & (values > _NOTHING)
+    is_pure = torch.tensor(
+        [p.typical_p < 1 and needs_population(p) and p.top_p >= 1 for p in params]
+    )
+    is_pure = is_pure.to(values.device)
+    is_complete &= (threshold.squeeze(1) > bound) | knows_all | is_pure
+    if any(p.typical_p < 1 for p in params):
+        within, reaches = _typical(lead, params, kept, everyone, is_pure)
+        kept &= within
+        is_complete &= reaches
+    return kept, weights, is_complete
+
+
+def choose(lead: Leaders, kept: Tensor, weights: Tensor, points: Tensor, *, vocab: int) -> Tensor:
+    """One token id per row, drawn in vocabulary order. points: as for pick()."""
+    weights = weights.masked_fill(~kept, 0.0)
+    if lead.ids.shape[1] == vocab:
+        return pick(torch.zeros_like(weights).scatter_(1, lead.ids, weights), points)
+    ids, order = lead.ids.sort(dim=-1)
+    index = pick(weights.gather(1, order), points)
+    return ids.gather(1, index.unsqueeze(1)).squeeze(1)
+
+
+def _typical(
+    lead: Leaders,
+    params: list[SamplingParams],
+    kept: Tensor,
+    everyone: Population | None,
+    is_pure: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Locally typical sampling: within [n, c] bool, and whether enough leaders were looked at.
+
+    Tokens whose surprise is nearest to the entropy stay until their mass reaches typical_p.
+    is_pure: rows without another filter, measured against everyone.
+    """
+    remaining = lead.values.masked_fill(~kept, _NOTHING)
+    weights = remaining.softmax(dim=-1)
+    best, entropy = _entropy(remaining, weights)
+    mass = total(weights)
+    if everyone is not None:
+        weights = torch.where(is_pure.unsqueeze(1), everyone.weights, weights)
+        best = torch.where(is_pure, everyone.best, best)
+        entropy = torch.where(is_pure, everyone.entropy, entropy)
+        mass = torch.where(is_pure, everyone.mass, mass)
+    shifts = (-(remaining + best.unsqueeze(1)) - entropy.unsqueeze(1)).abs()
+    ordered, order = shifts.sort(dim=-1, stable=True)
+    reached = weights.gather(1, order).double().cumsum(dim=-1)
+    shares = _column([p.typical_p for p in params], mass)
+    num_below = (reached < shares * mass.unsqueeze(1)).sum(dim=-1, keepdim=True)
+    limit = ordered.gather(1, num_below.clamp_(max=ordered.shape[1] - 1))
+    # Everything not looked at is more surprising than `bound`, so it is farther than this.
+    surplus = -(lead.bound + best) - entropy
+    reaches = (surplus > limit.squeeze(1)) | (lead.bound == _NOTHING) | ~is_pure
+    is_typical = _column([p.typical_p < 1 for p in params], mass, torch.bool)
+    # Only where the mass is never reached could `limit` be that of a dropped token.
+    return (shifts <= limit) | ~is_typical, reaches | ~is_typical.squeeze(1)
+
+
+def _entropy(scaled: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Log probability of the best token and entropy of softmax(scaled), where the best is 0."""
+    logs = scaled.log_softmax(dim=-1)
+    best = logs.amax(dim=-1)
+    return best, -total((logs * weights).nan_to_num_(nan=0.0)).float()
+
+
+def _shares(values: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    weights = values.masked_fill(values < threshold, _NOTHING).softmax(dim=-1)
+    return weights, total(weights).unsqueeze(1)
+
+
+def _given(everyone: Population) -> tuple[Tensor, Tensor]:
+    return everyone.weights, everyone.mass.unsqueeze(1)
+
+
+def _column(numbers: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    column = torch.tensor(numbers, dtype=dtype or like.dtype).unsqueeze(1)
+    return column.to(like.device)
+
+
+def _columns(parts: Sequence[Leaders] | Sequence[Population]) -> list[Tensor]:
+    if len(parts) == 1:
+        return [getattr(parts[0], field.name) for field in fields(parts[0])]
+    return [torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0])]

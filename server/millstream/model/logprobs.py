@@ -1,0 +1,131 @@
+"""Log probabilities of tokens, by the model's own distribution.
+
+Rules: float32 log_softmax of the logits as they left the model; ties are broken by the lower token
+id, in ranks and in the top list alike; only a few rows are float32 at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from millstream.core.plan import Chunk
+from millstream.core.request import TokenLogprob
+from millstream.model import filters
+from millstream.model.blocked import Workspace, block_maxima, float_rows, sum_before, total
+
+_LARGEST_LOOK = 2**21  # numbers of top lists that are put in order together
+
+
+class Asked(NamedTuple):
+    """A token whose log probability is wanted, by one row of the logits, with the top `num_top`."""
+
+    row: int
+    token: int
+    num_top: int
+
+
+def prompt_logprobs(logits: Tensor, chunks: Sequence[Chunk]) -> dict[int, tuple[TokenLogprob, ...]]:
+    """By request id. logits: a row for each scored position of each chunk, in order."""
+    asked: list[Asked] = []
+    scored = [chunk for chunk in chunks if chunk.scored]
+    for chunk in scored:
+        num_top = chunk.request.prompt_logprobs or 0
+        asked += [
+            Asked(row, chunk.history[position + 1], num_top)
+            for row, position in enumerate(chunk.scored, len(asked))
+        ]
+    results = iter(token_logprobs(logits, asked))
+    return {chunk.request_id: tuple(next(results) for _ in chunk.scored) for chunk in scored}
+
+
+def sampled_logprobs(
+    logits: Tensor, chunks: Sequence[Chunk], tokens: Sequence[int]
+) -> dict[int, TokenLogprob]:
+    """By request id, where asked for. A row of logits and a token (or none: negative) per chunk."""
+    asked: list[Asked] = []
+    request_ids: list[int] = []
+    for row, (chunk, token) in enumerate(zip(chunks, tokens, strict=True)):
+        num_top = chunk.request.sampling.logprobs
+        if num_top is not None and token >= 0:
+            asked.append(Asked(row, token, num_top))
+            request_ids.append(chunk.request_id)
+    return dict(zip(request_ids, token_logprobs(logits, asked), strict=True))
+
+
+@torch.inference_mode()
+def token_logprobs(logits: Tensor, asked: Sequence[Asked]) -> list[TokenLogprob]:
+    """One for each of `asked`. logits [n, vocab] of any float dtype."""
+    vocab = logits.shape[1]
+    done: dict[int, TokenLogprob] = {}
+    for count in filters.looks(vocab):
+        left = [i for i, item in enumerate(asked) if i not in done]
+        left = [i for i in left if min(asked[i].num_top, vocab) <= count]
+        for part in _parts(left, _LARGEST_LOOK // count):
+            results = _look(logits, [asked[i] for i in part], count)
+            done.update((i, found) for i, found in zip(part, results, strict=True) if found)
+    return [done[i] for i in range(len(asked))]
+
+
+def _look(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob | None]:
+    """None where the top list ends in a tie that `count` leaders may not show whole."""
+    num_top = min(max(item.num_top for item in asked), logits.shape[1])
+    own, ranks, leads, tops = [], [], [], []
+    for tile, space, logs in Workspace(asked, logits.shape[1], logits.device).tiles():
+        tokens = torch.tensor([[item.token] for item in tile], device=logits.device)
+        values = float_rows(logits, [item.row for item in tile], space)
+        torch.log_softmax(values, dim=-1, out=logs)
+        own.append(logs.gather(1, tokens))
+        if num_top:
+            lead = filters.leaders(values, block_maxima(values), count)
+            leads.append(lead)
+            tops.append(logs.gather(1, lead.ids))
+        ranks.append(_ranks(values, tokens, logs))
+    singles = zip(asked, torch.cat(own).squeeze(1).tolist(), torch.cat(ranks).tolist(), strict=True)
+    if not num_top:
+        return [TokenLogprob(item.token, log, rank, ()) for item, log, rank in singles]
+    lead = filters.join(leads)
+    ids, top_logs, num_certain = _in_order(lead, torch.cat(tops), num_top)
+    return [
+        TokenLogprob(item.token, log, rank, tuple(zip(top, row_logs, strict=True))[: item.num_top])
+        if certain >= min(item.num_top, logits.shape[1])
+        else None
+        for (item, log, rank), top, row_logs, certain in zip(
+            singles, ids, top_logs, num_certain, strict=True
+        )
+    ]
+
+
+def _in_order(
+    lead: filters.Leaders, logs: Tensor, num_top: int
+) -> tuple[list[list[int]], list[list[float]], list[int]]:
+    """The first `num_top` ids and log probabilities by value, then id; how many leaders are
+    certain: larger than everything not looked at."""
+    ids, order = lead.ids.sort(dim=-1)
+    by_value = lead.values.gather(1, order).sort(dim=-1, descending=True, stable=True).indices
+    by_value = by_value[:, :num_top]
+    bound = lead.bound.unsqueeze(1)
+    is_certain = (lead.values > bound) | (bound == float("-inf"))
+    certain: list[int] = is_certain.sum(dim=-1).tolist()
+    return (
+        ids.gather(1, by_value).tolist(),
+        logs.gather(1, order.gather(1, by_value)).tolist(),
+        certain,
+    )
+
+
+def _ranks(values: Tensor, tokens: Tensor, space: Tensor) -> Tensor:
+    """[r]: 1 for the most probable token; equals in order of their ids. Overwrites `space`."""
+    own = values.gather(1, tokens)
+    num_better = total(torch.gt(values, own, out=space))
+    num_equal = sum_before(torch.eq(values, own, out=space), tokens)
+    return (num_better + num_equal.squeeze(1)).long() + 1
+
+
+def _parts(items: list[int], size: int) -> Iterator[list[int]]:
+    size = max(1, size)
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

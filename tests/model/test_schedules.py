@@ -1,0 +1,149 @@
+"""Random schedules of a real model with every sampling option: each request as if it were alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from millstream.core.blocks import BlockPool
+from millstream.core.plan import Plan, StepOutput
+from millstream.core.request import Request, SamplingParams, TokenLogprob
+from millstream.core.scheduler import Scheduler
+from millstream.model.runner import ModelRunner
+from tests.core.test_scheduler import Driver
+from tests.model.architectures import VOCAB, make_model
+from tests.model.test_architectures import make_runner
+
+BLOCK_SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
+    folder = tmp_path_factory.mktemp("llama-2")
+    make_model("llama", folder, num_hidden_layers=2)
+    return make_runner(folder, block_size=BLOCK_SIZE)
+
+
+class Failing:
+    """The runner, except that some of its steps fail after the model has computed them."""
+
+    def __init__(self, runner: ModelRunner, fails: Callable[[], bool]) -> None:
+        self._runner = runner
+        self._fails = fails
+
+    def step(self, plan: Plan) -> StepOutput:
+        output = self._runner.step(plan)
+        if self._fails():
+            raise RuntimeError("planted failure")
+        return output
+
+
+def random_sampling(source: random.Random, seed: int) -> SamplingParams:
+    """Each option is used by a third of the requests, so that most mix several."""
+
+    def sometimes(value: float, neutral: float) -> float:
+        return value if source.random() < 0.3 else neutral
+
+    tokens = source.sample(range(1, VOCAB), 40)
+    is_rare = source.random() < 0.3
+    return SamplingParams(
+        temperature=source.choice([0.0, 0.7, 1.0, 1.4]),
+        top_k=int(sometimes(20, 0)),
+        top_p=sometimes(0.9, 1.0),
+        min_p=sometimes(0.05, 0.0),
+        typical_p=sometimes(0.8, 1.0),
+        repetition_penalty=sometimes(1.3, 1.0),
+        frequency_penalty=sometimes(0.7, 0.0),
+        presence_penalty=sometimes(-0.5, 0.0),
+        logit_bias=((tokens[0], 2.0), (tokens[1], -100.0)) if is_rare else (),
+        bad_words=((tokens[2],), (tokens[3], tokens[4])) if source.random() < 0.3 else (),
+        allowed_token_ids=tuple(tokens) if source.random() < 0.2 else (),
+        min_tokens=source.choice([0, 0, 3]),
+        seed=seed,
+        logprobs=source.choice([None, None, 0, 3]),
+    )
+
+
+def random_request(source: random.Random, request_id: int, leader: Request | None) -> Request:
+    shared = (5,) * source.choice([0, 8, 17])
+    prompt = shared + tuple(source.randrange(1, VOCAB) for _ in range(source.randint(1, 30)))
+    return Request(
+        id=request_id,
+        prompt=prompt if leader is None else leader.prompt,
+        sampling=random_sampling(source, request_id),
+        max_tokens=source.choice([3, 12, 24]),
+        stop_token_ids=tuple(source.sample(range(VOCAB), source.choice([0, 0, 0, 10]))),
+        priority=source.choice([0, 0, 1]),
+        prompt_logprobs=source.choice([None, None, 2]),
+        follows=None if leader is None else leader.id,
+    )
+
+
+def drive(
+    runner: ModelRunner | Failing, *, num_blocks: int, max_running: int, max_step_tokens: int
+) -> Driver:
+    pool = BlockPool(num_blocks=num_blocks, block_size=BLOCK_SIZE)
+    scheduler = Scheduler(pool=pool, max_running=max_running, max_step_tokens=max_step_tokens)
+    return Driver(scheduler, runner)  # type: ignore[arg-type]
+
+
+def assert_close(actual: list[TokenLogprob], expected: list[TokenLogprob]) -> None:
+    """The same tokens; log probabilities up to how products of other row counts round."""
+    assert len(actual) == len(expected)
+    for one, other in zip(actual, expected, strict=True):
+        assert (one.token_id, one.rank) == (other.token_id, other.rank)
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_any_schedule_gives_what_each_gets_alone(runner: ModelRunner, seed: int) -> None:
+    source = random.Random(seed)
+    requests: list[Request] = []
+    for request_id in range(1, source.randint(3, 7)):
+        leader = source.choice(requests) if requests and source.random() < 0.2 else None
+        requests.append(random_request(source, request_id, leader))
+    failure_rate = source.choice([0.0, 0.0, 0.03])
+    driver = drive(
+        Failing(runner, lambda: source.random() < failure_rate),
+        num_blocks=source.randint(9, 24),
+        max_running=source.randint(1, 5),
+        max_step_tokens=source.randint(6, 40),
+    )
+    cancelled: set[int] = set()
+    for request in requests:
+        driver.scheduler.add(request)
+        for _ in range(source.choice([0, 1, 4])):
+            driver.step()
+        if source.random() < 0.1 and driver.scheduler.cancel(request.id):
+            cancelled.add(request.id)
+    driver.run()
+    driver.assert_clean()
+    for request in requests:
+        alone = drive(runner, num_blocks=40, max_running=1, max_step_tokens=512)
+        alone.scheduler.add(request)
+        alone.run()
+        expected, answer = alone.answers[request.id], driver.answers[request.id]
+        is_whole = request.id not in cancelled and driver.finished[request.id] != "failed"
+        assert answer == (expected if is_whole else expected[: len(answer)])
+        assert_close(driver.logprobs[request.id], alone.logprobs[request.id][: len(answer)])
+        scores = driver.scores[request.id]
+        assert_close(scores, alone.scores[request.id][: len(scores)])
+        assert not is_whole or len(scores) == len(alone.scores[request.id])
+
+
+def test_the_schedules_preempt_and_find_prefixes(runner: ModelRunner) -> None:
+    """The random test is only worth something if these happen in it."""
+    preemptions = hits = 0
+    for seed in range(20):
+        source = random.Random(seed)
+        driver = drive(runner, num_blocks=9, max_running=4, max_step_tokens=24)
+        for request_id in range(1, 6):
+            driver.scheduler.add(random_request(source, request_id, None))
+        driver.run()
+        preemptions += driver.scheduler.statistics().num_preemptions
+        hits += sum(num_cached > 0 for num_cached in driver.num_cached.values())
+    assert preemptions > 5
+    assert hits > 5
