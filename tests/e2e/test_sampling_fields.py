@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 import openai
@@ -11,7 +12,7 @@ import pytest
 
 from .harness import RunningServer
 from .sdk import openai_client
-from .wire import messages
+from .wire import messages, open_stream
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 40, "return_token_ids": True}
 
@@ -228,18 +229,24 @@ def test_a_request_can_limit_its_time(endless_server: RunningServer) -> None:
         assert failed.value.code == "timeout"
 
 
-def test_the_smaller_priority_goes_first(small_server: RunningServer) -> None:
+def test_the_smaller_priority_goes_first(endless_server: RunningServer) -> None:
     finished: list[int] = []
 
     def ask(priority: int) -> None:
-        assert small_server.chat("Hello", max_tokens=30, priority=priority).status_code == 200
+        assert endless_server.chat("Hello", max_tokens=40, priority=priority).status_code == 200
         finished.append(priority)
 
-    threads = [threading.Thread(target=ask, args=(priority,)) for priority in (5, 0, -5)]
-    with small_server.paused_engine():
+    threads = [threading.Thread(target=ask, args=(priority,)) for priority in (5, -5)]
+    with ExitStack() as streams:
+        first = streams.enter_context(ExitStack())
+        first.enter_context(open_stream(endless_server))
+        for _ in range(7):
+            streams.enter_context(open_stream(endless_server))
+        endless_server.wait_engine(num_running=8)
         for count, thread in enumerate(threads, 1):
             thread.start()
-            small_server.wait_open(count)
-    for thread in threads:
-        thread.join()
-    assert finished == [-5, 0, 5]
+            endless_server.wait_engine(num_running=8, num_waiting=count)
+        first.close()  # one place becomes free
+        for thread in threads:
+            thread.join()
+    assert finished == [-5, 5]
