@@ -12,7 +12,7 @@ from transformers.models.llama import modeling_llama
 
 from millstream.errors import StartupError
 from millstream.model.attention import register
-from millstream.model.loading import max_context
+from millstream.model.defaults import max_context
 from millstream.model.probe import Layer, probe_layers
 from tests.model.architectures import greedy, make_model
 from tests.model.small_configs import WINDOW, small_config

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millstream.model.loading import _sampling_defaults
+from millstream.model.defaults import sampling_defaults
 
 NEUTRAL = {
     "temperature": 1.0,
@@ -35,4 +35,4 @@ NEUTRAL = {
     ],
 )
 def test_recommendations(generation: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert _sampling_defaults(generation) == expected
+    assert sampling_defaults(generation) == expected

@@ -8,7 +8,6 @@ is known that they are complete, that the model can be served and that memory su
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -24,14 +23,13 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from millstream.errors import StartupError
-from millstream.model import attention, checkpoint, memory, quantization
+from millstream.model import attention, checkpoint, defaults, memory, quantization
 from millstream.model.quantization import QuantizationPlan
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
-_DEFAULT_CONTEXT = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +88,15 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
         )
     log.info("loaded in %.1f s", time.monotonic() - started)
     attention.register()
-    generation = _generation_config(folder)
+    generation = defaults.generation_config(folder)
     return LoadedModel(
         model=model,
         device=device,
         dtype=dtype,
         quantization=stored or (plan.scheme if plan else None),
-        max_context=max_context(model.config, settings.max_total_tokens),
-        stop_token_ids=_token_ids(generation.get("eos_token_id", _eos_token_id(config))),
-        **_sampling_defaults(generation),
+        max_context=defaults.max_context(model.config, settings.max_total_tokens),
+        stop_token_ids=defaults.stop_token_ids(generation, config),
+        **defaults.sampling_defaults(generation),
     )
 
 
@@ -217,54 +215,3 @@ def _has_bfloat16() -> bool:
 def _is_small(folder: Path) -> bool:
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     return size <= _SMALL_MODEL_BYTES
-
-
-def max_context(config: PretrainedConfig, wanted: int | None) -> int:
-    """Tokens that prompt plus answer may have, at most `wanted`.
-
-    Rotary embeddings that change with the longest sequence in the batch (`dynamic`, `longrope`)
-    would let requests influence each other, so those models are served up to the length where
-    the embedding is still the original one.
-    """
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
-    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
-    # Models whose layer types differ in rope nest its parameters by layer type.
-    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        if part.get("rope_type") in ("dynamic", "longrope"):
-            original = part.get("original_max_position_embeddings")
-            limit = original or getattr(text, "original_max_position_embeddings", None) or limit
-    if wanted is not None and wanted > limit:
-        raise StartupError(f"--max-total-tokens: the model's context is {limit} tokens")
-    return wanted or limit
-
-
-def _generation_config(folder: Path) -> dict[str, Any]:
-    """generation_config.json as written: only what the model's authors set counts."""
-    file = folder / "generation_config.json"
-    if not file.is_file():
-        return {}
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return content
-
-
-def _eos_token_id(config: PretrainedConfig) -> int | list[int] | None:
-    """The configuration's; the text part of a composite one may be the only to have it."""
-    default = getattr(config.get_text_config(), "eos_token_id", None)
-    ids: int | list[int] | None = getattr(config, "eos_token_id", default)
-    return ids
-
-
-def _token_ids(ids: int | list[int] | None) -> tuple[int, ...]:
-    if ids is None:
-        return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)
-
-
-def _sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
-    """What the model's authors recommend: greedy if do_sample is false, else OpenAI's 1.0."""
-    defaults = {"repetition_penalty": 1.0}
-    if generation.get("do_sample") is not False:
-        defaults |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
-    given = {name: generation.get(name) or value for name, value in defaults.items()}
-    return {"temperature": 0.0} | given

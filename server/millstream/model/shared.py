@@ -16,14 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millstream.errors import StartupError
-from millstream.model import attention, quantization
-from millstream.model.loading import (
-    LoadedModel,
-    _eos_token_id,
-    _sampling_defaults,
-    _token_ids,
-    max_context,
-)
+from millstream.model import attention, defaults, quantization
+from millstream.model.loading import LoadedModel
 from millstream.settings import Settings
 
 __all__ = ["PreTrainedModel", "PreTrainedTokenizerBase", "share_model"]
@@ -59,10 +53,10 @@ def share_model(model: PreTrainedModel, settings: Settings) -> LoadedModel:
         device=device,
         dtype=dtype,
         quantization=quantization.stored_method(model.config),
-        max_context=max_context(model.config, settings.max_total_tokens),
-        stop_token_ids=_token_ids(generation.get("eos_token_id", _eos_token_id(model.config))),
+        max_context=defaults.max_context(model.config, settings.max_total_tokens),
+        stop_token_ids=defaults.stop_token_ids(generation, model.config),
         is_shared=True,
-        **_sampling_defaults(generation),
+        **defaults.sampling_defaults(generation),
     )
 
 

@@ -1,0 +1,60 @@
+"""What a model's own files say about how to use it: context, end of turn, sampling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from millstream.errors import StartupError
+
+_DEFAULT_CONTEXT = 2048
+
+
+def max_context(config: PretrainedConfig, wanted: int | None) -> int:
+    """Tokens that prompt plus answer may have, at most `wanted`.
+
+    Rotary embeddings that change with the longest sequence in the batch (`dynamic`, `longrope`)
+    would let requests influence each other, so those models are served up to the length where
+    the embedding is still the original one.
+    """
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
+    # Models whose layer types differ in rope nest its parameters by layer type.
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if part.get("rope_type") in ("dynamic", "longrope"):
+            original = part.get("original_max_position_embeddings")
+            limit = original or getattr(text, "original_max_position_embeddings", None) or limit
+    if wanted is not None and wanted > limit:
+        raise StartupError(f"--max-total-tokens: the model's context is {limit} tokens")
+    return wanted or limit
+
+
+def generation_config(folder: Path) -> dict[str, Any]:
+    """generation_config.json as written: only what the model's authors set counts."""
+    file = folder / "generation_config.json"
+    if not file.is_file():
+        return {}
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def stop_token_ids(generation: dict[str, Any], config: PretrainedConfig) -> tuple[int, ...]:
+    """The end-of-turn tokens; the text part of a composite config may be the only to know them."""
+    default = getattr(config.get_text_config(), "eos_token_id", None)
+    ids = generation.get("eos_token_id", getattr(config, "eos_token_id", default))
+    if ids is None:
+        return ()
+    return (ids,) if isinstance(ids, int) else tuple(ids)
+
+
+def sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
+    """What the model's authors recommend: greedy if do_sample is false, else OpenAI's 1.0."""
+    defaults = {"repetition_penalty": 1.0}
+    if generation.get("do_sample") is not False:
+        defaults |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
+    given = {name: generation.get(name) or value for name, value in defaults.items()}
+    return {"temperature": 0.0} | given
