@@ -1,0 +1,124 @@
+"""Compiles the kernels for this machine, once, into a folder of the user's cache.
+
+Rules: the file's name is a digest of all that went into it (sources, torch, compiler, processor),
+so nothing stale is ever loaded; it is loaded only if its content matches the digest written after
+the build; two starts at once build once. The compiler is called directly: torch's own loader also
+wants ninja and Python's headers, which one file of C++ does not need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+log = logging.getLogger(__name__)
+
+_SOURCE = "operators.cpp"
+_HEADERS = ("simd.h", "attention.h", "decode.h", "elementwise.h", "tensors.h")
+_FLAGS = (
+    *("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
+    *("-fopenmp", "-fPIC", "-shared", "-w"),
+)
+_TIMEOUT_S = 300
+
+
+class BuildError(Exception):
+    """Why there are no kernels, in one line."""
+
+
+def build(folder: Path) -> Path:
+    """The compiled library in `folder`, compiled first if need be. Raises BuildError."""
+    compiler = find_compiler()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(folder)
+        name = _digest(compiler)[:24]
+        with FileLock(folder / f"{name}.lock", timeout=_TIMEOUT_S):
+            library, seal = folder / f"{name}.so", folder / f"{name}.sha256"
+            if not _is_intact(library, seal):
+                _compile(compiler, library, seal)
+        return library
+    except subprocess.CalledProcessError as error:
+        said = " ".join(str(error.stderr).split())[:300]
+        raise BuildError(f"{compiler} ended with {error.returncode}: {said}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BuildError(str(error)) from error
+
+
+def cache_folder() -> Path:
+    """Where torch's extensions go if that is set, else the user's cache."""
+    chosen = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME")
+    return Path(chosen or Path.home() / ".cache") / "millstream" / "native"
+
+
+def find_compiler() -> str:
+    """Raises BuildError where there is none."""
+    for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
+        found = shutil.which(name) if name else None
+        if found is not None:
+            return found
+    raise BuildError("no C++ compiler found")
+
+
+def _check_owner(folder: Path) -> None:
+    # What lies there is run: nobody else may put it there.
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise BuildError(f"others can write to {folder}")
+
+
+def _digest(compiler: str) -> str:
+    digest = hashlib.sha256()
+    for name in (_SOURCE, *_HEADERS):
+        digest.update(files(__package__).joinpath(name).read_bytes())
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+    )
+    for part in (compiler, version.stdout, torch.__version__, _processor(), *_FLAGS):
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    """The architecture, and on Linux the instructions that this processor knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    found = [line for line in lines if line.startswith(("flags", "Features", "CPU part"))]
+    return " ".join([platform.machine(), *sorted(set(found or lines[:1]))])
+
+
+def _is_intact(library: Path, seal: Path) -> bool:
+    try:
+        return hashlib.sha256(library.read_bytes()).hexdigest() == seal.read_text()
+    except OSError:
+        return False
+
+
+def _compile(compiler: str, library: Path, seal: Path) -> None:
+    log.info("compiling the CPU kernels; this happens once and takes 10 to 30 seconds")
+    started = time.monotonic()
+    root = Path(torch.__file__).parent
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
+        built = Path(scratch) / library.name
+        command = [
+            *(compiler, *_FLAGS, str(files(__package__).joinpath(_SOURCE)), "-o", str(built)),
+            *(f"-I{root / 'include'}", f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch"),
+        ]
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+        digest = hashlib.sha256(built.read_bytes()).hexdigest()
+        os.replace(built, library)
+    seal.write_text(digest)
+    log.info("compiled the CPU kernels in %.0f s: %s", time.monotonic() - started, library)

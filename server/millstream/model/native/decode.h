@@ -1,0 +1,125 @@
+// Attention of decode rows: from tensors to units of work, over torch's threads.
+#pragma once
+
+#include <ATen/ops/empty.h>
+
+#include <atomic>
+#include <vector>
+
+#include "attention.h"
+#include "tensors.h"
+
+namespace millstream {
+
+// Which spans of which rows there are, and where their partial results lie.
+struct Spans {
+  struct Row {
+    int64_t first, last, start;  // positions seen; number of its first span
+    int64_t count() const { return (last - first) / SPAN + 1; }
+  };
+  std::vector<Row> rows;
+  std::vector<int32_t> row_of;  // of each span
+
+  // limit: positions that a block table has room for
+  Spans(const Tensor& positions, std::optional<int64_t> window, int64_t limit) {
+    Indices position_of(positions);
+    for (int64_t row = 0; row < positions.numel(); row++) {
+      int64_t last = position_of[row];
+      TORCH_CHECK(last >= 0 && last < limit, "position ", last, " is beyond its table");
+      int64_t first = window ? std::max<int64_t>(0, last - *window + 1) : 0;
+      rows.push_back({first, last, int64_t(row_of.size())});
+      row_of.insert(row_of.end(), rows.back().count(), row);
+    }
+  }
+};
+
+class Decode {
+ public:
+  Tensor out;
+
+  Decode(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& tables,
+         const Tensor& positions, double scale, std::optional<int64_t> window,
+         std::optional<double> softcap, const MaybeTensor& sinks)
+      : query_(query.contiguous()), keys_(keys), values_(values), num_blocks_(keys.size(0)),
+        tables_(tables), width_(tables.size(1)),
+        spans_(positions, window, tables.size(1) * keys.size(1)) {
+    shape_ = {query.size(1), keys.size(2), query.size(2), values.size(3), keys.size(1),
+              float(scale), float(softcap.value_or(0))};
+    TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "caches must be contiguous");
+    TORCH_CHECK(keys.size(3) == shape_.dim &&
+                keys.sizes().slice(0, 3) == values.sizes().slice(0, 3) && shape_.kv_heads > 0,
+                "caches do not fit the query");
+    TORCH_CHECK(shape_.heads % shape_.kv_heads == 0, "query heads must be a multiple of key heads");
+    TORCH_CHECK(tables.size(0) == query.size(0) && positions.numel() == query.size(0),
+                "one table and one position per row");
+    TORCH_CHECK(!window || *window > 0, "a window holds the token itself at least");
+    TORCH_CHECK(!sinks || sinks->numel() == shape_.heads, "one sink per query head");
+    if (sinks) sinks_ = sinks->to(at::kFloat).contiguous();
+    out = at::empty({query.size(0), shape_.heads, shape_.value_dim}, query.options());
+  }
+
+  template <typename T>
+  void run() {
+    int64_t size = shape_.heads * (2 + shape_.value_dim), units = spans_.row_of.size();
+    Tensor scratch = at::empty({units * size}, at::kFloat);
+    std::vector<Partial> partials;
+    for (int64_t unit = 0; unit < units; unit++) {
+      float* start = data<float>(scratch) + unit * size;
+      partials.push_back({start, start + shape_.heads, start + 2 * shape_.heads});
+    }
+    std::vector<std::atomic<int>> done(spans_.rows.size());
+    std::atomic<int64_t> next{0};
+    // Whoever is free takes the next unit: a core that others use too takes fewer.
+    at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), units), 1, [&](int64_t, int64_t) {
+      std::vector<float> scores(shape_.heads * SPAN);
+      for (int64_t unit; (unit = next.fetch_add(1)) < units;) {
+        const Spans::Row& row = spans_.rows[spans_.row_of[unit]];
+        attend_unit<T>(unit, row, scores.data(), partials[unit]);
+        // Whoever finishes a row's last span merges them; the order of the merge is fixed.
+        if (done[spans_.row_of[unit]].fetch_add(1) + 1 == row.count())
+          merge_row<T>(spans_.row_of[unit], &partials[row.start], row.count());
+      }
+    });
+  }
+
+ private:
+  template <typename T>
+  void attend_unit(int64_t unit, const Spans::Row& row, float* scores, Partial partial) {
+    int64_t number = spans_.row_of[unit], begin = row.first + (unit - row.start) * SPAN;
+    int count = std::min<int64_t>(SPAN, row.last + 1 - begin);
+    int64_t slots[SPAN];
+    for (int i = 0; i < count;) {
+      int64_t position = begin + i, offset = position % shape_.block_size;
+      int64_t block = tables_[number * width_ + position / shape_.block_size];
+      TORCH_CHECK(block >= 0 && block < num_blocks_, "block ", block, " does not exist");
+      for (; offset < shape_.block_size && i < count; offset++, i++)
+        slots[i] = block * shape_.block_size + offset;
+    }
+    Tokens<T> tokens{data<T>(keys_),
+                     data<T>(values_),
+                     shape_.kv_heads * shape_.dim,
+                     shape_.kv_heads * shape_.value_dim,
+                     slots,
+                     count};
+    const T* query = data<T>(query_) + number * shape_.heads * shape_.dim;
+    attend_span<T>(shape_, query, tokens, scores, partial);
+  }
+
+  template <typename T>
+  void merge_row(int64_t number, const Partial* spans, int count) {
+    const float* sinks = sinks_.defined() ? data<float>(sinks_) : nullptr;
+    for (int64_t head = 0; head < shape_.heads; head++) {
+      T* to = data<T>(out) + (number * shape_.heads + head) * shape_.value_dim;
+      merge_spans<T>(spans, count, head, sinks ? sinks + head : nullptr, shape_.value_dim, to);
+    }
+  }
+
+  Tensor query_, keys_, values_, sinks_;
+  int64_t num_blocks_;
+  Indices tables_;
+  int64_t width_;
+  Spans spans_;
+  Shape shape_;
+};
+
+}  // namespace millstream

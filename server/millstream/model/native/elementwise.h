@@ -1,0 +1,85 @@
+// The small operations between a decoder layer's matrix products, one row at a time. They round
+// to the tensors' dtype wherever the eager operations they stand for do.
+#pragma once
+
+#include <type_traits>
+
+#include "simd.h"
+
+namespace millstream {
+
+// f(i, count) for each vector of a row of n; count is WIDTH but for the last one.
+template <typename F>
+INLINE void each_vector(int64_t n, F&& f) {
+  int64_t i = 0;
+  for (; i + WIDTH <= n; i += WIDTH) f(i, std::integral_constant<int, WIDTH>());
+  if (i < n) f(i, int(n - i));
+}
+
+template <typename T>
+INLINE Vec load_some(const T* from, std::integral_constant<int, WIDTH>) { return load(from); }
+template <typename T>
+INLINE Vec load_some(const T* from, int count) { return load_part(from, count); }
+template <typename T>
+INLINE void store_some(T* to, Vec x, std::integral_constant<int, WIDTH>) { store(to, x); }
+template <typename T>
+INLINE void store_some(T* to, Vec x, int count) { store_part(to, x, count); }
+
+// total = x + residual (where there is one); out = total, normalised, times weight.
+// unit_offset: times 1 + weight and rounded once (Gemma); otherwise rounded before the weight too.
+template <typename T>
+void rms_norm_row(const T* x, const T* residual, const T* weight, float eps, bool unit_offset,
+                  int64_t n, T* total, T* out) {
+  Vec squares = {};
+  if (residual) {
+    each_vector(n, [&](int64_t i, auto count) {
+      Vec both = rounded<T>(load_some(x + i, count) + load_some(residual + i, count));
+      store_some(total + i, both, count);
+      squares += both * both;
+    });
+    x = total;
+  } else {
+    each_vector(n, [&](int64_t i, auto count) {
+      Vec one = load_some(x + i, count);
+      squares += one * one;
+    });
+  }
+  float factor = 1.0f / std::sqrt(sum(squares) / n + eps);
+  each_vector(n, [&](int64_t i, auto count) {
+    Vec normal = load_some(x + i, count) * factor, by = load_some(weight + i, count);
+    store_some(out + i, unit_offset ? normal * (1.0f + by) : rounded<T>(normal) * by, count);
+  });
+}
+
+INLINE Vec silu(Vec x) { return x / (1.0f + exp(-x)); }
+
+// x * (1 + tanh(u)) / 2 = x * sigmoid(2 u): the same, without the cancellation at negative x.
+INLINE Vec gelu_tanh(Vec x) {
+  return x / (1.0f + exp(-1.5957691216f * (x + 0.044715f * x * x * x)));
+}
+
+// out[i] = activation(gate[i]) * up[i]
+template <typename T, typename F>
+INLINE void gated_row(const T* gate, const T* up, int64_t n, T* out, F&& activation) {
+  each_vector(n, [&](int64_t i, auto count) {
+    Vec active = rounded<T>(activation(load_some(gate + i, count)));
+    store_some(out + i, active * load_some(up + i, count), count);
+  });
+}
+
+// Rotates the first `turned` of n elements: x * cos + (-second half, first half) * sin.
+template <typename T>
+INLINE void rotate_row(const T* x, const T* cos, const T* sin, int64_t turned, int64_t n, T* out) {
+  int64_t half = turned / 2;
+  each_vector(half, [&](int64_t i, auto count) {
+    auto at = [&](const T* from) { return load_some(from + i, count); };
+    Vec first = at(x), second = at(x + half);
+    Vec a = rounded<T>(first * at(cos)) - rounded<T>(second * at(sin));
+    Vec b = rounded<T>(second * at(cos + half)) + rounded<T>(first * at(sin + half));
+    store_some(out + i, a, count);
+    store_some(out + half + i, b, count);
+  });
+  if (turned < n) std::memcpy(out + turned, x + turned, (n - turned) * sizeof(T));
+}
+
+}  // namespace millstream

@@ -1,0 +1,43 @@
+"""The kernels as one object of functions: compiled (see `loader`), or in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from millstream.model.native import reference
+
+DTYPES = (torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """Functions of `reference`, by name: what each computes is written there.
+
+    The compiled ones take tensors on the CPU, all of a call's in the same one of DTYPES (sinks may
+    differ); caches, weights, cos and sin are contiguous, and the last dimension of everything else
+    is. Anything else is a RuntimeError. A row's result depends on that row only, bit for bit.
+    """
+
+    paged_attention_decode: Callable[..., Tensor]
+    rms_norm: Callable[..., Tensor]
+    add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
+    silu_mul: Callable[..., Tensor]
+    gelu_tanh_mul: Callable[..., Tensor]
+    rotary_to_cache: Callable[..., tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, namespace: Any) -> Kernels:
+        """From anything that has the functions by name."""
+        found = {field.name: getattr(namespace, field.name) for field in fields(cls)}
+        # The overload itself: going through an operator's packet costs a microsecond a call.
+        return cls(**{name: getattr(found[name], "default", found[name]) for name in found})
+
+
+def plain() -> Kernels:
+    """In plain torch, for any device."""
+    return Kernels.of(reference)

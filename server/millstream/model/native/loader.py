@@ -1,0 +1,43 @@
+"""Kernels compiled for this machine, or None.
+
+Rule: whatever goes wrong (no compiler, a failing build, a folder that cannot be written, a kernel
+whose result differs from plain torch) costs one line in the log, never the server.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from millstream.model.native.build import BuildError, build, cache_folder
+from millstream.model.native.kernels import Kernels, plain
+from millstream.model.native.self_test import differences
+
+log = logging.getLogger(__name__)
+
+
+def load(folder: Path | None = None) -> Kernels | None:
+    """Compiled, loaded and compared with plain torch. The first call on a machine takes seconds.
+
+    folder: for the compiled library, by default in the user's cache.
+    """
+    try:
+        if not _is_loaded():
+            library = str(build(folder or cache_folder()))
+            torch.ops.load_library(library)  # type: ignore[no-untyped-call]
+        kernels = Kernels.of(torch.ops.millstream)
+        wrong = differences(kernels, plain())
+    except (BuildError, OSError, RuntimeError, AttributeError) as error:
+        log.warning("no CPU kernels, plain torch is used: %s", error)
+        return None
+    if wrong:
+        log.warning("the CPU kernels are wrong, plain torch is used: %s", ", ".join(wrong))
+        return None
+    return kernels
+
+
+def _is_loaded() -> bool:
+    # A second library with the same operators would end the process.
+    return hasattr(torch.ops.millstream, "paged_attention_decode")

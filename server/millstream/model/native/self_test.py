@@ -1,0 +1,62 @@
+"""Do compiled kernels compute what plain torch does? A few small cases of each, at every start.
+
+A wrong compiler, flag or library shows here rather than in what users read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from millstream.model.native.kernels import Kernels
+
+_TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
+
+
+def differences(kernels: Kernels, expected: Kernels) -> list[str]:
+    """Names of what differs."""
+    wrong: list[str] = []
+    for dtype, tolerance in _TOLERANCE.items():
+        results, truth = dict(_run(kernels, dtype)), dict(_run(expected, dtype))
+        for name, tensors in truth.items():
+            pairs = zip(results[name], tensors, strict=True)
+            if not all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs):
+                wrong.append(f"{name} in {dtype}")
+    return wrong
+
+
+def _run(kernels: Kernels, dtype: torch.dtype) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    for dim in (64, 80):
+        heads, tokens = 6, 3
+        keys, values = random(42, 8, 2, dim), random(42, 8, 2, dim)
+        tables = torch.randperm(42, generator=generator).view(1, 42).expand(tokens, 42)
+        positions = torch.tensor([0, 100, 330])
+        options = {"scale": dim**-0.5, "sinks": random(heads).float()}
+        for extra in ({}, {"window": 20}, {"softcap": 5.0, "sinks": None}):
+            out = kernels.paged_attention_decode(
+                random(tokens, heads, dim), keys, values, tables, positions, **{**options, **extra}
+            )
+            yield f"attention {dim} {sorted(extra)}", (out,)
+        turned = kernels.rotary_to_cache(
+            random(tokens, heads, dim),
+            random(tokens, 2, dim),
+            random(tokens, 2, dim),
+            cos=random(tokens, dim),
+            sin=random(tokens, dim),
+            slots=torch.tensor([5, 0, 335]),
+            key_cache=keys,
+            value_cache=values,
+        )
+        yield f"rotary {dim}", (*turned, keys, values)
+        x, weight = random(tokens, dim), random(dim)
+        yield f"rms_norm {dim}", (kernels.rms_norm(x, weight, 1e-5, unit_offset=True),)
+        yield f"add_rms_norm {dim}", kernels.add_rms_norm(x, random(tokens, dim), weight, eps=1e-5)
+        yield f"silu {dim}", (kernels.silu_mul(x),)
+        yield f"gelu {dim}", (kernels.gelu_tanh_mul(x),)
