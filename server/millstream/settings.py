@@ -45,6 +45,16 @@ class Settings(BaseSettings):
         default=False,
         description="the same tokens to the bit whatever else is running (CPU); costs some speed",
     )
+    tool_call_parser: str = Field(
+        "auto",
+        description="how the model writes tool calls: auto, none, hermes, qwen3-coder, glm, "
+        "minimax, llama3, mistral, deepseek, harmony",
+    )
+    reasoning_parser: str = Field(
+        "auto",
+        description="how the model marks its reasoning: auto, none, think, magistral, seed, "
+        "harmony",
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     max_concurrent_requests: Count = Field(
@@ -67,6 +77,10 @@ class Settings(BaseSettings):
     )
     max_batch_prefill_tokens: Count | None = Field(
         None, description="tokens per step, decode included (default: 512 on CPU, 4096 on GPU)"
+    )
+    native_kernels: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="kernels compiled for this CPU at the first start; auto: not for small models",
     )
     kv_cache_memory: ByteSize | None = Field(
         None, description="memory for the KV cache, like 2GiB (default: from free memory)"

@@ -14,8 +14,8 @@ from millstream.core.plan import Chunk, Plan
 from millstream.core.request import FailureEvent, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
-from millstream.model import attention, verify
-from millstream.model.batch import pack
+from millstream.model import attention
+from millstream.model.batch import Packer, pack
 from millstream.model.kv_cache import KVCache, LayerShape
 from millstream.model.runner import ModelRunner
 from millstream.runtime.loop import EngineLoop
@@ -96,14 +96,14 @@ def test_wrong_attention_is_refused_at_start(folder: Path, monkeypatch: pytest.M
 
 
 def test_verify_notices_a_mixed_up_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = verify.pack
+    real = Packer.pack
 
-    def shifted(plan: Plan, *args: Any) -> Any:
+    def shifted(self: Packer, plan: Plan) -> Any:
         (chunk,) = plan.chunks
         table = chunk.block_table if chunk.start == 0 else chunk.block_table[::-1]
-        return real(Plan((chunk._replace(block_table=table),)), *args)
+        return real(self, Plan((chunk._replace(block_table=table),)))
 
-    monkeypatch.setattr("millstream.model.verify.pack", shifted)
+    monkeypatch.setattr(Packer, "pack", shifted)
     with pytest.raises(StartupError, match="computes other logits"):
         make_runner(folder, block_size=8)
 

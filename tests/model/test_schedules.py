@@ -147,3 +147,28 @@ def test_the_schedules_preempt_and_find_prefixes(runner: ModelRunner) -> None:
         hits += sum(num_cached > 0 for num_cached in driver.num_cached.values())
     assert preemptions > 5
     assert hits > 5
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_batch_invariant_runs_report_the_same_bits(
+    dtype: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Tokens and log probabilities, of answers and of prompts, through the sampler."""
+    folder = tmp_path_factory.mktemp("invariant")
+    make_model("llama", folder, num_hidden_layers=2)
+    runner = make_runner(folder, block_size=BLOCK_SIZE, batch_invariant=True, dtype=dtype)
+    for seed in range(6):
+        source = random.Random(seed)
+        requests = [random_request(source, request_id, None) for request_id in range(1, 6)]
+        driver = drive(runner, num_blocks=14, max_running=4, max_step_tokens=24)
+        for request in requests:
+            driver.scheduler.add(request)
+            driver.step()
+        driver.run()
+        for request in requests:
+            alone = drive(runner, num_blocks=40, max_running=1, max_step_tokens=512)
+            alone.scheduler.add(request)
+            alone.run()
+            assert driver.answers[request.id] == alone.answers[request.id]
+            assert driver.logprobs[request.id] == alone.logprobs[request.id]
+            assert driver.scores[request.id] == alone.scores[request.id]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from millstream.core.grammar import Grammar
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -68,6 +70,7 @@ class Request:
     prompt_logprobs: like SamplingParams.logprobs, for the prompt's tokens from the second one on.
     follows: id of a request with the same prompt. This one waits until that one's prompt is
         computed, and takes its blocks from the prefix cache.
+    grammar: the form that the answer must have.
     """
 
     id: int
@@ -79,6 +82,7 @@ class Request:
     cache_salt: str = ""
     prompt_logprobs: int | None = None
     follows: int | None = None
+    grammar: Grammar | None = None
 
 
 class TokenLogprob(NamedTuple):

@@ -29,6 +29,7 @@ class EngineSettings(TypedDict, total=False):
     kv_cache_memory: int | str | None
     block_size: int
     batch_invariant: bool
+    native_kernels: str
 
 
 class LoadingSettings(EngineSettings, total=False):

@@ -2,8 +2,9 @@
 
 Rules:
 1. Order as in transformers (`_get_logits_processor`): logit bias, repetition penalty, [frequency
-   and presence penalty], bad words, stop tokens before min_tokens, allowed tokens. Temperature and
-   the filters come after all of them.
+   and presence penalty], bad words, stop tokens before min_tokens, allowed tokens, grammar.
+   Temperature and the filters come after all of them. Where a grammar leaves nothing but the end,
+   min_tokens does not forbid it.
 2. Only the logits concerned are touched. What a request needs is compiled once, and its counts
    grow by the new tokens: a step costs the distinct tokens of a history, never its length.
 3. Token ids outside the logits cannot be drawn, so nothing is done for them.
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.core.request import Request
+from millstream.model.grammar import Progress
 
 Ids = NDArray[np.int64]
 Values = NDArray[np.float32]
@@ -38,6 +40,7 @@ def is_constrained(request: Request, num_generated: int) -> bool:
         or params.logit_bias
         or params.bad_words
         or params.allowed_token_ids
+        or request.grammar is not None
         or (num_generated < params.min_tokens and request.stop_token_ids)
     )
 
@@ -79,8 +82,12 @@ class Counts:
 class Constraints:
     """Those of one request at one point of its history. Mutated by `advance()` only."""
 
-    def __init__(self, request: Request, history: list[int], vocab: int) -> None:
+    def __init__(
+        self, request: Request, history: list[int], vocab: int, grammar: Progress | None = None
+    ) -> None:
+        """grammar: where an answer to this request begins, if it has a grammar."""
         params = request.sampling
+        self.grammar = grammar
         self.history = history
         self.length = len(request.prompt)
         self.repetition = _within(params.repetition_penalty, 1 / _PENALTIES, _PENALTIES)
@@ -115,12 +122,15 @@ class Constraints:
         if self.counts is not None:
             for token in self.history[self.length :]:
                 self.counts.add(token)
+        if self.grammar is not None:
+            self.grammar.advance(self.history[self.length :])
         self.length = len(self.history)
 
     def banned(self) -> Ids:
         """Tokens that must not come next."""
         parts = [self._banned]
-        if self.length < self._stops_from:
+        must_end = self.grammar is not None and self.grammar.must_end
+        if self.length < self._stops_from and not must_end:
             parts.append(self._stops)
         known = self.history
         completed = [
@@ -162,7 +172,9 @@ def constrain(logits: Tensor, rows: Sequence[Constraints | None]) -> None:
             allowed = torch.from_numpy(row.allowed).to(logits.device)
             values = logits[index, allowed]
             logits[index].fill_(float("-inf"))[allowed] = values
-    # A grammar's mask, one bit per token and row, belongs here: after the bans, before temperature.
+        if row is not None and row.grammar is not None:
+            forbidden = torch.from_numpy(row.grammar.forbidden).to(logits.device)
+            logits[index].masked_fill_(forbidden, float("-inf"))
 
 
 def _within(number: float, smallest: float, largest: float) -> float:

@@ -29,7 +29,7 @@ from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
+SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,4 +214,4 @@ def _has_bfloat16() -> bool:
 
 def _is_small(folder: Path) -> bool:
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    return size <= _SMALL_MODEL_BYTES
+    return size <= SMALL_MODEL_BYTES

@@ -16,19 +16,22 @@ from torch import Tensor
 from millstream.core.info import EngineInfo
 from millstream.core.plan import Plan, StepOutput
 from millstream.errors import StartupError
-from millstream.model import memory
+from millstream.model import memory, native
 from millstream.model.batch import Packer
 from millstream.model.forward import Forward
+from millstream.model.grammar import Grammars
 from millstream.model.invariant import InvariantOperators
 from millstream.model.invariant_attention import InvariantPacker
 from millstream.model.invariant_check import InvarianceCheck
 from millstream.model.invariant_modules import make_invariant, use_separate_experts
 from millstream.model.kv_cache import KVCache, LayerShape, bytes_per_token
-from millstream.model.loading import LoadedModel, load_model
+from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel, load_model
 from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
+from millstream.model.native_attention import NativePacker
 from millstream.model.packing import pack_linears
 from millstream.model.probe import probe_layers
 from millstream.model.sampler import Sampler
+from millstream.model.tokenizer import read_tokenizer
 from millstream.model.verify import own_logits, verify
 from millstream.settings import Settings
 
@@ -37,15 +40,22 @@ log = logging.getLogger(__name__)
 _CPU_STEP_TOKENS = 512
 _CUDA_STEP_TOKENS = 4096
 
-BACKEND = "sdpa-paged"
+_BACKEND = "sdpa-paged"
+_NATIVE_BACKEND = "native-paged"  # decode; prompts are SDPA's
 
 
 class ModelRunner:
     """Implements the engine loop's Runner over one loaded model and its KV cache."""
 
-    def __init__(self, loaded: LoadedModel, settings: Settings) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        settings: Settings,
+        read_tokenizer: Callable[[], str] | None = None,
+    ) -> None:
         """Sizes the cache, compares the paged path with the model's own, warms up.
 
+        read_tokenizer: gives the text of the model's tokenizer.json, which grammars need.
         Raises StartupError if memory does not suffice or the two differ.
         """
         if settings.batch_invariant:
@@ -56,13 +66,12 @@ class ModelRunner:
         is_packable = loaded.device.type == "cpu" and not loaded.is_shared
         if is_packable and (num_packed := pack_linears(loaded.model)):
             log.info("laid out the weights of %d linear layers for this CPU", num_packed)
-        layers = probe_layers(
-            loaded.model, max_context=loaded.max_context, device=loaded.device
-        )
+        layers = probe_layers(loaded.model, max_context=loaded.max_context, device=loaded.device)
         forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})
         self._forward: Callable[..., Tensor] = forward
         shapes = {i: layer.shape for i, layer in layers.items()}
         self._cache = _make_cache(loaded, settings, shapes)
+        kernels = _load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
         num_blocks = self._cache.num_blocks
         max_context = min(loaded.max_context, num_blocks * settings.block_size)
         if max_context < loaded.max_context:
@@ -74,7 +83,7 @@ class ModelRunner:
             device=_device_name(loaded.device),
             dtype=str(loaded.dtype).removeprefix("torch."),
             quantization=loaded.quantization,
-            attention_backend=BACKEND,
+            attention_backend=_BACKEND if kernels is None else _NATIVE_BACKEND,
             num_blocks=num_blocks,
             block_size=settings.block_size,
             kv_cache_bytes=self._cache.num_bytes,
@@ -89,9 +98,13 @@ class ModelRunner:
             typical_p=loaded.typical_p,
             repetition_penalty=loaded.repetition_penalty,
         )
-        verify(loaded, self._cache, forward, expected)
-        self._packer = Packer(self._cache, loaded.device)
-        self._sampler = Sampler()
+        self._packer = (
+            Packer(self._cache, loaded.device)
+            if kernels is None
+            else NativePacker(self._cache, kernels)
+        )
+        verify(loaded, self._cache, self._packer, forward, expected)
+        self._sampler = Sampler(Grammars(read_tokenizer) if read_tokenizer else None)
         if settings.batch_invariant:
             self._make_invariant(loaded)
 
@@ -150,9 +163,7 @@ def _step_tokens(loaded: LoadedModel, settings: Settings) -> int:
     return max(wanted, settings.max_concurrent_requests)
 
 
-def _make_cache(
-    loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerShape]
-) -> KVCache:
+def _make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerShape]) -> KVCache:
     """A cache as large as settings or free memory say, but not larger than can be used."""
     blocks_per_request = -(-loaded.max_context // settings.block_size)
     block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
@@ -180,7 +191,22 @@ def _make_cache(
 
 def build_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:
     """A factory that loads the model when called: in the engine, not where it is made."""
-    return lambda: ModelRunner(load_model(folder, settings), settings)
+    trust = settings.trust_remote_code
+    return lambda: ModelRunner(
+        load_model(folder, settings),
+        settings,
+        lambda: read_tokenizer(folder, trust_remote_code=trust),
+    )
+
+
+def _load_kernels(loaded: LoadedModel, settings: Settings, num_bytes: int) -> native.Kernels | None:
+    """Compiled kernels where they can be used and a model of `num_bytes` is worth compiling for."""
+    wanted = settings.native_kernels
+    if wanted == "off" or (wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES):
+        return None
+    is_fit = loaded.device.type == "cpu" and loaded.dtype in native.DTYPES
+    # Batch invariance has an attention of its own.
+    return native.load() if is_fit and not settings.batch_invariant else None
 
 
 def _device_name(device: torch.device) -> str:

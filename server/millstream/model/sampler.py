@@ -26,6 +26,7 @@ from millstream.core.request import SamplingParams
 from millstream.model import filters
 from millstream.model.blocked import Workspace, best_of, block_maxima, float_rows, pick
 from millstream.model.constraints import Constraints, constrain, is_constrained
+from millstream.model.grammar import Grammars
 
 _FORGET_AFTER = 32  # steps
 _LARGEST_LOOK = 2**21  # leaders of all rows that are looked at together
@@ -55,7 +56,9 @@ class Sampler:
     Mutated by its own `sample()` only. What it knows never changes a result.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grammars: Grammars | None = None) -> None:
+        """grammars: of the model, if requests may have a grammar."""
+        self._grammars = grammars
         self._known: dict[int, tuple[int, Constraints]] = {}
         self._num_steps = 0
 
@@ -94,7 +97,11 @@ class Sampler:
     def _constraints(self, chunk: Chunk, vocab: int) -> Constraints:
         _, known = self._known.get(chunk.request_id, (0, None))
         if known is None or not known.describes(chunk.history):
-            known = Constraints(chunk.request, chunk.history, vocab)
+            grammar = None
+            if chunk.request.grammar is not None:
+                assert self._grammars is not None, "this runner has no tokenizer"
+                grammar = self._grammars.progress(chunk.request, vocab)
+            known = Constraints(chunk.request, chunk.history, vocab, grammar)
         known.advance()
         self._known[chunk.request_id] = (self._num_steps, known)
         return known

@@ -35,3 +35,16 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
             f"the tokenizer in {folder} has no chat template, so this is not a chat model"
         )
     return tokenizer
+
+
+def read_tokenizer(folder: Path, *, trust_remote_code: bool) -> str:
+    """The model's tokenizer as text in the format of tokenizer.json, with all added tokens.
+
+    Raises StartupError as `load_tokenizer()` does.
+    """
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    text: str = backend.to_str()
+    return text

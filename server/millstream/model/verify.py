@@ -12,7 +12,7 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.batch import pack
+from millstream.model.batch import Packer
 from millstream.model.forward import Forward
 from millstream.model.kv_cache import KVCache
 from millstream.model.loading import LoadedModel
@@ -29,7 +29,9 @@ _LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps
 
 
 @torch.inference_mode()
-def verify(loaded: LoadedModel, cache: KVCache, forward: Forward, expected: Tensor) -> None:
+def verify(
+    loaded: LoadedModel, cache: KVCache, packer: Packer, forward: Forward, expected: Tensor
+) -> None:
     """Compares logits of a chunked, paged run with what `own_logits()` gave before.
 
     Uses the first blocks of `cache`, which hold nothing yet. Raises StartupError on a difference.
@@ -37,7 +39,8 @@ def verify(loaded: LoadedModel, cache: KVCache, forward: Forward, expected: Tens
     length = min(len(expected), cache.num_blocks * cache.block_size)
     tolerance = _TOLERANCE[loaded.dtype]
     with refusing(loaded.model):
-        for end, actual in _paged_logits(loaded, cache, forward, _sample_ids(loaded)[:length]):
+        ids = _sample_ids(loaded)[:length]
+        for end, actual in _paged_logits(packer, cache.block_size, forward, ids):
             difference = logits_difference(actual, expected[end - 1])
             if not difference <= tolerance:
                 raise StartupError(
@@ -62,11 +65,11 @@ def _sample_ids(loaded: LoadedModel) -> Tensor:
 
 
 def _paged_logits(
-    loaded: LoadedModel, cache: KVCache, forward: Forward, ids: Tensor
+    packer: Packer, block_size: int, forward: Forward, ids: Tensor
 ) -> list[tuple[int, Tensor]]:
     """Logits [vocab] of the last token of each chunk, with the chunk's end."""
     # Blocks in descending order, so that a mix-up of block and position shows.
-    count = -(-len(ids) // cache.block_size)
+    count = -(-len(ids) // block_size)
     table = list(range(count))[::-1]
     request = Request(id=1, prompt=(0,), sampling=SamplingParams(), max_tokens=1)
     results, start = [], 0
@@ -75,7 +78,7 @@ def _paged_logits(
         if not tokens:
             break
         chunk = Chunk(request, tokens, start, table, [], is_last=True)
-        step = pack(Plan((chunk,)), cache, loaded.device)
+        step = packer.pack(Plan((chunk,)))
         logits = forward(step.input_ids, step.positions, rows=step.wanted, batch=step.batch)
         start += len(tokens)
         results.append((start, logits[0].float()))

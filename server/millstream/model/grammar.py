@@ -1,0 +1,135 @@
+"""Which tokens may come next in an answer of a given form.
+
+Rules:
+1. llguidance does the parsing. What a request may draw depends on its grammar and the tokens it
+   has generated only; recompiling, or forgetting and replaying, changes nothing.
+2. The tokens that end an answer may come exactly where the grammar may end. Tokens without a text
+   (special ones, and those the tokenizer does not know) never come.
+3. A grammar that cannot be compiled, or runs into llguidance's limits, allows no token: its request
+   fails alone.
+4. Nothing is built before the first request that needs it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from numpy.typing import NDArray
+
+from millstream.core.grammar import Grammar
+from millstream.core.request import Request
+
+log = logging.getLogger(__name__)
+
+Flags = NDArray[np.bool_]
+
+_MAX_KNOWN = 128  # compiled grammars
+
+
+class Grammars:
+    """The compiled grammars of one model, the least recently used ones forgotten.
+
+    read_tokenizer: gives the text of the model's tokenizer.json.
+    Mutated by its own `progress()` only.
+    """
+
+    def __init__(self, read_tokenizer: Callable[[], str]) -> None:
+        self._read_tokenizer = read_tokenizer
+        self._limits = LLParserLimits(verbose_errors=False)
+        self._known: OrderedDict[str, LLMatcher] = OrderedDict()
+
+    def progress(self, request: Request, vocab: int) -> Progress:
+        """The beginning of an answer to a request that has a grammar."""
+        grammar, tokenizer = request.grammar, self._tokenizer
+        assert grammar is not None
+        matcher = self._matcher(tokenizer, grammar.text) if tokenizer else None
+        ends = tokenizer.eos_tokens if tokenizer else []
+        return Progress(grammar, matcher, ends=ends, stops=request.stop_token_ids, vocab=vocab)
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer | None:
+        """None if llguidance cannot read it. Takes a second for 150,000 tokens."""
+        try:
+            return LLTokenizer(self._read_tokenizer())
+        except ValueError as error:
+            log.error("this model's tokenizer cannot follow a grammar: %s", error)
+            return None
+
+    def _matcher(self, tokenizer: LLTokenizer, text: str) -> LLMatcher:
+        known = self._known.pop(text, None)
+        if known is None:
+            known = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.popitem(last=False)
+        self._known[text] = known
+        return known.deep_copy()
+
+
+class Progress:
+    """Where one answer stands in its grammar. Mutated by `advance()` only.
+
+    forbidden: [vocab], the tokens that must not come next.
+    must_end: whether only a token that ends the answer can come next.
+    """
+
+    def __init__(
+        self,
+        grammar: Grammar,
+        matcher: LLMatcher | None,
+        *,
+        ends: Sequence[int],
+        stops: Sequence[int],
+        vocab: int,
+    ) -> None:
+        """ends: what the matcher calls the end. stops: what ends the answer."""
+        self._grammar = grammar
+        self._matcher = matcher
+        self._stops = [token for token in stops if token < vocab]
+        self._no_text = [token for token in {*ends, *stops} if token < vocab]
+        self._vocab = vocab
+        self._is_empty = True
+        self._is_reasoning = grammar.starts_after is not None and grammar.opens_with is None
+        self.must_end = False
+        self.forbidden = self._find_forbidden()
+
+    def advance(self, tokens: Sequence[int]) -> None:
+        """Takes up the tokens that were generated since."""
+        for token in tokens:
+            self._take(token)
+        if tokens:
+            self.forbidden = self._find_forbidden()
+
+    def _take(self, token: int) -> None:
+        if self._is_reasoning:
+            self._is_reasoning = token != self._grammar.starts_after
+        elif token == self._grammar.opens_with:
+            self._is_reasoning = True
+        elif self._matcher is not None:
+            self._matcher.consume_token(token)
+        self._is_empty = False
+
+    def _find_forbidden(self) -> Flags:
+        if self._is_reasoning:
+            forbidden = np.zeros(self._vocab, np.bool_)
+            forbidden[self._stops] = True
+            return forbidden
+        forbidden = np.ones(self._vocab, np.bool_)
+        matcher = self._matcher
+        mask = b"" if matcher is None else matcher.compute_bitmask()
+        if matcher is None or matcher.is_error():
+            log.warning("no token fits a grammar: %s", matcher and matcher.get_error())
+            return forbidden
+        bits = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")[: self._vocab]
+        np.equal(bits, 0, out=forbidden[: len(bits)])
+        forbidden[self._no_text] = True
+        if matcher.is_accepting():
+            self.must_end = bool(forbidden.all())
+            forbidden[self._stops] = False
+        if self._is_empty and self._grammar.opens_with is not None:
+            forbidden[self._grammar.opens_with] = False
+        return forbidden

@@ -1,0 +1,119 @@
+"""From what a client calls a format to a grammar that the engine can follow, checked.
+
+Rules: whatever is wrong with a schema, pattern or grammar is known before the engine hears of it,
+and nothing in it is ignored: a keyword that cannot be enforced is an error. Size, depth and the
+work of compiling are bounded. Checking takes milliseconds, so callers do it in a worker thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, regex_to_lark
+from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+
+MAX_CHARACTERS = 65_536
+_MAX_REASON = 300
+
+# A weak model left to write blanks writes nothing else. One space or one indented new line is
+# what JSON is usually printed with.
+_JSON_OPTIONS: Any = {
+    "whitespace_flexible": True,
+    "whitespace_pattern": r" |\r?\n[ \t]{0,32}",
+    "item_separator": ",",
+    "key_separator": ":",
+    "coerce_one_of": False,
+    "lenient": False,
+}
+
+
+class GrammarError(ValueError):
+    """The grammar cannot be used; the message says why."""
+
+
+def json_grammar(schema: Mapping[str, Any] | str) -> str:
+    """JSON text of this schema. `x-guidance`, llguidance's own options, is not the client's."""
+    try:
+        value = json.loads(schema) if isinstance(schema, str) else schema
+        if not isinstance(value, Mapping):
+            raise GrammarError("a schema must be an object")
+        # Not sorted: properties are written in the order of the schema.
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise GrammarError("the schema is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise GrammarError(f"not JSON: {error}") from error
+    _check_size(text)
+    if "x-guidance" in value:
+        raise GrammarError("x-guidance is not a keyword of JSON Schema")
+    try:
+        return LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
+    except ValueError as error:  # nested deeper than its parser goes, or no Unicode text
+        raise GrammarError(_short(str(error))) from error
+
+
+def regex_grammar(pattern: str) -> str:
+    """Text that matches the whole pattern, in the syntax of Rust's regex; `\\d` is 0 to 9."""
+    _check_size(pattern)
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise GrammarError("the pattern ends in a backslash")  # which would escape our own slash
+    return LLMatcher.grammar_from_lark(f"start: /{regex_to_lark(pattern, 'd')}/")
+
+
+def choice_grammar(choices: Sequence[str]) -> str:
+    """One of these texts."""
+    return lark_grammar("start: " + " | ".join(json.dumps(choice) for choice in choices))
+
+
+def lark_grammar(grammar: str) -> str:
+    """A Lark grammar, or one in EBNF as of llama.cpp (GBNF), which is known by its `::=`."""
+    _check_size(grammar)
+    if "::=" in grammar:
+        try:
+            grammar = gbnf_to_lark(grammar)
+        except (GbnfToLarkError, RecursionError) as error:
+            raise GrammarError(f"not a GBNF grammar: {_short(str(error))}") from error
+    return LLMatcher.grammar_from_lark(grammar)
+
+
+class GrammarChecker:
+    """Compiles grammars for a vocabulary of bytes, where everything but the masks is the same.
+
+    Safe to call from several threads.
+    """
+
+    def __init__(self) -> None:
+        self._tokenizer = LLTokenizer(TokenizerWrapper(_Bytes()), eos_token=_Bytes.eos_token_id)
+        self._limits = LLParserLimits(verbose_errors=False)
+
+    def check(self, grammar: str) -> None:
+        """Raises GrammarError for what cannot be compiled or matches nothing."""
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        if reason := matcher.get_error():
+            is_empty = reason.startswith("NoExtension")
+            raise GrammarError("nothing matches it" if is_empty else _short(reason))
+
+
+class _Bytes:
+    """A tokenizer whose tokens are the bytes, as llguidance wants one."""
+
+    eos_token_id = 256
+    bos_token_id = None
+    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
+    special_token_ids = (256,)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+def _check_size(text: str) -> None:
+    if len(text) > MAX_CHARACTERS:
+        raise GrammarError(f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
+
+
+def _short(reason: str) -> str:
+    return " ".join(reason.split())[:_MAX_REASON]
