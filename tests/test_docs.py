@@ -49,7 +49,7 @@ def test_fields_named_in_readme_exist() -> None:
 
 def test_python_examples_compile() -> None:
     examples = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         compile(example, "README.md", "exec")
 

@@ -23,6 +23,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
 from millstream.settings import DEMO_MODEL, Settings
 from millstream.text.chat import ChatFormatter
+from millstream.text.parsing.detection import detect, special_tokens_of
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +70,21 @@ async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> N
 def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerContext:
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     eos = tokenizer.eos_token_id
+    parsers = detect(
+        str(tokenizer.chat_template),
+        special_tokens_of(tokenizer.backend_tokenizer),
+        getattr(tokenizer, "response_template", None),
+        response_parsers=tokenizer,
+        reasoning=settings.reasoning_parser,
+        tools=settings.tool_call_parser,
+    )
+    log.info("reasoning and tool calls are read by: %s", parsers.description)
     return ServerContext(
         settings=settings,
         engine=engine,
         chat=ChatFormatter(tokenizer, tokenizer.backend_tokenizer),
         tokenizer=tokenizer.backend_tokenizer,
+        parsers=parsers,
         stop_token_ids=() if eos is None else (eos,),
         fingerprint=f"millstream-{__version__}",
     )

@@ -18,6 +18,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
+from millstream.text.parsing.detection import ParserChoice
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer
 
@@ -104,6 +105,7 @@ async def api(byte_tokenizer: Tokenizer) -> AsyncIterator[Api]:
         engine=engine,
         chat=ChatFormatter(LetterTemplate(), byte_tokenizer),
         tokenizer=byte_tokenizer,
+        parsers=ParserChoice(),
         stop_token_ids=(END,),
         fingerprint="f",
     )

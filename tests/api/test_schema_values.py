@@ -50,8 +50,16 @@ GOOD: dict[str, list[Any]] = {
     "safety_identifier": ["x"],
     "prompt_cache_key": ["x"],
     "metadata": [{}, {"k": "v"}],
+    "tool_choice": ["none", "auto"],
+    "parallel_tool_calls": [True, False],
+    "guided_json": [{"type": "object"}, '{"type": "object"}'],
+    "guided_regex": ["a+"],
+    "guided_choice": [["yes"], ["x"] * 1024],
+    "guided_grammar": ['start: "a"'],
 }
-"""Of every field but `messages` and `stream_options`, which have tests of their own."""
+"""Of every field but those with members of their own, which have tests of their own."""
+
+OTHERS = {"messages", "stream_options", "response_format", "structured_outputs", "tools"}
 
 BAD: dict[str, list[Any]] = {
     "max_tokens": [0, -1, 1.5, "8", True],
@@ -102,6 +110,12 @@ BAD: dict[str, list[Any]] = {
     "user": [5],
     "safety_identifier": [5, "x" * 513],
     "prompt_cache_key": [5],
+    "guided_json": [[], 5, True],
+    "guided_regex": ["", 5],
+    "guided_choice": [[], "yes", [""], [5], ["x"] * 1025],
+    "guided_grammar": ["", 5],
+    "tool_choice": ["required", "f", {"type": "function", "function": {"name": "f"}}],
+    "parallel_tool_calls": [0, "yes"],
     "metadata": [{"k": 5}, {"k" * 65: "v"}, {str(i): "v" for i in range(17)}, "x"],
 }
 
@@ -111,7 +125,7 @@ def parse(field: str, value: Any) -> ChatRequest:
 
 
 def test_every_field_has_its_values_tested() -> None:
-    assert set(GOOD) == set(BAD) == set(ChatRequest.model_fields) - {"messages", "stream_options"}
+    assert set(GOOD) == set(BAD) == set(ChatRequest.model_fields) - OTHERS
 
 
 @pytest.mark.parametrize(

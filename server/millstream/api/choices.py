@@ -11,23 +11,47 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
+from millstream.text.parsing.deltas import OutputParser, ToolCallStart
 
 
 class Choice:
-    """One answer while it is made: its tokens and the text made of them."""
+    """One answer while it is made: its tokens, the text made of them and what the text means.
 
-    def __init__(self, stream: TokenStream, assembler: TextAssembler) -> None:
+    parser: if the text is to be parsed. max_calls: the answer ends before one more tool call.
+    """
+
+    def __init__(
+        self,
+        stream: TokenStream,
+        assembler: TextAssembler,
+        *,
+        parser: OutputParser | None = None,
+        max_calls: int | None = None,
+    ) -> None:
         self.stream = stream
         self.assembler = assembler
+        self._parser = parser
+        self._max_calls = max_calls
 
     async def advance(self) -> TextDelta:
         """The next delta. Raises the failure that ended the answer. Not to be called after that,
         or after a delta with a finish reason."""
         delta = self.assembler.push(await anext(self.stream))
+        if self._parser is not None:
+            delta = self._parse(self._parser, delta)
         if delta.finish_reason is not None:
             # Freed before the last bytes go out, not after a slow client took them.
             self.stream.close()
         return delta
+
+    def _parse(self, parser: OutputParser, delta: TextDelta) -> TextDelta:
+        parts = parser.push(delta.text) if delta.text else []
+        if delta.finish_reason is not None:
+            parts += parser.finish()
+        for place, part in enumerate(parts):
+            if isinstance(part, ToolCallStart) and part.index == self._max_calls:
+                return delta._replace(parts=tuple(parts[:place]), finish_reason="stop")
+        return delta._replace(parts=tuple(parts))
 
 
 def close_all(streams: Iterable[TokenStream]) -> None:

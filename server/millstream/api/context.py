@@ -9,12 +9,14 @@ from tokenizers import Tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
+from millstream.text.parsing.detection import ParserChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerContext:
     """engine: the client of the one engine. chat, tokenizer: the model's text side.
 
+    parsers: makes what finds reasoning and tool calls in the model's answers.
     stop_token_ids: what the tokenizer itself says ends a turn. fingerprint: names this build.
     """
 
@@ -22,5 +24,6 @@ class ServerContext:
     engine: EngineClient
     chat: ChatFormatter
     tokenizer: Tokenizer
+    parsers: ParserChoice
     stop_token_ids: tuple[int, ...]
     fingerprint: str

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from millstream.core.request import FinishReason, TokenEvent, TokenLogprob
 from millstream.text.detokenizer import Detokenizer
 from millstream.text.logprobs import LogprobTrack, TextLogprob
+from millstream.text.parsing.deltas import Delta
 from millstream.text.stops import StopMatcher
 from millstream.text.vocabulary import Vocabulary
 
@@ -18,12 +19,14 @@ class TextDelta(NamedTuple):
     """New text, possibly empty; `finish_reason` on the last one.
 
     token_ids: the tokens that came with it, whatever text they made. logprobs: see text/logprobs.
+    parts: what the text means, if it is parsed: the client then gets these, not the text.
     """
 
     text: str
     finish_reason: FinishReason | None = None
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TextLogprob, ...] = ()
+    parts: tuple[Delta, ...] | None = None
 
 
 class TextAssembler:

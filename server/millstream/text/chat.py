@@ -116,20 +116,40 @@ class ChatFormatter:
         continue_final_message: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> tuple[int, ...]:
-        """Token ids of the conversation, by default up to where the assistant's answer begins.
+        """Token ids of the conversation: `render()`, then `tokenize()`."""
+        text = self.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            variables=variables,
+        )
+        return self.tokenize(text, max_context=max_context)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        variables: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """The conversation as text, by default up to where the assistant's answer begins.
 
         add_generation_prompt: end with the head of the assistant's turn. continue_final_message:
         leave the last message open instead. variables: further variables of the template.
+        tools: those that the assistant may call, as in an OpenAI request.
 
-        Raises InvalidRequest if the template refuses the messages, ContextTooLong if the text is
-        so long that it is not worth tokenising (over 64 characters for each token of context).
+        Raises InvalidRequest if the template refuses the messages.
         """
+        offered = {"tools": [dict(tool) for tool in tools]} if tools else {}
         try:
-            text = self._template.apply_chat_template(
+            text: str = self._template.apply_chat_template(
                 list(messages),
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
+                **offered,
                 **(variables or {}),
             )
         except _TEMPLATE_ERRORS as error:
@@ -137,6 +157,14 @@ class ChatFormatter:
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {reason}", param="messages"
             ) from error
+        return text
+
+    def tokenize(self, text: str, *, max_context: int) -> tuple[int, ...]:
+        """Token ids of a rendered conversation.
+
+        Raises ContextTooLong if the text is so long that it is not worth tokenising (over 64
+        characters for each token of context).
+        """
         if len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
             raise ContextTooLong(
                 f"The messages have {len(text)} characters, far more than this model's context of "

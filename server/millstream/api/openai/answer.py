@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from millstream.api.openai.logprobs import content_logprobs, prompt_logprobs
 from millstream.core.request import FinishReason, TokenLogprob
 from millstream.text.assembler import TextDelta
 from millstream.text.logprobs import TextLogprob
+from millstream.text.parsing.deltas import ParsedAnswer, join
 from millstream.text.vocabulary import Vocabulary
 
 
@@ -31,6 +33,15 @@ class Identity:
             "system_fingerprint": self.fingerprint,
         }
 
+    def call(self, choice: int, index: int, name: str, arguments: str = "") -> dict[str, Any]:
+        """A tool call. Its id has 9 letters and digits: the only form that all templates take."""
+        seed = f"{self.completion_id} {choice} {index}".encode()
+        return {
+            "id": blake2b(seed, digest_size=8).hexdigest()[:9],
+            "type": "function",
+            "function": {"name": name, "arguments": arguments},
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -47,6 +58,11 @@ class Report:
     running_usage: bool = False
 
 
+def finish_reason(reason: FinishReason | None, *, has_calls: bool) -> str | None:
+    """As clients know it: an answer that calls tools and ends by itself waits for results."""
+    return "tool_calls" if has_calls and reason == "stop" else reason
+
+
 def usage(*, num_prompt: int, num_generated: int, num_cached: int) -> dict[str, Any]:
     """OpenAI's usage object; cached tokens are those of the prompt found in the prefix cache."""
     return {
@@ -61,7 +77,7 @@ def usage(*, num_prompt: int, num_generated: int, num_cached: int) -> dict[str, 
 class WholeChoice:
     """One answer, collected from its deltas."""
 
-    text: str = ""
+    said: ParsedAnswer
     finish_reason: FinishReason | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TextLogprob] = field(default_factory=list)
@@ -69,11 +85,17 @@ class WholeChoice:
     @classmethod
     def of(cls, deltas: Sequence[TextDelta]) -> WholeChoice:
         return cls(
-            text="".join(delta.text for delta in deltas),
+            said=_said(deltas),
             finish_reason=deltas[-1].finish_reason,
             token_ids=[token for delta in deltas for token in delta.token_ids],
             logprobs=[entry for delta in deltas for entry in delta.logprobs],
         )
+
+
+def _said(deltas: Sequence[TextDelta]) -> ParsedAnswer:
+    if deltas[0].parts is None:
+        return ParsedAnswer("".join(delta.text for delta in deltas))
+    return join(part for delta in deltas for part in delta.parts or ())
 
 
 def whole_answer(
@@ -89,7 +111,8 @@ def whole_answer(
     """The body of an answer that is not streamed. prompt and its scores: if they are reported."""
     answer = identity.head("chat.completion")
     answer["choices"] = [
-        _whole_choice(index, choice, report, vocabulary) for index, choice in enumerate(choices)
+        _whole_choice(identity, index, choice, report, vocabulary)
+        for index, choice in enumerate(choices)
     ]
     answer["usage"] = usage
     if report.token_ids:
@@ -100,12 +123,26 @@ def whole_answer(
 
 
 def _whole_choice(
-    index: int, choice: WholeChoice, report: Report, vocabulary: Vocabulary
+    identity: Identity, index: int, choice: WholeChoice, report: Report, vocabulary: Vocabulary
 ) -> dict[str, Any]:
     content = {
         "index": index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": _message(identity, index, choice.said),
         "logprobs": content_logprobs(choice.logprobs, vocabulary) if report.logprobs else None,
-        "finish_reason": choice.finish_reason,
+        "finish_reason": finish_reason(choice.finish_reason, has_calls=bool(choice.said.calls)),
     }
     return content | {"token_ids": choice.token_ids} if report.token_ids else content
+
+
+def _message(identity: Identity, choice: int, said: ParsedAnswer) -> dict[str, Any]:
+    content = said.content if said.content or not said.calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if said.reasoning:
+        # Two names of one thing; each is the only one that some clients know.
+        message |= {"reasoning_content": said.reasoning, "reasoning": said.reasoning}
+    if said.calls:
+        message["tool_calls"] = [
+            identity.call(choice, index, call.name, call.arguments)
+            for index, call in enumerate(said.calls)
+        ]
+    return message

@@ -23,7 +23,7 @@ from millstream.api.disconnect import ClientGone, unless_disconnected
 from millstream.api.errors import error_event
 from millstream.api.openai.answer import Identity, Report, WholeChoice, usage, whole_answer
 from millstream.api.openai.chunks import ChatStream
-from millstream.api.openai.preparation import Preparation
+from millstream.api.openai.preparation import Preparation, Prepared
 from millstream.api.openai.schema import ChatRequest, parse_chat_request
 from millstream.api.sse import EventStream
 from millstream.errors import InvalidRequest, MillstreamError
@@ -86,7 +86,14 @@ class ChatCompletions:
         for index, stream in enumerate(streams):
             follows = streams[0].id if index else None
             stream.start(prepared.request(stream.id, index, follows=follows), timeout=timeout)
-            choices.append(Choice(stream, self._assembler(chat, prepared.prompt)))
+            choices.append(
+                Choice(
+                    stream,
+                    self._assembler(chat, prepared),
+                    parser=prepared.parsers[index] if prepared.parsers else None,
+                    max_calls=1 if chat.parallel_tool_calls is False else None,
+                )
+            )
         log.debug(
             "request %d: %d prompt tokens, user %r, safety_identifier %r, prompt_cache_key %r, "
             "metadata %r",
@@ -111,14 +118,16 @@ class ChatCompletions:
             prompt=prepared.prompt,
         )
 
-    def _assembler(self, chat: ChatRequest, prompt: Sequence[int]) -> TextAssembler:
+    def _assembler(self, chat: ChatRequest, prepared: Prepared) -> TextAssembler:
+        # Where special tokens are markers, the parser reads them, and drops all others.
+        is_marked = bool(prepared.parsers and self._context.parsers.visible)
         return TextAssembler(
             self._context.tokenizer,
-            prompt=prompt,
+            prompt=prepared.prompt,
             stops=chat.stops,
             min_tokens=chat.min_tokens or 0,
             include_stop=bool(chat.include_stop_str_in_output),
-            skip_special_tokens=chat.skip_special_tokens is not False,
+            skip_special_tokens=chat.skip_special_tokens is not False and not is_marked,
             vocabulary=self._vocabulary if chat.logprobs else None,
         )
 

@@ -1,9 +1,9 @@
 """The events of a streamed answer, as bytes ready for the socket. Pure.
 
 Framing facts kept here (each is a client that breaks otherwise): `role` once per choice, in its
-first delta; `data: ` with its space; `content` is never missing from a delta, so naive loops can
-print it; `finish_reason` null until the end; everything ASCII, because some readers split lines at
-U+2028; `[DONE]` once, after the last choice.
+first delta; id and name once per tool call; `data: ` with its space; `content` is never missing
+from a delta, so naive loops can print it; `finish_reason` null until the end; everything ASCII,
+because some readers split lines at U+2028; `[DONE]` once, after the last choice.
 """
 
 from __future__ import annotations
@@ -12,9 +12,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.answer import Identity, Report
+from millstream.api.openai.answer import Identity, Report, finish_reason
 from millstream.api.openai.logprobs import content_logprobs
 from millstream.text.assembler import TextDelta
+from millstream.text.parsing.deltas import (
+    Content,
+    Delta,
+    Reasoning,
+    ToolCallArguments,
+    ToolCallStart,
+)
 from millstream.text.vocabulary import Vocabulary
 
 DONE = b"data: [DONE]\n\n"
@@ -38,7 +45,9 @@ class ChatStream:
         vocabulary: Vocabulary,
         prompt: Sequence[int] = (),
     ) -> None:
+        self._identity = identity
         self._report = report
+        self._calling: set[int] = set()  # choices that have called a tool
         self._vocabulary = vocabulary
         self._head = json.dumps(identity.head("chat.completion.chunk"))[:-1]
         # With include_usage every chunk but the last carries `usage: null` (OpenAI's contract).
@@ -59,13 +68,16 @@ class ChatStream:
         if before is None:
             before = self._before[index] = self._start(index)
             events = self._opening(index, usage)
-        if self._is_plain:
+        if delta.parts is not None:
+            events += self._parsed(index, delta.parts, delta, usage)
+        elif self._is_plain:
             if delta.text:
                 events += before + _escape(delta.text) + self._after
         elif delta.text or delta.logprobs or (delta.token_ids and self._report.token_ids):
             events += before + self._detailed(delta, usage)
         if delta.finish_reason is not None:
-            reason = f'"{delta.finish_reason}"'
+            ended = finish_reason(delta.finish_reason, has_calls=index in self._calling)
+            reason = f'"{ended}"'
             events += before + self._detailed(_NO_DELTA, usage, reason=reason)
         return events.encode()
 
@@ -84,10 +96,46 @@ class ChatStream:
         start = f'data: {head},"choices":[{{"index":{index},"delta":{{"role":"assistant","content":'
         return start + self._detailed(_NO_DELTA, usage)
 
-    def _detailed(
-        self, delta: TextDelta, usage: dict[str, Any] | None, *, reason: str = "null"
+    def _parsed(
+        self, index: int, parts: Sequence[Delta], delta: TextDelta, usage: dict[str, Any] | None
     ) -> str:
-        """An event from its text on, with all that was asked for."""
+        """One event for each part; the first has all else that the delta brings."""
+        before, events = self._before[index], ""
+        for part in parts:
+            fields = self._fields(index, part)
+            if self._is_plain:
+                events += before + fields + self._after
+            else:
+                events += before + self._detailed(delta, usage, fields=fields)
+            delta = _NO_DELTA
+        if delta.logprobs or (delta.token_ids and self._report.token_ids):
+            events += before + self._detailed(delta, usage, fields='""')
+        return events
+
+    def _fields(self, index: int, part: Delta) -> str:
+        """What an event says of a part, from the value of `content` on."""
+        match part:
+            case Content(text):
+                return _escape(text)
+            case Reasoning(text):
+                escaped = _escape(text)
+                return f'"","reasoning_content":{escaped},"reasoning":{escaped}'
+            case ToolCallStart(call, name):
+                self._calling.add(index)
+                news = {"index": call} | self._identity.call(index, call, name)
+            case ToolCallArguments(call, text):
+                news = {"index": call, "function": {"arguments": text}}
+        return f'"","tool_calls":[{json.dumps(news)}]'
+
+    def _detailed(
+        self,
+        delta: TextDelta,
+        usage: dict[str, Any] | None,
+        *,
+        reason: str = "null",
+        fields: str | None = None,
+    ) -> str:
+        """An event from its text on, with all that was asked for. fields: instead of the text."""
         report = self._report
         logprobs = "null"
         if delta.logprobs:
@@ -95,4 +143,4 @@ class ChatStream:
         token_ids = f',"token_ids":{json.dumps(delta.token_ids)}' if report.token_ids else ""
         tail = f',"usage":{json.dumps(usage)}}}\n\n' if report.running_usage else self._tail
         finish = f'}},"logprobs":{logprobs},"finish_reason":{reason}{token_ids}}}]'
-        return _escape(delta.text) + finish + tail
+        return (_escape(delta.text) if fields is None else fields) + finish + tail

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError
 
 from millstream.api.openai.schema.base import Body, invalid
+from millstream.api.openai.schema.formats import FormatFields
 from millstream.api.openai.schema.messages import Message
 from millstream.api.openai.schema.refused import without_unsupported
 from millstream.api.openai.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
+from millstream.api.openai.schema.tools import ToolFields
 from millstream.errors import InvalidRequest
 
 MAX_MESSAGES = 10_000
@@ -28,7 +30,7 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] = False
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(SamplingFields, FormatFields, ToolFields):
     """Every accepted field of a chat request."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -85,6 +87,10 @@ def parse_chat_request(body: dict[str, Any]) -> ChatRequest:
     _check_lengths(request)
     _check_reports(request)
     _check_turn(request)
+    _check_reasoning(request)
+    request.check_tools()
+    _check_tools_fit(request)
+    _ = request.wanted_format  # raises for members that do not go together
     return request
 
 
@@ -132,4 +138,31 @@ def _check_turn(request: ChatRequest) -> None:
         raise InvalidRequest(
             "continue_final_message needs the last message to be text of the assistant",
             param="continue_final_message",
+        )
+
+
+def _check_reasoning(request: ChatRequest) -> None:
+    for index, message in enumerate(request.messages):
+        given = {message.reasoning_content, message.reasoning} - {None}
+        path = f"messages[{index}].reasoning_content"
+        if given and message.role != "assistant":
+            raise InvalidRequest(f"{path}: only the assistant has reasoning", param=path)
+        if len(given) > 1:
+            raise InvalidRequest(
+                f"{path}: reasoning means the same and differs; send one of them", param=path
+            )
+
+
+def _check_tools_fit(request: ChatRequest) -> None:
+    """Raises InvalidRequest for fields that leave no calls to read."""
+    if not request.offered_tools:
+        return
+    if request.skip_special_tokens is False:
+        raise InvalidRequest(
+            "skip_special_tokens: false shows the text as it is, with calls unread; not with tools",
+            param="skip_special_tokens",
+        )
+    if (wanted := request.wanted_format) is not None:
+        raise InvalidRequest(
+            f"{wanted.param} leaves no room for a call; not with tools", param=wanted.param
         )

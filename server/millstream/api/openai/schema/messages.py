@@ -37,13 +37,18 @@ class ToolCall(Body):
 
 
 class Message(Body):
-    """One turn. Fields that SDKs write as null when they echo an answer are accepted as null."""
+    """One turn. Fields that SDKs write as null when they echo an answer are accepted as null.
+
+    reasoning_content, reasoning: two names of what the assistant thought.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: None = None
     audio: None = None
     function_call: None = None
@@ -67,6 +72,8 @@ class Message(Body):
             message["name"] = self.name
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
+        if reasoning := self.reasoning_content or self.reasoning:
+            message["reasoning_content"] = reasoning
         if self.tool_calls:
             message["tool_calls"] = [_template_call(call) for call in self.tool_calls]
         return message

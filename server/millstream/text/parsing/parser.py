@@ -1,0 +1,206 @@
+"""The streaming parser: one machine for all formats of `formats`.
+
+Rules:
+1. The joined deltas are the same however the text was cut. Held back is only what may become a
+   marker, white space that a marker may follow, and a call whose name is not known yet.
+2. No text is lost. What turns out to be no call is content, as it was written, with its markers;
+   a call that breaks after it has started keeps the rest of its text in its arguments.
+3. Within reasoning only its end is looked for; within a JSON string nothing is.
+4. An answer that ends within a call: before its name it is content, after it the arguments end
+   where the model did. The client sees finish_reason "length" or arguments that are no JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from millstream.text.parsing.bodies import CallReader, CallWriter, Outcome
+from millstream.text.parsing.deltas import Content, Delta, Reasoning, ToolCallStart, merge
+from millstream.text.parsing.formats import CallFormat, ReasoningFormat
+from millstream.text.parsing.json_calls import JsonCallReader
+from millstream.text.parsing.scanning import Channel, next_of, scan
+from millstream.text.parsing.schemas import Tools
+from millstream.text.parsing.tagged_calls import TaggedCallReader
+
+
+class MarkupParser:
+    """Parses one answer.
+
+    noise: patterns that are no text. started: what the prompt has already written of the answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        reasoning: ReasoningFormat | None = None,
+        calls: Sequence[CallFormat] = (),
+        noise: Sequence[str] = (),
+        tools: Tools | None = None,
+        started: str = "",
+    ) -> None:
+        self._reasoning_format = reasoning
+        self._tools = tools or Tools({})
+        self._noise = tuple(noise)
+        self._openings = [self._openings_of(calls, is_blank=is_blank) for is_blank in (False, True)]
+        self._deltas: list[Delta] = []
+        self._content = Channel(lambda text: self._deltas.append(Content(text)))
+        self._reasoning = Channel(lambda text: self._deltas.append(Reasoning(text)))
+        self._held = ""
+        self._state = self._in_content
+        self._num_calls = 0
+        self._format: CallFormat | None = None
+        self._writer = CallWriter(0, self._emit)
+        self._reader: CallReader | None = None
+        self._written = ""  # the call as written so far, in case it is none
+        self._ends: tuple[str, ...] = ()  # what may follow the call
+        self._begin(started)
+
+    def _openings_of(
+        self, calls: Sequence[CallFormat], *, is_blank: bool
+    ) -> tuple[list[CallFormat], tuple[str, ...]]:
+        """The calls that may begin, and the patterns to look for: theirs, reasoning's, noise."""
+        can_call = bool(self._tools.parameters)
+        possible = [c for c in calls if can_call and (is_blank or not c.at_start)]
+        thought = (self._reasoning_format.open,) if self._reasoning_format else ()
+        return possible, (*(call.open for call in possible), *thought, *self._noise)
+
+    def push(self, text: str) -> list[Delta]:
+        self._held += text
+        return self._run(is_last=False)
+
+    def finish(self) -> list[Delta]:
+        deltas = self._run(is_last=True)
+        if self._state == self._in_call and not self._writer.has_started:
+            self._content.write(self._written)
+        self._content.finish()
+        self._reasoning.finish()
+        return merge([*deltas, *self._taken()])
+
+    def _run(self, *, is_last: bool) -> list[Delta]:
+        while self._held and self._state(is_last=is_last):
+            pass
+        return self._taken()
+
+    def _taken(self) -> list[Delta]:
+        deltas, self._deltas = merge(self._deltas), []
+        return deltas
+
+    def _begin(self, started: str) -> None:
+        """Reads what the prompt wrote, to know where in the answer the model goes on."""
+        self.push(started)
+        if self._state != self._in_reasoning:
+            self._state = self._in_content
+        self._held = ""
+        self._num_calls = 0
+        self._content.drop_space()
+        self._reasoning.drop_space()
+
+    def _emit(self, delta: Delta) -> None:
+        if isinstance(delta, ToolCallStart):
+            self._num_calls += 1
+            self._mark()
+        self._deltas.append(delta)
+
+    def _mark(self) -> None:
+        self._content.mark()
+        self._reasoning.mark()
+
+    # The states. Each reads from `_held`, leaves there what is not certain, and returns whether
+    # the state changed, so that the rest is worth another look.
+
+    def _in_content(self, *, is_last: bool) -> bool:
+        calls, patterns = self._openings[self._content.is_blank]
+        place, match, certain = scan(self._held, patterns, is_last=is_last)
+        self._content.write(self._held[:certain])
+        self._held = self._held[match.end() if match else certain :]
+        if match is None:
+            return False
+        if place < len(calls):
+            self._format = calls[place]
+            self._open_call(match.group(), match.groupdict().get("name"))
+        else:
+            self._mark()
+            if place == len(calls) and self._reasoning_format is not None:
+                self._state = self._in_reasoning
+        return True
+
+    def _in_reasoning(self, *, is_last: bool) -> bool:
+        assert self._reasoning_format is not None
+        patterns = (self._reasoning_format.close, *self._noise)
+        place, match, certain = scan(self._held, patterns, is_last=is_last)
+        self._reasoning.write(self._held[:certain])
+        self._held = self._held[match.end() if match else certain :]
+        if match is None:
+            return False
+        self._mark()
+        if place == 0:
+            self._state = self._in_content
+        return True
+
+    def _open_call(self, written: str, name: str | None) -> None:
+        assert self._format is not None
+        self._written = written
+        self._writer = writer = CallWriter(self._num_calls, self._emit)
+        if self._format.body != "parameters":
+            self._reader = JsonCallReader(self._format, name, writer=writer, tools=self._tools)
+        else:
+            self._reader = TaggedCallReader(
+                self._format,
+                name or "",
+                writer=writer,
+                tools=self._tools,
+                stray=self._content.write,
+            )
+        self._state = self._in_call
+
+    def _in_call(self, *, is_last: bool) -> bool:
+        assert self._reader is not None
+        assert self._format is not None
+        used, outcome = self._reader.read(self._held, is_last=is_last)
+        if not self._writer.has_started:
+            self._written += self._held[:used]
+        self._held = self._held[used:]
+        if outcome is Outcome.MORE:
+            return False
+        self._ends = self._format.ends
+        if outcome is Outcome.DONE:
+            self._mark()
+            if self._format.body == "parameters":
+                self._ends = self._ends[1:]
+            self._state = self._after_call
+        else:
+            if not self._writer.has_started:
+                self._content.write(self._written)
+            self._state = self._in_broken_call
+        return True
+
+    def _in_broken_call(self, *, is_last: bool) -> bool:
+        write = self._writer.write if self._writer.has_started else self._content.write
+        _, match, certain = scan(self._held, self._ends[:1], is_last=is_last)
+        write(self._held[:certain])
+        if match is None:
+            self._held = self._held[certain:]
+            return False
+        self._held = self._held[match.start() :]
+        self._state = self._after_call
+        return True
+
+    def _after_call(self, *, is_last: bool) -> bool:
+        """Reads what ends the call: no text of a call, but written out with what was none."""
+        assert self._format is not None
+        is_whole = self._ends == self._format.ends
+        separators = (self._format.separator,) if self._format.separator and is_whole else ()
+        patterns = (*self._ends, *separators)
+        place, match, is_certain = next_of(self._held, patterns, is_last=is_last)
+        if match is None:
+            if is_certain:
+                self._state = self._in_content
+            return is_certain
+        self._held = self._held[match.end() :]
+        if place == len(self._ends):
+            self._open_call(match.group(), None)
+            return True
+        if not self._writer.has_started:
+            self._content.write(match.group())
+        self._ends = self._ends[place + 1 :]
+        return True

@@ -1,0 +1,109 @@
+"""Finding markers in a text that is still growing, and the white space around them.
+
+Rule: nothing depends on how the text was cut. A match counts only when no marker that begins
+before it can still be completed, and what may become a marker is not yet text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import regex
+
+
+@lru_cache(maxsize=1024)
+def compiled(pattern: str) -> regex.Pattern[str]:
+    return regex.compile(pattern)
+
+
+@lru_cache(maxsize=1024)
+def _any_of(patterns: tuple[str, ...]) -> regex.Pattern[str]:
+    return regex.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+
+
+def scan(
+    text: str, patterns: tuple[str, ...], *, is_last: bool
+) -> tuple[int, regex.Match[str] | None, int]:
+    """The first match of any of the patterns, and how much text before it is certain.
+
+    Returns the pattern's place, its match (None: no match yet, the place then means nothing) and
+    the length of the text that belongs to no marker. is_last: no text follows.
+    """
+    # Most text holds no marker, which one search tells.
+    match = _any_of(patterns).search(text, partial=not is_last) if patterns else None
+    if match is None or match.start() == len(text):
+        return 0, None, len(text)
+    found: regex.Match[str] | None = None
+    place, certain = 0, len(text)
+    for index, pattern in enumerate(patterns):
+        match = compiled(pattern).search(text, partial=not is_last)
+        if match is None:
+            continue
+        if match.partial:
+            certain = min(certain, match.start())
+        elif found is None or _rank(match) < _rank(found):
+            place, found = index, match
+    if found is not None and found.start() < certain:
+        return place, found, found.start()
+    return 0, None, certain
+
+
+def _rank(match: regex.Match[str]) -> tuple[int, int]:
+    """The first match wins; of several that begin there, the longest."""
+    return match.start(), -match.end()
+
+
+def next_of(
+    text: str, patterns: tuple[str, ...], *, is_last: bool
+) -> tuple[int, regex.Match[str] | None, bool]:
+    """Which of the patterns the text begins with, after white space.
+
+    Returns the pattern's place, its match, and whether the answer is certain.
+    """
+    is_certain = True
+    for index, pattern in enumerate(patterns):
+        match = compiled(rf"\s*(?:{pattern})").match(text, partial=not is_last)
+        if match is not None and not match.partial:
+            return index, match, True
+        is_certain = is_certain and match is None
+    return 0, None, is_certain
+
+
+class Channel:
+    """One of the two texts of an answer. White space at markers counts only between two texts."""
+
+    def __init__(self, emit: Callable[[str], None]) -> None:
+        self._emit = emit
+        self._space = ""  # seen last, and perhaps before a marker
+        self._gap = ""  # the longest white space around the markers since the last text
+        self._is_at_marker = False
+        self.is_blank = True
+
+    def write(self, text: str) -> None:
+        text = self._space + text
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        if not shown:
+            return
+        if self._is_at_marker:
+            body = shown.lstrip()
+            gap = max(self._gap, shown[: len(shown) - len(body)], key=len)
+            shown = body if self.is_blank else gap + body
+        self._emit(shown)
+        self._gap = ""
+        self.is_blank = self._is_at_marker = False
+
+    def mark(self) -> None:
+        """A marker stands here."""
+        self._gap = max(self._gap, self._space, key=len)
+        self._space = ""
+        self._is_at_marker = True
+
+    def drop_space(self) -> None:
+        self._space = self._gap = ""
+
+    def finish(self) -> None:
+        if not self._is_at_marker:
+            self._emit(self._space)
+        self._space = ""

@@ -1,0 +1,266 @@
+"""Fields that say what the answer must look like: their shapes, and what the engine is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from llguidance import LLTokenizer
+from tokenizers import AddedToken, Tokenizer, decoders
+
+from millstream.api.openai.grammars import Formats
+from millstream.api.openai.schema import parse_chat_request
+from millstream.api.openai.schema.formats import WantedFormat
+from millstream.core.grammar import Grammar
+from millstream.errors import InvalidRequest
+from millstream.text.grammar import choice_grammar, json_grammar, lark_grammar, regex_grammar
+from tests.api.conftest import END, Api
+from tests.text.conftest import piece_tokenizer
+
+__all__ = ["piece_tokenizer"]
+
+HELLO = [{"role": "user", "content": "hello"}]
+OBJECT = {"type": "object"}
+SCHEMA = {"type": "object", "properties": {"b": {"type": "integer"}, "a": {"type": "null"}}}
+
+
+def wanted(**fields: Any) -> WantedFormat | None:
+    return parse_chat_request({"messages": HELLO} | fields).wanted_format
+
+
+def response_format(**members: Any) -> WantedFormat | None:
+    return wanted(response_format=members)
+
+
+def named(**members: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": members}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "kind", "value"),
+    [
+        ({"type": "json_object"}, "", "json", OBJECT),
+        ({"type": "json_object", "value": SCHEMA}, ".value", "json", SCHEMA),
+        ({"type": "json", "value": json.dumps(SCHEMA)}, ".value", "json", json.dumps(SCHEMA)),
+        ({"type": "regex", "value": "a+"}, ".value", "regex", "a+"),
+        (named(name="n", schema=SCHEMA), ".json_schema.schema", "json", SCHEMA),
+        (
+            named(name="n", description="d", strict=True, schema=SCHEMA),
+            ".json_schema.schema",
+            "json",
+            SCHEMA,
+        ),
+        (named(name="n", strict=False), "", "json", OBJECT),
+        (
+            {"type": "json_schema", "value": {"name": "n", "schema": SCHEMA}},
+            ".value.schema",
+            "json",
+            SCHEMA,
+        ),
+    ],
+)
+def test_response_formats(fields: dict[str, Any], param: str, kind: str, value: Any) -> None:
+    assert response_format(**fields) == (f"response_format{param}", kind, value)
+
+
+@pytest.mark.parametrize(
+    ("member", "kind", "value"),
+    [
+        ("json", "json", SCHEMA),
+        ("json", "json", json.dumps(SCHEMA)),
+        ("regex", "regex", "a+"),
+        ("choice", "choice", ["yes", "no"]),
+        ("grammar", "grammar", 'start: "a"'),
+    ],
+)
+def test_vllm_s_fields(member: str, kind: str, value: Any) -> None:
+    outputs = {member: value}
+    assert wanted(structured_outputs=outputs) == (f"structured_outputs.{member}", kind, value)
+    assert wanted(**{f"guided_{member}": value}) == (f"guided_{member}", kind, value)
+
+
+def test_any_object_in_vllm_s_words() -> None:
+    found = wanted(structured_outputs={"json_object": True})
+    assert found == ("structured_outputs.json_object", "json", OBJECT)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"response_format": None},
+        {"response_format": {"type": "text"}},
+        {"structured_outputs": {}},
+        {"structured_outputs": {"json_object": False}},
+        {"guided_json": None},
+    ],
+)
+def test_no_format(fields: dict[str, Any]) -> None:
+    assert wanted(**fields) is None
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {}}, "response_format.type"),
+    ({"response_format": {"type": "structural_tag"}}, "response_format.type"),
+    ({"response_format": {"type": "text", "value": "a"}}, "response_format.value"),
+    ({"response_format": {"type": "regex"}}, "response_format.value"),
+    ({"response_format": {"type": "regex", "value": SCHEMA}}, "response_format.value"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+    ({"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema"),
+    (
+        {"response_format": {"type": "json_object", "json_schema": {}}},
+        "response_format.json_schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "value": {"name": "n"}}},
+        "response_format.value.schema",
+    ),
+    (
+        {"response_format": {"type": "json_schema", "value": {"schema": {}, "colour": 1}}},
+        "response_format.value.colour",
+    ),
+    ({"response_format": named(schema=SCHEMA) | {"value": {}}}, "response_format.value"),
+    ({"response_format": named(schema=5)}, "response_format.json_schema.schema"),
+    ({"response_format": named(strict="yes")}, "response_format.json_schema.strict"),
+    ({"response_format": named(colour="red")}, "response_format.json_schema.colour"),
+    ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
+    ({"structured_outputs": {"json": 5}}, "structured_outputs.json"),
+    ({"structured_outputs": {"regex": ""}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+    ({"structured_outputs": {"choice": ["a", 5]}}, "structured_outputs.choice[1]"),
+    ({"structured_outputs": {"json": SCHEMA, "regex": "a"}}, "structured_outputs.regex"),
+    ({"structured_outputs": {"regex": "a"}, "guided_regex": "a"}, "structured_outputs.regex"),
+    ({"response_format": {"type": "json_object"}, "guided_choice": ["a"]}, "guided_choice"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), BAD)
+def test_wrong_shapes_are_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        wanted(**fields)
+    assert caught.value.param == param
+
+
+async def test_the_engine_is_told(api: Api) -> None:
+    for fields, text in (
+        ({"response_format": named(schema=SCHEMA)}, json_grammar(SCHEMA)),
+        ({"guided_regex": "a+"}, regex_grammar("a+")),
+        ({"guided_choice": ["a", "b"]}, choice_grammar(["a", "b"])),
+        ({"guided_grammar": 'start: "a"'}, lark_grammar('start: "a"')),
+    ):
+        await api.answer(**fields)
+        assert api.requests[-1].grammar == Grammar(text=text)  # its tokenizer has no markers
+    await api.answer(guided_regex="a+", n=2)
+    assert [request.grammar for request in api.requests[-2:]] == [
+        Grammar(text=regex_grammar("a+"))
+    ] * 2
+    await api.answer(response_format={"type": "text"})
+    assert api.requests[-1].grammar is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_regex": "("}, "guided_regex"),
+        ({"guided_json": "{"}, "guided_json"),
+        ({"structured_outputs": {"json": {"not": {}}}}, "structured_outputs.json"),
+        ({"response_format": named(schema={"not": {}})}, "response_format.json_schema.schema"),
+        ({"guided_regex": "a", "ignore_eos": True}, "ignore_eos"),
+    ],
+)
+async def test_what_cannot_be_enforced_never_reaches_the_engine(
+    fields: dict[str, Any], param: str, api: Api
+) -> None:
+    response = await api.post(**fields)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert not api.requests
+    if "ignore_eos" in fields:
+        await api.answer(**fields, stop_token_ids=[END])
+
+
+@pytest.fixture(scope="module")
+def thinking_tokenizer(byte_tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
+    tokenizer.add_tokens([AddedToken("<think>"), AddedToken("</think>"), AddedToken("[THINK]")])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("prompt", "may_think", "starts_after", "opens_with"),
+    [
+        ("hello", False, None, None),
+        ("hello", True, "</think>", "<think>"),
+        ("hello<think>\n", True, "</think>", None),
+        ("hello<think>", False, "</think>", None),
+        ("hello<think>\n\n</think>\n\n", True, None, None),
+        ("hello<think>why", False, None, None),
+        ("<think> said a user. assistant:", False, None, None),
+        ("hello[THINK]", False, None, None),
+    ],
+)
+def test_where_the_format_begins(
+    prompt: str,
+    may_think: bool,
+    starts_after: str | None,
+    opens_with: str | None,
+    thinking_tokenizer: Tokenizer,
+) -> None:
+    formats = Formats(thinking_tokenizer)
+    grammar = formats.grammar(
+        WantedFormat("guided_regex", "regex", "a"),
+        thinking_tokenizer.encode(prompt).ids,
+        may_think=may_think,
+    )
+    expected = [
+        None if marker is None else thinking_tokenizer.token_to_id(marker)
+        for marker in (starts_after, opens_with)
+    ]
+    assert [grammar.starts_after, grammar.opens_with] == expected
+
+
+def test_a_model_without_reasoning_begins_at_once(byte_tokenizer: Tokenizer) -> None:
+    wanted_format = WantedFormat("guided_regex", "regex", "a")
+    prompt = byte_tokenizer.encode("hello<think>").ids
+    grammar = Formats(byte_tokenizer).grammar(wanted_format, prompt, may_think=True)
+    assert grammar == Grammar(text=regex_grammar("a"))
+
+
+@pytest.mark.parametrize("decoder", [decoders.WordPiece(), decoders.Metaspace(), None])
+def test_a_tokenizer_without_bytes_is_refused(decoder: Any, byte_tokenizer: Tokenizer) -> None:
+    tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
+    tokenizer.decoder = decoder
+    with pytest.raises(InvalidRequest, match="not made of bytes") as caught:
+        Formats(tokenizer).grammar(WantedFormat("guided_regex", "regex", "a"), [1], may_think=False)
+    assert caught.value.param == "guided_regex"
+    with pytest.raises(ValueError, match="decoder"):
+        LLTokenizer(tokenizer.to_str())
+
+
+def test_llama_2_s_tokenizer_is_made_of_bytes(piece_tokenizer: Tokenizer) -> None:
+    wanted_format = WantedFormat("guided_regex", "regex", "a")
+    assert Formats(piece_tokenizer).grammar(wanted_format, [1], may_think=False)
+    assert LLTokenizer(piece_tokenizer.to_str()).vocab_size >= piece_tokenizer.get_vocab_size()
+
+
+async def test_reasoning_is_allowed_unless_it_is_switched_off(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    original = Formats.grammar
+
+    def grammar(self: Formats, *arguments: Any, may_think: bool) -> Grammar:
+        asked.append(may_think)
+        return original(self, *arguments, may_think=may_think)
+
+    monkeypatch.setattr(Formats, "grammar", grammar)
+    for fields in (
+        {},  # the template of these tests has the switch
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning_effort": "none"},
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"reasoning_effort": "low"},
+    ):
+        await api.answer(guided_regex="a", **fields)
+    assert asked == [True, False, False, True, True]

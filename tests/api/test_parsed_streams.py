@@ -1,0 +1,72 @@
+"""An answer that is parsed while its tokens arrive one at a time, up to the events."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from tokenizers import Tokenizer
+
+from millstream.api.choices import Choice
+from millstream.api.openai.answer import Report, WholeChoice, whole_answer
+from millstream.api.openai.chunks import ChatStream
+from millstream.runtime.stream import TokenStream
+from millstream.text.assembler import TextAssembler, TextDelta
+from millstream.text.vocabulary import Vocabulary
+from tests.api.talk import joined, whole
+from tests.api.test_builder import IDENTITY, USAGE, events
+from tests.api.test_choices import ScriptedStream
+from tests.text.parsing.samples import SAMPLES, Sample
+
+PARALLEL = SAMPLES["hermes, parallel, with thoughts and text"]
+
+
+async def deltas_of(
+    sample: Sample, tokenizer: Tokenizer, *, max_calls: int | None = None
+) -> tuple[list[TextDelta], int]:
+    """One for each token that was read, and how many were left."""
+    stream = ScriptedStream()
+    *tokens, last = tokenizer.encode(sample.text).ids
+    for token in tokens:
+        stream.put(token)
+    stream.put(last, "length")
+    choice = Choice(
+        cast(TokenStream, stream),
+        TextAssembler(tokenizer, prompt=[1], stops=[]),
+        parser=sample.parser(),
+        max_calls=max_calls,
+    )
+    deltas = [await choice.advance()]
+    while deltas[-1].finish_reason is None:
+        deltas.append(await choice.advance())
+    assert stream.is_closed
+    return deltas, stream.news.qsize()
+
+
+@pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+async def test_joined_events_are_the_whole_answer(
+    sample: Sample, byte_tokenizer: Tokenizer
+) -> None:
+    deltas, _ = await deltas_of(sample, byte_tokenizer)
+    vocabulary = Vocabulary(byte_tokenizer)
+    stream = ChatStream(IDENTITY, report=Report(), vocabulary=vocabulary)
+    raw = b"".join(stream.chunk(0, delta) for delta in deltas)
+    body = whole_answer(
+        IDENTITY, [WholeChoice.of(deltas)], USAGE, report=Report(), vocabulary=vocabulary
+    )
+    answer = joined(events(raw))
+    assert answer == whole(body["choices"][0])
+    assert (answer.content, answer.reasoning) == (sample.answer.content, sample.answer.reasoning)
+    assert answer.calls == [(call.name, call.arguments) for call in sample.answer.calls]
+
+
+async def test_the_answer_ends_before_one_call_too_many(byte_tokenizer: Tokenizer) -> None:
+    deltas, num_left = await deltas_of(PARALLEL, byte_tokenizer, max_calls=1)
+    assert num_left > 0
+    assert deltas[-1].finish_reason == "stop"
+    said = WholeChoice.of(deltas).said
+    assert said.calls == PARALLEL.answer.calls[:1]
+    assert said.content == "I look."
+    deltas, num_left = await deltas_of(PARALLEL, byte_tokenizer, max_calls=2)
+    assert num_left == 0
+    assert WholeChoice.of(deltas).said == PARALLEL.answer
