@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,19 @@ def test_running_out_while_loading_is_told(
 
     monkeypatch.setattr(loading, "AutoModelForCausalLM", Full)
     assert "cpu memory ran out while the weights were loaded" in refusal(folder)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_progress_bar_is_for_terminals(
+    is_terminal: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_model("llama", tmp_path, num_hidden_layers=1)
+    capsys.readouterr()
+    caplog.set_level("INFO", logger="millstream")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    load_model(tmp_path, Settings(model_id=str(tmp_path), threads=1))
+    assert ("Loading weights" in capsys.readouterr().err) == is_terminal

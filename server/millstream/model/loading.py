@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,11 +149,12 @@ def _load(
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No progress bar, which is garbage in a log file, and no report that we give ourselves."""
+    """A progress bar in a terminal only, and no report that we give ourselves."""
     ours: Any = hf_logging  # not typed
     had_bar = ours.is_progress_bar_enabled()
     verbosity = ours.get_verbosity()
-    ours.disable_progress_bar()
+    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
+        ours.disable_progress_bar()
     ours.set_verbosity_error()
     try:
         yield
