@@ -13,14 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
-from millstream.api.openai.generation import (
-    answer_length,
-    check_something_is_allowed,
-    check_token_ids,
-    first_seed,
-    sampling_params,
-    stop_token_ids,
-)
+from millstream.api.openai.generation import check_token_ids, engine_request
 from millstream.api.openai.schema.base import invalid
 from millstream.api.openai.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.core.info import EngineInfo
@@ -73,8 +66,6 @@ class Options(SamplingFields):
     """SamplingOptions, checked."""
 
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    priority: int | None = Field(None, ge=-(2**31), lt=2**31)
-    cache_salt: str | None = Field(None, min_length=1)
     chat_template_kwargs: dict[str, Any] | None = None
 
 
@@ -115,23 +106,14 @@ def build_request(
 
     Raises InvalidRequest for options that this prompt or this model leave no room for.
     """
-    words = [way for word in options.bad_words or () for way in vocabulary.sequences(word)]
-    sampling = sampling_params(
+    return engine_request(
         options,
         info,
-        seed=first_seed(options),
-        logprobs=options.logprobs,
-        bad_words=tuple(dict.fromkeys(words)),
-    )
-    stops = stop_token_ids(options, model=end_of_turn)
-    check_something_is_allowed(sampling, stops)
-    return Request(
-        id=request_id,
+        request_id=request_id,
         prompt=prompt,
-        sampling=sampling,
-        max_tokens=answer_length(options, wanted=options.max_tokens, room=room),
-        stop_token_ids=stops,
-        priority=options.priority or 0,
-        cache_salt=options.cache_salt or "",
-        prompt_logprobs=options.prompt_logprobs,
+        wanted=options.max_tokens,
+        room=room,
+        logprobs=options.logprobs,
+        bad_words=[way for word in options.bad_words or () for way in vocabulary.sequences(word)],
+        end_of_turn=end_of_turn,
     )

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from millstream.api.openai.schema.sampling import SamplingFields
 from millstream.core.info import EngineInfo
-from millstream.core.request import SamplingParams
+from millstream.core.request import Request, SamplingParams
 from millstream.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -44,6 +44,43 @@ def sampling_params(
         min_tokens=fields.min_tokens or 0,
         seed=seed,
         logprobs=logprobs,
+    )
+
+
+def engine_request(
+    fields: SamplingFields,
+    info: EngineInfo,
+    *,
+    request_id: int,
+    prompt: tuple[int, ...],
+    wanted: int | None,
+    room: int,
+    logprobs: int | None,
+    bad_words: Iterable[tuple[int, ...]],
+    end_of_turn: Iterable[int],
+) -> Request:
+    """What the engine is asked. wanted, room: tokens asked for, and left in the context.
+
+    Raises InvalidRequest for fields that this prompt or this model leave no room for.
+    """
+    sampling = sampling_params(
+        fields,
+        info,
+        seed=first_seed(fields),
+        logprobs=logprobs,
+        bad_words=tuple(dict.fromkeys(bad_words)),
+    )
+    stops = stop_token_ids(fields, model=end_of_turn)
+    check_something_is_allowed(sampling, stops)
+    return Request(
+        id=request_id,
+        prompt=prompt,
+        sampling=sampling,
+        max_tokens=answer_length(fields, wanted=wanted, room=room),
+        stop_token_ids=stops,
+        priority=fields.priority or 0,
+        cache_salt=fields.cache_salt or "",
+        prompt_logprobs=fields.prompt_logprobs,
     )
 
 

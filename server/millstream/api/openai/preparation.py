@@ -6,15 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.generation import (
-    answer_length,
-    check_something_is_allowed,
-    check_token_ids,
-    choice_seed,
-    first_seed,
-    sampling_params,
-    stop_token_ids,
-)
+from millstream.api.openai.generation import check_token_ids, choice_seed, engine_request
 from millstream.api.openai.grammars import Formats
 from millstream.api.openai.schema import ChatRequest
 from millstream.core.grammar import Grammar
@@ -68,39 +60,26 @@ class Preparation:
         text = self._render(chat, variables)
         prompt = self._context.chat.tokenize(text, max_context=info.max_context)
         room = engine.check_length(num_prompt=len(prompt))
-        words = dict.fromkeys(
-            way for word in chat.bad_words or () for way in self._vocabulary.sequences(word)
-        )
-        sampling = sampling_params(
+        vocabulary = self._vocabulary
+        request = engine_request(
             chat,
             info,
-            seed=first_seed(chat),
+            request_id=0,
+            prompt=prompt,
+            wanted=chat.wanted_tokens,
+            room=room,
             logprobs=chat.num_logprobs,
-            bad_words=tuple(words),
+            bad_words=[way for word in chat.bad_words or () for way in vocabulary.sequences(word)],
+            end_of_turn=(*info.stop_token_ids, *self._context.stop_token_ids),
         )
-        stops = stop_token_ids(chat, model=(*info.stop_token_ids, *self._context.stop_token_ids))
-        check_something_is_allowed(sampling, stops)
         grammar = self._grammar(chat, prompt, variables)
-        if grammar is not None and not stops:
+        if grammar is not None and not request.stop_token_ids:
             raise InvalidRequest(
                 "an answer with a format needs a token that ends it: stop_token_ids, or the "
                 "model's own without ignore_eos",
                 param="ignore_eos" if chat.ignore_eos else "stop_token_ids",
             )
-        return Prepared(
-            Request(
-                id=0,
-                prompt=prompt,
-                sampling=sampling,
-                max_tokens=answer_length(chat, wanted=chat.wanted_tokens, room=room),
-                stop_token_ids=stops,
-                priority=chat.priority or 0,
-                cache_salt=chat.cache_salt or "",
-                prompt_logprobs=chat.prompt_logprobs,
-                grammar=grammar,
-            ),
-            self._parsers(chat, text, grammar),
-        )
+        return Prepared(replace(request, grammar=grammar), self._parsers(chat, text, grammar))
 
     def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:
         """The prompt as text. Raises InvalidRequest for tools that the model cannot be offered."""

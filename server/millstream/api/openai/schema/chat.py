@@ -46,8 +46,6 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields):
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: ReasoningEffort | None = None
 
-    priority: int | None = Field(None, ge=-(2**31), lt=2**31)
-    cache_salt: str | None = Field(None, min_length=1, max_length=256)
     timeout: float | None = Field(None, gt=0, le=MAX_SECONDS)
 
     # Words for the log; what they ask of OpenAI's own service has no counterpart here.

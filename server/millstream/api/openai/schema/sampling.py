@@ -61,6 +61,8 @@ class SamplingFields(Body):
     skip_special_tokens: bool | None = None
 
     prompt_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31)
+    cache_salt: str | None = Field(None, min_length=1, max_length=256)
     return_token_ids: bool | None = None
 
     @property
