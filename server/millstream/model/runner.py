@@ -72,31 +72,8 @@ class ModelRunner:
         shapes = {i: layer.shape for i, layer in layers.items()}
         self._cache = _make_cache(loaded, settings, shapes)
         kernels = _load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
-        num_blocks = self._cache.num_blocks
-        max_context = min(loaded.max_context, num_blocks * settings.block_size)
-        if max_context < loaded.max_context:
-            log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
-        config = loaded.model.config.get_text_config()
-        self.info = EngineInfo(
-            architecture=type(loaded.model).__name__,
-            num_parameters=num_parameters,
-            device=_device_name(loaded.device),
-            dtype=str(loaded.dtype).removeprefix("torch."),
-            quantization=loaded.quantization,
-            attention_backend=_BACKEND if kernels is None else _NATIVE_BACKEND,
-            num_blocks=num_blocks,
-            block_size=settings.block_size,
-            kv_cache_bytes=self._cache.num_bytes,
-            max_context=max_context,
-            max_step_tokens=_step_tokens(loaded, settings),
-            vocab_size=config.vocab_size,
-            stop_token_ids=loaded.stop_token_ids,
-            temperature=loaded.temperature,
-            top_k=loaded.top_k,
-            top_p=loaded.top_p,
-            min_p=loaded.min_p,
-            typical_p=loaded.typical_p,
-            repetition_penalty=loaded.repetition_penalty,
+        self.info = _describe(
+            loaded, settings, self._cache, num_parameters=num_parameters, has_kernels=bool(kernels)
         )
         self._packer = (
             Packer(self._cache, loaded.device)
@@ -155,6 +132,42 @@ def _require_cpu(loaded: LoadedModel) -> None:
         raise StartupError(
             f"--batch-invariant: implemented for the CPU only; on {loaded.device.type} leave it out"
         )
+
+
+def _describe(
+    loaded: LoadedModel,
+    settings: Settings,
+    cache: KVCache,
+    *,
+    num_parameters: int,
+    has_kernels: bool,
+) -> EngineInfo:
+    num_blocks = cache.num_blocks
+    max_context = min(loaded.max_context, num_blocks * settings.block_size)
+    if max_context < loaded.max_context:
+        log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
+    config = loaded.model.config.get_text_config()
+    return EngineInfo(
+        architecture=type(loaded.model).__name__,
+        num_parameters=num_parameters,
+        device=_device_name(loaded.device),
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        quantization=loaded.quantization,
+        attention_backend=_NATIVE_BACKEND if has_kernels else _BACKEND,
+        num_blocks=num_blocks,
+        block_size=settings.block_size,
+        kv_cache_bytes=cache.num_bytes,
+        max_context=max_context,
+        max_step_tokens=_step_tokens(loaded, settings),
+        vocab_size=config.vocab_size,
+        stop_token_ids=loaded.stop_token_ids,
+        temperature=loaded.temperature,
+        top_k=loaded.top_k,
+        top_p=loaded.top_p,
+        min_p=loaded.min_p,
+        typical_p=loaded.typical_p,
+        repetition_penalty=loaded.repetition_penalty,
+    )
 
 
 def _step_tokens(loaded: LoadedModel, settings: Settings) -> int:
