@@ -1,4 +1,4 @@
-"""Figures for people: the table, the ratios, and a plot of throughput against latency.
+"""Figures for people: the table and the ratios.
 
 Rules: a figure of several rounds is their median; a ratio is always between servers of one run.
 Above 1 the first server is better, whichever way the figure points.
@@ -6,10 +6,8 @@ Above 1 the first server is better, whichever way the figure points.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -41,6 +39,7 @@ TOKENS = Figure(title="tok/s", read=lambda s: s.tokens_per_s, is_better_higher=T
 TTFT = Figure(title="TTFT p50", read=lambda s: s.ttft_ms.p50)
 ITL = Figure(title="ITL p50", read=lambda s: s.itl_ms.p50, digits=1)
 TPOT = Figure(title="TPOT p50", read=lambda s: s.tpot_ms.p50, digits=1)
+LATENCY = Figure(title="latency p50", read=lambda s: s.latency_ms.p50)
 GOODPUT = Figure(title="goodput/s", read=lambda s: s.goodput_per_s, is_better_higher=True, digits=2)
 FIGURES = (
     TOKENS,
@@ -49,7 +48,7 @@ FIGURES = (
     ITL,
     Figure(title="ITL p99", read=lambda s: s.itl_ms.p99, digits=1),
     TPOT,
-    Figure(title="latency p50", read=lambda s: s.latency_ms.p50),
+    LATENCY,
     Figure(title="p99", read=lambda s: s.latency_ms.p99),
     GOODPUT,
     Figure(title="client CPU", read=lambda s: s.client_cpu, digits=2),
@@ -120,32 +119,3 @@ def _print_aligned(table: Sequence[Sequence[str]]) -> None:
         cells = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
         cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         print("  ".join(cells).rstrip())
-
-
-def plot(rows: Sequence[Row], file: Path) -> str | None:
-    """Draw tokens/s against median TPOT, a line per server. Returns why not, if not."""
-    try:
-        pyplot = importlib.import_module("matplotlib.pyplot")
-    except ImportError:
-        return (
-            f"no plot: matplotlib is not installed (pip install matplotlib), so {file} is left out"
-        )
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for server in dict.fromkeys(server for server, _, _ in rows):
-        points = [
-            (x, y, workload)
-            for name, workload, rounds in rows
-            if name == server
-            and (x := TPOT.value(rounds)) is not None
-            and (y := TOKENS.value(rounds)) is not None
-        ]
-        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], "o-", label=server)
-        for x, y, workload in points:
-            axes.annotate(workload, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="time per output token, median (ms)", ylabel="tokens per second")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file)
-    pyplot.close(figure)
-    return None

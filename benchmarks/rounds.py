@@ -6,25 +6,22 @@ prompts are never measured ones.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import uvloop
 
+from benchmarks.archive import Measured
 from benchmarks.client import Target, play
 from benchmarks.measures import Slo, Summary
-from benchmarks.servers import Running, Server, ServerProblem, running
+from benchmarks.peers import Server, ServerProblem
+from benchmarks.progress import say
+from benchmarks.servers import Running, Setting, running
 from benchmarks.wire import Endpoint
 from benchmarks.workloads import Tokenizer, Workload, alter, plan
 
 _WARM_UP_TOKENS = 8
-
-
-def say(text: str) -> None:
-    """Progress, apart from the figures on standard output."""
-    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,50 +36,62 @@ class Contestant:
     start_seconds: list[float] = field(default_factory=list)
     rounds: dict[str, list[Summary]] = field(default_factory=dict)
 
+    def measured(self) -> Measured:
+        return Measured(
+            name=self.server.name,
+            version=self.version,
+            command=self.command,
+            problem=self.problem,
+            start_seconds=self.start_seconds,
+            rounds=self.rounds,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is played. Everything a round needs but the server."""
+    """What is played. request_seconds: how long a request may take before it counts as failed."""
 
-    model: Path
+    setting: Setting
     tokenizer: Tokenizer
     workloads: tuple[Workload, ...]
     slo: Slo
-    threads: int | None
-    logs: Path
+    request_seconds: float = 600.0
 
 
 def play_round(contestant: Contestant, job: Plan, number: int) -> None:
     """Start the server, warm it, play every workload once, end it. Problems end up in it."""
-    server = contestant.server
-    log = job.logs / f"{server.name.replace(' ', '-')}-{number}.log"
     try:
-        with running(
-            server, contestant.python, model=job.model, threads=job.threads, log=log
-        ) as started:
-            contestant.command = shlex.join(started.command)
+        with running(contestant.server, contestant.python, job.setting, number=number) as started:
+            contestant.command = started.shown
             contestant.start_seconds.append(round(started.start_seconds, 2))
-            target = _target(server, started, job.model)
+            say(f"  started in {started.start_seconds:.0f} s")
+            target = target_of(contestant.server, started, job)
             for workload in job.workloads:
-                _warm_up(target, workload, job)
+                warm_up(target, workload, job)
             for workload in job.workloads:
                 conversations = plan(workload, job.tokenizer, seed=f"{workload.name}-{number}")
                 summary = uvloop.run(play(target, workload, conversations, job.slo))
                 contestant.rounds.setdefault(workload.name, []).append(summary)
-                say(f"  {workload.name}: {summary.tokens_per_s:.1f} tok/s")
+                say(
+                    f"  {workload.name}: {summary.tokens_per_s:.1f} tok/s"
+                    f" in {summary.duration_s:.0f} s"
+                )
     except ServerProblem as problem:
         contestant.problem = str(problem)
         say(f"  {problem}")
 
 
-def _target(server: Server, started: Running, model: Path) -> Target:
+def target_of(server: Server, started: Running, job: Plan) -> Target:
     # Peers know a local model by its folder; millstream accepts any name.
     return Target(
-        endpoint=Endpoint.parse(started.base_url), model=str(model), extra=dict(server.extra)
+        endpoint=Endpoint.parse(started.base_url),
+        model=str(job.setting.model),
+        extra=dict(server.extra),
+        timeout=job.request_seconds,
     )
 
 
-def _warm_up(target: Target, workload: Workload, job: Plan) -> None:
+def warm_up(target: Target, workload: Workload, job: Plan) -> None:
     """A few short answers at the workload's own width. Raises ServerProblem if one fails."""
     width = workload.concurrency or 4
     short = alter(workload, conversations=width, prompt=None, answer=_WARM_UP_TOKENS)

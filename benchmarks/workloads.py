@@ -35,6 +35,7 @@ class Tokenizer(Protocol):
 class Workload:
     """Lengths are in tokens; a tuple of lengths is drawn from, evenly.
 
+    quick: conversations of a short run, three times the concurrency or about that.
     concurrency: conversations at a time (closed loop); None: they arrive at `rate` per second.
     shared: tokens at the start that all prompts have in common, part of `prompt`.
     added: tokens of text that each turn after the first adds. cancelled: share that is cut off.
@@ -43,6 +44,7 @@ class Workload:
     name: str
     about: str
     conversations: int
+    quick: int
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     concurrency: int | None = None
@@ -63,11 +65,12 @@ class Conversation:
     cancel_after: int | None = None
 
 
-def _steady(concurrency: int, conversations: int) -> Workload:
+def _steady(concurrency: int, conversations: int, quick: int) -> Workload:
     return Workload(
         name=f"c{concurrency}",
         about=f"{concurrency} at a time, 128 tokens in, 64 out",
         conversations=conversations,
+        quick=quick,
         concurrency=concurrency,
         prompt=(128,),
         answer=(64,),
@@ -77,14 +80,15 @@ def _steady(concurrency: int, conversations: int) -> Workload:
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        _steady(1, 6),
-        _steady(4, 16),
-        _steady(16, 48),
-        _steady(32, 96),
+        _steady(1, 8, 4),
+        _steady(4, 24, 12),
+        _steady(16, 96, 48),
+        _steady(32, 160, 96),
         Workload(
             name="long",
             about="4 at a time, 1024 tokens in, 32 out",
-            conversations=12,
+            conversations=20,
+            quick=12,
             concurrency=4,
             prompt=(1024,),
             answer=(32,),
@@ -92,7 +96,8 @@ WORKLOADS: dict[str, Workload] = {
         Workload(
             name="prefix",
             about="8 at a time, 512 shared tokens and 64 of their own in, 32 out",
-            conversations=32,
+            conversations=48,
+            quick=24,
             concurrency=8,
             prompt=(576,),
             shared=512,
@@ -101,7 +106,8 @@ WORKLOADS: dict[str, Workload] = {
         Workload(
             name="chat",
             about="8 conversations of 4 turns: 128 tokens in, 64 more each turn, 48 out",
-            conversations=8,
+            conversations=16,
+            quick=8,
             concurrency=8,
             prompt=(128,),
             turns=4,
@@ -111,7 +117,8 @@ WORKLOADS: dict[str, Workload] = {
         Workload(
             name="churn",
             about="2 a second (Poisson), 32 to 512 tokens in, 16 to 128 out, a third cancelled",
-            conversations=48,
+            conversations=60,
+            quick=24,
             rate=2.0,
             prompt=(32, 64, 128, 256, 512),
             answer=(16, 32, 64, 128),
