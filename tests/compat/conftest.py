@@ -1,0 +1,132 @@
+"""Two real servers, the list of expected failures, and the table at the end.
+
+`demo_server`, `demo_url`: `millstream serve` as it is, with the demo model. `scripted_url`: the
+same server whose model knows its lines (scripted_server.py), for a clever model; it wants a
+key. After every test both must be idle: a client that leaves a request behind has found a leak.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+
+from tests.compat.suites import SUITES, table
+from tests.e2e.harness import RunningServer
+
+HERE = Path(__file__).parent
+EXPECTED = HERE / "expected.toml"
+START, END = "<!-- results: written by make test-compat -->", "<!-- end of results -->"
+_FLAGS = ["--max-concurrent-requests", "8", "--kv-cache-memory", "128MiB"]
+
+# Libraries that report home are told not to; nothing here leaves the machine.
+os.environ |= {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "LANGSMITH_TRACING": "false",
+    "OPENAI_AGENTS_DISABLE_TRACING": "1",
+    "OPENAI_API_KEY": "sesame",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server-python", help="the Python that has millstream", required=False)
+    parser.addoption("--write-table", metavar="PAGE", help="writes the results into this page")
+
+
+@pytest.fixture(scope="session")
+def server_python(pytestconfig: pytest.Config) -> str:
+    default = HERE.parents[1] / ".venv" / "bin" / "python"
+    return str(pytestconfig.getoption("server_python") or default)
+
+
+@pytest.fixture(scope="session")
+def fleet() -> list[RunningServer]:
+    return []
+
+
+@pytest.fixture(scope="session")
+def demo_server(
+    fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    log = tmp_path_factory.mktemp("demo") / "server.log"
+    command = [server_python, "-m", "millstream"]
+    yield from _serve(fleet, RunningServer(_FLAGS, log, command=command))
+
+
+@pytest.fixture(scope="session")
+def demo_url(demo_server: RunningServer) -> str:
+    return demo_server.url
+
+
+@pytest.fixture(scope="session")
+def scripted_url(
+    fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("scripted") / "server.log"
+    command = [server_python, str(HERE / "scripted_server.py")]
+    variables = {"MILLSTREAM_API_KEY": os.environ["OPENAI_API_KEY"]}
+    server = RunningServer(_FLAGS, log, command=command, variables=variables)
+    for running in _serve(fleet, server):
+        yield running.url
+
+
+def _serve(fleet: list[RunningServer], server: RunningServer) -> Iterator[RunningServer]:
+    fleet.append(server)
+    yield server
+    fleet.remove(server)
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_leak(fleet: list[RunningServer]) -> Iterator[None]:
+    yield
+    for server in fleet:
+        server.wait_idle()
+
+
+@pytest.fixture
+def vcr() -> None:
+    """Nothing is recorded: LangChain's suite asks for this and then skips."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what expected.toml lists. An entry that fits no test must not get into the table."""
+    for entry in tomllib.loads(EXPECTED.read_text(encoding="utf-8"))["failure"]:
+        found = [item for item in items if entry["test"] in item.nodeid]
+        for item in found:
+            item.add_marker(pytest.mark.xfail(reason=entry["reason"], strict=True))
+        if not found and config.getoption("write_table"):
+            raise pytest.UsageError(f"{EXPECTED.name}: there is no test {entry['test']}")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    results: dict[str, Counter[str]] = {suite.module: Counter() for suite in SUITES}
+    for outcome, reports in terminalreporter.stats.items():
+        name = {"error": "failed", "xpassed": "failed"}.get(outcome, outcome)
+        for report in reports:
+            if name in ("passed", "failed", "xfailed", "skipped"):
+                suite = _suite_of(report.nodeid)
+                if suite in results and getattr(report, "when", "call") != "teardown":
+                    results[suite][name] += 1
+    results = {module: counts for module, counts in results.items() if counts}
+    terminalreporter.section("suites")
+    terminalreporter.write_line(table(results))
+    if page := config.getoption("write_table"):
+        path = Path(page)
+        text = path.read_text(encoding="utf-8")
+        before, _, rest = text.partition(START)
+        after = rest.partition(END)[2]
+        path.write_text(f"{before}{START}\n{table(results)}\n{END}{after}", encoding="utf-8")
+
+
+def _suite_of(nodeid: str) -> str:
+    """`test_js.py::test_case[openai.test: streams]` is of the suite `openai.test`."""
+    file, _, case = nodeid.partition("::")
+    if file.endswith("test_js.py"):
+        return case.partition("[")[2].partition(":")[0]
+    return Path(file).stem

@@ -1,0 +1,67 @@
+"""The suites, in the order in which they are reported, and the table of their results."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+_PACKAGES = Path(__file__).parent / "js" / "package.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """module: the file of its cases, without suffix. packages: what is tested, as installed."""
+
+    module: str
+    title: str
+    packages: tuple[str, ...]
+    language: str = "Python"
+
+    def versions(self) -> str:
+        """The tested packages and their versions, as a cell of a table."""
+        if self.language == "Python":
+            return ", ".join(f"`{name}` {version(name)}" for name in self.packages)
+        pinned = json.loads(_PACKAGES.read_text(encoding="utf-8"))["dependencies"]
+        return ", ".join(f"`{name}` {pinned[name]}" for name in self.packages)
+
+
+SUITES = (
+    Suite("test_openai", "OpenAI SDK, Python", ("openai",)),
+    Suite("test_huggingface_hub", "Hugging Face client, Python", ("huggingface_hub",)),
+    Suite(
+        "test_langchain",
+        "LangChain and its standard tests",
+        ("langchain-openai", "langchain-tests"),
+    ),
+    Suite("test_instructor", "Instructor", ("instructor",)),
+    Suite("test_pydantic_ai", "Pydantic AI", ("pydantic-ai-slim",)),
+    Suite("test_openai_agents", "OpenAI Agents SDK", ("openai-agents",)),
+    Suite("test_llm", "LLM, the command line", ("llm",)),
+    Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
+    Suite("openai.test", "OpenAI SDK, Node", ("openai",), "JavaScript"),
+    Suite("vercel_ai.test", "Vercel AI SDK", ("ai", "@ai-sdk/openai-compatible"), "JavaScript"),
+    Suite(
+        "huggingface.test", "Hugging Face client, Node", ("@huggingface/inference",), "JavaScript"
+    ),
+)
+
+OUTCOMES = ("passed", "xfailed", "skipped", "failed")
+
+
+def table(results: Mapping[str, Counter[str]]) -> str:
+    """A Markdown table. results: outcomes by module; suites that did not run are left out."""
+    rows: list[Iterable[str]] = [
+        ("suite", "versions", "passed", "expected failures", "skipped", "failed"),
+        ("---",) * 6,
+    ]
+    for suite in SUITES:
+        if counts := results.get(suite.module):
+            numbers = [str(counts[outcome]) for outcome in OUTCOMES]
+            rows.append((suite.title, suite.versions(), *numbers))
+    total: Counter[str] = sum(results.values(), Counter())
+    rows.append(("all", "", *[str(total[outcome]) for outcome in OUTCOMES]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
