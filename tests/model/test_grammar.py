@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,25 @@ from millstream.core.grammar import Grammar
 from millstream.core.plan import IMPOSSIBLE_TOKEN, Chunk
 from millstream.core.request import Request, SamplingParams
 from millstream.model import grammar as module
+from millstream.model import runner as runner_module
 from millstream.model.grammar import Grammars, Progress
 from millstream.model.runner import ModelRunner
 from millstream.model.sampler import Sampler
 from millstream.runtime.messages import Add, decode_to_engine, encode
-from millstream.text.grammar import choice_grammar, json_grammar, lark_grammar, regex_grammar
+from millstream.text.grammar import (
+    choice_grammar,
+    json_grammar,
+    lark_grammar,
+    regex_grammar,
+    without_forcing,
+)
+from millstream.text.parsing.deltas import parse_whole
+from millstream.text.parsing.detection import detect
+from millstream.text.parsing.parser import Held
+from millstream.text.tool_grammar import calls_grammar
 from tests.model.sampling import random_params
 from tests.model.test_architectures import answers, make_runner
+from tests.text.tool_writer import callable_tools, is_valid, random_tools, tokens_of
 
 DEMO = Path(__file__).parents[2] / "server" / "millstream" / "demo" / "model"
 TOKENIZER = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
@@ -229,6 +243,61 @@ def test_reasoning_comes_first(grammars: Grammars) -> None:
     assert allowed(at_once) == set(STOPS)
 
 
+def test_reasoning_begins_with_the_first_token_only(grammars: Grammars) -> None:
+    """Where its marker is an ordinary token, the form may contain it."""
+    (a,), (b,) = TOKENIZER.encode("a").ids, TOKENIZER.encode("b").ids
+    grammar = Grammar(text=regex_grammar("[ab]{2}c"), starts_after=a, opens_with=b)
+    progress = grammars.progress(make_request(grammar), VOCAB)
+    progress.advance([a, b])
+    (c,) = TOKENIZER.encode("c").ids
+    assert allowed(progress) == {c}
+    progress = grammars.progress(make_request(grammar), VOCAB)
+    progress.advance([b, b, b])
+    assert len(allowed(progress)) > 1000
+    progress.advance([a, b, b])
+    assert allowed(progress) == {c}
+
+
+@pytest.mark.parametrize("mark", ["<think>", "<tool_call>", "<|im_end|>"])
+def test_text_that_reads_like_a_marker_is_text(mark: str, grammars: Grammars) -> None:
+    """Spelled, because the token itself has no text; where no other text can come, too."""
+    for text in (
+        choice_grammar([mark]),
+        json_grammar({"const": mark}),
+        regex_grammar(re.escape(mark)),
+    ):
+        request = make_request(Grammar(text=without_forcing(text)))
+        tokens = run(Sampler(grammars), request)
+        assert text_of(tokens).strip('"') == mark
+        assert TOKENIZER.token_to_id(mark) not in tokens
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_calls_are_drawn_with_the_model_s_own_markers(seed: int, grammars: Grammars) -> None:
+    choice = detect("<tool_call> </think>", ())
+    tools = random_tools(random.Random(seed))
+    assert choice.writing is not None
+    text = calls_grammar(
+        choice.writing,
+        callable_tools(tools),
+        tokens_of(TOKENIZER),
+        is_forced=True,
+        max_calls=2,
+    )
+    tokens = run(Sampler(grammars), make_request(Grammar(text=text)), seed=seed, limit=3000)
+    parser = choice.parser(prompt="", tools=tools, held=Held.ANSWER)
+    said = parse_whole(parser, text_of(tokens))
+    start = TOKENIZER.token_to_id("<tool_call>")
+    assert tokens.count(start) == len(said.calls)
+    assert tokens.count(start + 1) == len(said.calls)
+    assert said.calls
+    assert not said.content
+    schemas = {tool.name: tool.schema for tool in callable_tools(tools)}
+    for call in said.calls:
+        schema: Any = schemas[call.name]
+        assert is_valid(json.loads(call.arguments), schema, schema)
+
+
 @pytest.mark.parametrize("text", ["{}", "start: nowhere", '{"grammars": [{"regex": "("}]}'])
 def test_what_cannot_be_compiled_fails_alone(text: str, grammars: Grammars) -> None:
     requests = [
@@ -271,6 +340,45 @@ def test_tokenizer_is_read_once_and_late_and_old_grammars_are_forgotten(
         grammars.progress(make_request(Grammar(text=texts[index])), VOCAB)
     assert compiled == [texts[index] for index in (0, 1, 2, 3, 1)]
     assert len(reads) == 1
+
+
+def test_the_tokenizer_is_read_before_it_is_needed() -> None:
+    """By another thread; whoever needs it meanwhile waits, and nobody reads it twice."""
+    main = threading.get_ident()
+    readers: list[int] = []
+    is_wanted = threading.Event()
+
+    def read() -> str:
+        readers.append(threading.get_ident())
+        assert is_wanted.wait(timeout=60)
+        return TOKENIZER.to_str()
+
+    grammars = Grammars(read)
+    grammars.prepare()
+    request = make_request(Grammar(text=regex_grammar("a")))
+    with ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(grammars.progress, request, VOCAB) for _ in range(2)]
+        assert not any(one.done() for one in waiting)
+        is_wanted.set()
+        assert all(len(allowed(one.result())) == 1 for one in waiting)
+    assert len(readers) == 1
+    assert readers[0] != main
+    assert grammars.progress(request, VOCAB).forbidden.any()
+
+
+def test_the_engine_s_runner_reads_it_when_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_read = threading.Event()
+    original = runner_module.read_tokenizer
+
+    def read(*arguments: Any, **options: Any) -> str:
+        is_read.set()
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(runner_module, "read_tokenizer", read)
+    make_runner(DEMO, block_size=8)
+    assert is_read.wait(timeout=60)
 
 
 def test_a_tokenizer_that_cannot_be_read_allows_nothing() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from millstream.model import packing
+from millstream.model.native.kernels import plain
+from millstream.model.native_linear import NativeLinear
 from millstream.model.packing import PackedLinear, is_supported, pack_linears
 
 needs_packing = pytest.mark.skipif(not is_supported(), reason="oneDNN packing is not available")
@@ -49,6 +53,24 @@ def test_only_plain_bfloat16_linears_are_replaced() -> None:
     assert pack_linears(model) == 2
     kinds = [type(module) for module in model.modules() if hasattr(module, "in_features")]
     assert kinds == [PackedLinear, nn.Linear, Special, PackedLinear]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_compiled_product_is_used_where_it_is_the_fastest(bias: bool) -> None:
+    fast = replace(plain(), fast_products=lambda: (True, False))
+    linear = bfloat16_linear(bias=bias)
+    model = nn.Sequential(linear, nn.Linear(160, 8))
+    assert pack_linears(model, fast) == 1
+    assert [type(module) for module in model] == [NativeLinear, nn.Linear]
+    hidden = torch.randn(2, 3, 96, generator=torch.Generator().manual_seed(2)).bfloat16()
+    with torch.inference_mode():
+        got, rows = model[0](hidden), model[0](hidden[0])
+        torch.testing.assert_close(got, linear(hidden))
+    assert torch.equal(rows, got[0])
+    if is_supported():
+        other = nn.Sequential(bfloat16_linear(bias=bias))
+        assert pack_linears(other, plain()) == 1
+        assert type(other[0]) is PackedLinear
 
 
 def test_a_model_is_left_alone_where_packing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

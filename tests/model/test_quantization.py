@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from millstream.errors import StartupError
 from millstream.model import quantization
 from millstream.model.checkpoint import build_skeleton
 from millstream.model.loading import load_model
+from millstream.model.native.kernels import plain
 from millstream.model.packing import is_supported, pack_linears
-from millstream.model.quantization import Int8Linear, Scheme, pack_int8
+from millstream.model.quantization import Int8Linear, NativeInt8Linear, Scheme, pack_int8
 from millstream.model.source import resolve
 from millstream.settings import Settings
 from tests.model.architectures import make_model
@@ -68,7 +70,9 @@ def quantized_linear(*, bias: bool, dtype: torch.dtype) -> tuple[nn.Linear, nn.L
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_stay_close_to_the_trained_model(scheme: Scheme, dtype: str) -> None:
     expected = logits(load(DEMO, dtype="float32"))
-    actual = logits(load(DEMO, dtype=dtype, quantize=scheme))
+    quantized = load(DEMO, dtype=dtype, quantize=scheme)
+    assert (pack_int8(quantized) > 0) == (scheme == "int8")
+    actual = logits(quantized)
     distance = ((actual - expected).norm() / expected.norm()).item()
     assert 1e-4 < distance < DISTANCE[scheme]
     agreement = (actual.argmax(-1) == expected.argmax(-1)).float().mean().item()
@@ -151,6 +155,7 @@ def test_not_a_number_is_not_hidden() -> None:
 
 def test_int8_is_packed_and_bfloat16_packing_leaves_quantised_layers(folder: Path) -> None:
     model = load(folder, quantize="int8", dtype="bfloat16")
+    assert pack_int8(model) == 14
     assert sum(type(module) is Int8Linear for module in model.modules()) == 14
     model = load(folder, quantize="int4", dtype="bfloat16")
     assert pack_linears(model) == int(is_supported())  # the output layer only
@@ -162,11 +167,22 @@ def test_without_the_packed_operators_the_library_computes(
     def missing(linear: nn.Linear) -> None:
         raise RuntimeError("no such operator")
 
-    packed = logits(load(folder, quantize="int8"))
+    packed, unpacked = load(folder, quantize="int8"), load(folder, quantize="int8")
+    assert pack_int8(packed) == 14
     monkeypatch.setattr(quantization, "Int8Linear", missing)
-    plain = load(folder, quantize="int8")
-    assert not any(type(module).__name__ == "Int8Linear" for module in plain.modules())
-    assert F.cosine_similarity(logits(plain), packed, dim=-1).min() > 0.98
+    assert pack_int8(unpacked) == 0
+    assert F.cosine_similarity(logits(unpacked), logits(packed), dim=-1).min() > 0.98
+
+
+def test_int8_by_the_compiled_kernel(folder: Path) -> None:
+    """The kernel's layers give what oneDNN's give, up to the order of two roundings."""
+    kernels = plain()
+    fast = replace(kernels, fast_products=lambda: (False, True))
+    native, library = load(folder, quantize="int8"), load(folder, quantize="int8")
+    assert pack_int8(native, fast) == pack_int8(library, kernels) == 14
+    assert sum(type(module) is NativeInt8Linear for module in native.modules()) == 14
+    assert sum(type(module) is Int8Linear for module in library.modules()) == 14
+    torch.testing.assert_close(logits(native), logits(library), rtol=1e-3, atol=1e-3)
 
 
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

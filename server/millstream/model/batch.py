@@ -90,14 +90,18 @@ class PagedBatch:
     ) -> Tensor:
         """See AttentionBatch. Writes the new keys and values, then reads what each row sees."""
         self._cache.write(layer, self._slots, key, value)
+        return self._attend(layer, query, key, value, options)
+
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions
+    ) -> Tensor:
+        """The same once the new keys and values are in the cache."""
+        if not self._prompts and len(self._decodes) == 1:
+            return self._attend_decode(layer, query, self._decodes[0], options)
         out = query.new_empty(query.shape[0], query.shape[1], value.shape[-1])
         for group in self._decodes:
             out[group.rows] = self._attend_decode(layer, query[group.rows], group, options)
-        for part in self._prompts:
-            rows = slice(part.first, part.first + part.length)
-            out[rows] = self._attend_prompt(
-                layer, query[rows], key[rows], value[rows], part, options
-            )
+        self._attend_prompts(layer, query, key, value, options, out)
         return out
 
     def _attend_decode(
@@ -112,6 +116,22 @@ class PagedBatch:
         kv_heads = keys.shape[1]
         grouped = query.view(rows, kv_heads, heads // kv_heads, dim)
         return attend_dense(grouped, keys, values, mask, options).reshape(rows, heads, -1)
+
+    def _attend_prompts(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        options: LayerOptions,
+        out: Tensor,
+    ) -> None:
+        """Fills the rows of `out` that belong to prompt chunks."""
+        for part in self._prompts:
+            rows = slice(part.first, part.first + part.length)
+            out[rows] = self._attend_prompt(
+                layer, query[rows], key[rows], value[rows], part, options
+            )
 
     def _attend_prompt(
         self,

@@ -4,18 +4,20 @@ Rules:
 1. llguidance does the parsing. What a request may draw depends on its grammar and the tokens it
    has generated only; recompiling, or forgetting and replaying, changes nothing.
 2. The tokens that end an answer may come exactly where the grammar may end. Tokens without a text
-   (special ones, and those the tokenizer does not know) never come.
-3. A grammar that cannot be compiled, or runs into llguidance's limits, allows no token: its request
-   fails alone.
-4. Nothing is built before the first request that needs it.
+   (special ones, and those the tokenizer does not know) come only where the grammar names them.
+3. Reasoning that the prompt has not opened begins with the first token or not at all.
+4. A grammar that cannot be compiled, or runs into llguidance's limits, allows no token: its
+   request fails alone.
+5. The model's tokenizer is read once: in the background after `prepare()`, else by the first
+   request that needs it.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
+from millstream.errors import StartupError
 
 log = logging.getLogger(__name__)
 
@@ -35,30 +38,40 @@ class Grammars:
     """The compiled grammars of one model, the least recently used ones forgotten.
 
     read_tokenizer: gives the text of the model's tokenizer.json.
-    Mutated by its own `progress()` only.
+    Mutated by its own `progress()`; only the tokenizer is made by another thread too.
     """
 
     def __init__(self, read_tokenizer: Callable[[], str]) -> None:
         self._read_tokenizer = read_tokenizer
         self._limits = LLParserLimits(verbose_errors=False)
         self._known: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+        self._tokenizer: LLTokenizer | None = None
+        self._is_read = False
+
+    def prepare(self) -> None:
+        """Begins to read the tokenizer, so that the first request need not wait for it."""
+        threading.Thread(target=self._read, name="millstream-grammars", daemon=True).start()
 
     def progress(self, request: Request, vocab: int) -> Progress:
         """The beginning of an answer to a request that has a grammar."""
-        grammar, tokenizer = request.grammar, self._tokenizer
+        grammar, tokenizer = request.grammar, self._read()
         assert grammar is not None
         matcher = self._matcher(tokenizer, grammar.text) if tokenizer else None
         ends = tokenizer.eos_tokens if tokenizer else []
         return Progress(grammar, matcher, ends=ends, stops=request.stop_token_ids, vocab=vocab)
 
-    @cached_property
-    def _tokenizer(self) -> LLTokenizer | None:
-        """None if llguidance cannot read it. Takes a second for 150,000 tokens."""
-        try:
-            return LLTokenizer(self._read_tokenizer())
-        except ValueError as error:
-            log.error("this model's tokenizer cannot follow a grammar: %s", error)
-            return None
+    def _read(self) -> LLTokenizer | None:
+        """None if llguidance cannot read it. Takes a second for 150,000 tokens, half of which
+        keeps the interpreter from doing anything else."""
+        with self._lock:
+            if not self._is_read:
+                try:
+                    self._tokenizer = LLTokenizer(self._read_tokenizer())
+                except (ValueError, StartupError) as error:
+                    log.error("this model's tokenizer cannot follow a grammar: %s", error)
+                self._is_read = True
+            return self._tokenizer
 
     def _matcher(self, tokenizer: LLTokenizer, text: str) -> LLMatcher:
         known = self._known.pop(text, None)
@@ -107,7 +120,7 @@ class Progress:
     def _take(self, token: int) -> None:
         if self._is_reasoning:
             self._is_reasoning = token != self._grammar.starts_after
-        elif token == self._grammar.opens_with:
+        elif self._is_empty and token == self._grammar.opens_with:
             self._is_reasoning = True
         elif self._matcher is not None:
             self._matcher.consume_token(token)

@@ -132,9 +132,6 @@ def _load(
             raise memory.out_of_memory(device) from error
         reason = checkpoint.first_line(error)
         raise StartupError(f"the model in {folder} cannot be loaded: {reason}") from error
-    num_packed = quantization.pack_int8(served)
-    if num_packed:
-        log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
     if plan is not None:
         log.info(
             "%s: %d linear layers quantised, %d kept as they are",

@@ -1,4 +1,4 @@
-"""Decode attention by the compiled kernel, which reads the cache's blocks where they lie."""
+"""Attention by the compiled kernels, which read the cache's blocks where they lie."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from millstream.model.native.kernels import Kernels
 
 
 class NativeBatch(PagedBatch):
-    """A step whose decode rows are attended in one call per layer, whatever their lengths."""
+    """A step whose decode rows are attended in one call per layer, whatever their lengths, and
+    all prompt chunks in another."""
 
     def __init__(
         self,
@@ -26,12 +27,39 @@ class NativeBatch(PagedBatch):
         kernels: Kernels,
     ) -> None:
         super().__init__(cache, slots, decodes, prompts)
-        self._attention = kernels.paged_attention_decode
+        self._kernels = kernels
+        if prompts:
+            self._tables = _stacked([part.blocks[0] for part in prompts])
+            self._starts = torch.tensor([part.start for part in prompts])
+            self._lengths = torch.tensor([part.length for part in prompts])
+
+    def attend_rotary(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        angles: tuple[Tensor, Tensor],
+        options: LayerOptions,
+    ) -> Tensor:
+        """See RotaryBatch."""
+        query, key = self._kernels.rotary_to_cache(
+            query,
+            key,
+            value,
+            cos=angles[0],
+            sin=angles[1],
+            slots=self._slots,
+            key_cache=self._cache.keys[layer],
+            value_cache=self._cache.values[layer],
+        )
+        return self._attend(layer, query, key, value, options)
 
     def _attend_decode(
         self, layer: int, query: Tensor, group: DecodeGroup, options: LayerOptions
     ) -> Tensor:
-        return self._attention(
+        return self._kernels.paged_attention_decode(
             query,
             self._cache.keys[layer],
             self._cache.values[layer],
@@ -42,6 +70,39 @@ class NativeBatch(PagedBatch):
             softcap=options.softcap,
             sinks=options.sinks,
         )
+
+    def _attend_prompts(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        options: LayerOptions,
+        out: Tensor,
+    ) -> None:
+        if not self._prompts:
+            return
+        first = self._prompts[0].first
+        out[first:] = self._kernels.paged_attention_prefill(
+            query[first:],
+            self._cache.keys[layer],
+            self._cache.values[layer],
+            self._tables,
+            self._starts,
+            self._lengths,
+            scale=options.scale,
+            window=options.window,
+            softcap=options.softcap,
+            sinks=options.sinks,
+        )
+
+
+def _stacked(tables: list[Tensor]) -> Tensor:
+    """Block tables of different lengths as the rows of one tensor [n, longest]."""
+    out = tables[0].new_zeros(len(tables), max(len(table) for table in tables))
+    for row, table in zip(out, tables, strict=True):
+        row[: len(table)] = table
+    return out
 
 
 class NativePacker(Packer):

@@ -2,15 +2,21 @@
 
 torch reorders a bfloat16 weight in every call of `F.linear`; oneDNN can do it once. The operators
 are the ones that torch's own compiler freezes linears to (`torch._inductor`, mkldnn fusion); they
-are not public, so they are tried first, and a model is left as it is where they are missing.
+are not public, so they are tried first, and a model is left as it is where they are missing. The
+compiled kernels have a layout and a product of their own, for processors where that is faster.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+
+from millstream.model.native import Kernels
+from millstream.model.native_linear import NativeLinear
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +46,65 @@ class PackedLinear(nn.Module):
         return out
 
 
-def pack_linears(model: nn.Module) -> int:
+def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear layer and nothing more."""
+    # A quantised weight is a class of its own that only claims to be bfloat16.
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter
+
+
+@torch.no_grad()
+def merge(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """One linear layer whose outputs are those of `linears` side by side; a copy."""
+    weight = torch.cat([linear.weight for linear in linears])
+    merged = nn.Linear(weight.shape[1], len(weight), bias=False, device="meta")
+    merged.weight = nn.Parameter(weight, requires_grad=False)
+    if any(linear.bias is not None for linear in linears):
+        parts: list[Tensor] = [
+            weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+            for linear in linears
+        ]
+        merged.bias = nn.Parameter(torch.cat(parts), requires_grad=False)
+    return merged
+
+
+def packing(kernels: Kernels | None = None) -> Callable[[nn.Linear], nn.Module]:
+    """What packs a linear layer where that can be done, and else gives it back as it is."""
+    make: Callable[[nn.Linear], nn.Module]
+    if kernels is not None and kernels.fast_products()[0]:
+        native = kernels  # for the type checker
+        make = lambda linear: NativeLinear(linear, native)  # noqa: E731
+    elif is_supported():
+        make = PackedLinear
+    else:
+        return lambda linear: linear
+    return lambda linear: make(linear) if _is_packable(linear) else linear
+
+
+def _is_packable(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return (
+        is_plain(module)
+        and module.weight.dtype == torch.bfloat16
+        and module.weight.device.type == "cpu"
+    )
+
+
+def pack_linears(model: nn.Module, kernels: Kernels | None = None) -> int:
     """Replaces the bfloat16 linears of a model on the CPU in place; returns how many."""
-    if not is_supported():
-        return 0
+    pack, num_packed = packing(kernels), 0
     # Names only: each weight must be free before the next one is copied.
     found = [
         (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear
-        # A quantised weight is a class of its own that only claims to be bfloat16.
-        and type(child.weight) is nn.Parameter
-        and child.weight.dtype == torch.bfloat16
+        if _is_packable(child)
     ]
     for parent, name in found:
-        setattr(parent, name, PackedLinear(getattr(parent, name)))
-    return len(found)
+        linear = getattr(parent, name)
+        packed = pack(linear)
+        num_packed += packed is not linear
+        setattr(parent, name, packed)
+        del linear
+    return num_packed
 
 
 def is_supported() -> bool:

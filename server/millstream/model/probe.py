@@ -38,7 +38,7 @@ _KNOWN = {
     *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict"),
 }
 
-_MODEL_FAILURES = (
+MODEL_FAILURES = (
     *(AssertionError, AttributeError, ImportError, LookupError),
     *(RuntimeError, TypeError, ValueError),
 )
@@ -111,7 +111,7 @@ def refusing(model: PreTrainedModel) -> Iterator[None]:
         yield
     except StartupError as error:
         raise StartupError(f"{name} cannot be served exactly: {error}. {advice}") from error
-    except _MODEL_FAILURES as error:
+    except MODEL_FAILURES as error:
         if memory.is_out_of_memory(error):
             raise memory.out_of_memory(model.device) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from millstream.errors import StartupError
+from millstream.model.native import Kernels
+from millstream.model.native_linear import NativeInt8Linear
 
 log = logging.getLogger(__name__)
 
@@ -176,12 +179,17 @@ class Int8Linear(nn.Module):
         return out.to(hidden.dtype)
 
 
-def pack_int8(model: nn.Module) -> int:
+def pack_int8(model: nn.Module, kernels: Kernels | None = None) -> int:
     """Replaces linears that torchao made int8, on the CPU and in place; returns how many.
 
-    The operators are those torch's compiler uses, not public: where one is missing or wrong, the
-    model is left as it is, and computes the same more slowly.
+    By the compiled kernel where it is the fastest; else by the operators that torch's compiler
+    uses. These are not public: where one is missing or wrong, the model is left as it is, and
+    computes the same more slowly.
     """
+    make: Callable[[nn.Linear], nn.Module] = Int8Linear
+    if kernels is not None and kernels.fast_products()[1]:
+        native = kernels  # for the type checker
+        make = lambda linear: _native(linear, native)  # noqa: E731
     # Names only: each weight must be free before the next one is copied.
     found = [
         (parent, name)
@@ -189,13 +197,18 @@ def pack_int8(model: nn.Module) -> int:
         for name, child in parent.named_children()
         if type(child) is nn.Linear and _is_dynamic_int8(child.weight)
     ]
-    if not found or not _is_right(getattr(*found[0])):
+    if not found or not _is_right(getattr(*found[0]), make):
         return 0
     for parent, name in found:
         linear = getattr(parent, name)
-        setattr(parent, name, Int8Linear(linear))
+        setattr(parent, name, make(linear))
         linear.weight = None  # torchao ties the module to itself, so it outlives its last use
     return len(found)
+
+
+def _native(linear: nn.Linear, kernels: Kernels) -> nn.Module:
+    weight: Any = linear.weight
+    return NativeInt8Linear(weight.qdata, weight.scale, linear.bias, kernels)
 
 
 def _is_dynamic_int8(weight: Any) -> bool:
@@ -214,12 +227,12 @@ def _is_dynamic_int8(weight: Any) -> bool:
 
 
 @torch.inference_mode()
-def _is_right(linear: nn.Linear) -> bool:
+def _is_right(linear: nn.Linear, make: Callable[[nn.Linear], nn.Module]) -> bool:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(3, linear.in_features, generator=generator).to(linear.weight.dtype)
     expected = linear(hidden).float()
     try:
-        actual = Int8Linear(linear)(hidden).float()
+        actual = make(linear)(hidden).float()
     except (AttributeError, RuntimeError) as error:
         log.info("int8 layers are not packed: %s", error)
         return False

@@ -19,6 +19,7 @@ from millstream.errors import StartupError
 from millstream.model import memory, native
 from millstream.model.batch import Packer
 from millstream.model.forward import Forward
+from millstream.model.fused import fuse
 from millstream.model.grammar import Grammars
 from millstream.model.invariant import InvariantOperators
 from millstream.model.invariant_attention import InvariantPacker
@@ -29,7 +30,8 @@ from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel, load_model
 from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.native_attention import NativePacker
 from millstream.model.packing import pack_linears
-from millstream.model.probe import probe_layers
+from millstream.model.probe import Layer, probe_layers
+from millstream.model.quantization import pack_int8
 from millstream.model.sampler import Sampler
 from millstream.model.tokenizer import read_tokenizer
 from millstream.model.verify import own_logits, verify
@@ -51,27 +53,27 @@ class ModelRunner:
         self,
         loaded: LoadedModel,
         settings: Settings,
-        read_tokenizer: Callable[[], str] | None = None,
+        grammars: Grammars | None = None,
     ) -> None:
         """Sizes the cache, compares the paged path with the model's own, warms up.
 
-        read_tokenizer: gives the text of the model's tokenizer.json, which grammars need.
+        grammars: of the model, if requests may have a grammar.
         Raises StartupError if memory does not suffice or the two differ.
         """
         if settings.batch_invariant:
             _require_cpu(loaded)
             use_separate_experts(loaded.model)
-        expected = own_logits(loaded)
         num_parameters = loaded.model.num_parameters()
-        is_packable = loaded.device.type == "cpu" and not loaded.is_shared
-        if is_packable and (num_packed := pack_linears(loaded.model)):
-            log.info("laid out the weights of %d linear layers for this CPU", num_packed)
+        kernels = _load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
+        if not loaded.is_shared and (num_packed := pack_int8(loaded.model, kernels)):
+            log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
+        expected = own_logits(loaded)
         layers = probe_layers(loaded.model, max_context=loaded.max_context, device=loaded.device)
         forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})
         self._forward: Callable[..., Tensor] = forward
+        _prepare(loaded, forward, layers, kernels)
         shapes = {i: layer.shape for i, layer in layers.items()}
         self._cache = _make_cache(loaded, settings, shapes)
-        kernels = _load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
         self.info = _describe(
             loaded, settings, self._cache, num_parameters=num_parameters, has_kernels=bool(kernels)
         )
@@ -81,7 +83,7 @@ class ModelRunner:
             else NativePacker(self._cache, kernels)
         )
         verify(loaded, self._cache, self._packer, forward, expected)
-        self._sampler = Sampler(Grammars(read_tokenizer) if read_tokenizer else None)
+        self._sampler = Sampler(grammars)
         if settings.batch_invariant:
             self._make_invariant(loaded)
 
@@ -125,6 +127,19 @@ class ModelRunner:
             rows=model_input.wanted,
             batch=model_input.batch,
         )
+
+
+def _prepare(
+    loaded: LoadedModel, forward: Forward, layers: dict[int, Layer], kernels: native.Kernels | None
+) -> None:
+    """Makes the model's modules faster where they are ours alone."""
+    if loaded.is_shared or loaded.device.type != "cpu":
+        return
+    if kernels is not None:
+        found = fuse(loaded.model, forward, layers, kernels=kernels, max_context=loaded.max_context)
+        log.info("compiled kernels compute attention, %s", found)
+    if num_packed := pack_linears(loaded.model, kernels):
+        log.info("laid out the weights of %d linear layers for this CPU", num_packed)
 
 
 def _require_cpu(loaded: LoadedModel) -> None:
@@ -205,21 +220,31 @@ def _make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, Layer
 def build_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:
     """A factory that loads the model when called: in the engine, not where it is made."""
     trust = settings.trust_remote_code
-    return lambda: ModelRunner(
-        load_model(folder, settings),
-        settings,
-        lambda: read_tokenizer(folder, trust_remote_code=trust),
-    )
+
+    def build() -> ModelRunner:
+        grammars = Grammars(lambda: read_tokenizer(folder, trust_remote_code=trust))
+        runner = ModelRunner(load_model(folder, settings), settings, grammars)
+        grammars.prepare()  # now that nobody waits for the interpreter
+        return runner
+
+    return build
 
 
 def _load_kernels(loaded: LoadedModel, settings: Settings, num_bytes: int) -> native.Kernels | None:
     """Compiled kernels where they can be used and a model of `num_bytes` is worth compiling for."""
     wanted = settings.native_kernels
-    if wanted == "off" or (wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES):
-        return None
-    is_fit = loaded.device.type == "cpu" and loaded.dtype in native.DTYPES
-    # Batch invariance has an attention of its own.
-    return native.load() if is_fit and not settings.batch_invariant else None
+    reasons = {
+        "--native-kernels is off": wanted == "off",
+        "the model is small": wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES,
+        "they are for CPUs": loaded.device.type != "cpu",
+        f"there are none for {loaded.dtype}": loaded.dtype not in native.DTYPES,
+        "--batch-invariant has its own": settings.batch_invariant,
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            log.info("no compiled kernels: %s", reason)
+            return None
+    return native.load()
 
 
 def _device_name(device: torch.device) -> str:

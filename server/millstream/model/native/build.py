@@ -25,7 +25,10 @@ from filelock import FileLock
 log = logging.getLogger(__name__)
 
 _SOURCE = "operators.cpp"
-_HEADERS = ("simd.h", "attention.h", "decode.h", "elementwise.h", "tensors.h")
+_HEADERS = (
+    *("pool.h", "simd.h", "tensors.h", "elementwise.h", "linear.h"),
+    *("attention.h", "caches.h", "decode.h", "prefill.h"),
+)
 _FLAGS = (
     *("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
     *("-fopenmp", "-fPIC", "-shared", "-w"),

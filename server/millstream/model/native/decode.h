@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "caches.h"
 #include "tensors.h"
 
 namespace millstream {
@@ -42,18 +43,10 @@ class Decode {
          std::optional<double> softcap, const MaybeTensor& sinks)
       : query_(query.contiguous()), keys_(keys), values_(values), num_blocks_(keys.size(0)),
         tables_(tables), width_(tables.size(1)),
+        shape_(shape_of(query, keys, values, scale, window, softcap, sinks)),
         spans_(positions, window, tables.size(1) * keys.size(1)) {
-    shape_ = {query.size(1), keys.size(2), query.size(2), values.size(3), keys.size(1),
-              float(scale), float(softcap.value_or(0))};
-    TORCH_CHECK(keys.is_contiguous() && values.is_contiguous(), "caches must be contiguous");
-    TORCH_CHECK(keys.size(3) == shape_.dim &&
-                keys.sizes().slice(0, 3) == values.sizes().slice(0, 3) && shape_.kv_heads > 0,
-                "caches do not fit the query");
-    TORCH_CHECK(shape_.heads % shape_.kv_heads == 0, "query heads must be a multiple of key heads");
     TORCH_CHECK(tables.size(0) == query.size(0) && positions.numel() == query.size(0),
                 "one table and one position per row");
-    TORCH_CHECK(!window || *window > 0, "a window holds the token itself at least");
-    TORCH_CHECK(!sinks || sinks->numel() == shape_.heads, "one sink per query head");
     if (sinks) sinks_ = sinks->to(at::kFloat).contiguous();
     out = at::empty({query.size(0), shape_.heads, shape_.value_dim}, query.options());
   }
@@ -68,17 +61,14 @@ class Decode {
       partials.push_back({start, start + shape_.heads, start + 2 * shape_.heads});
     }
     std::vector<std::atomic<int>> done(spans_.rows.size());
-    std::atomic<int64_t> next{0};
-    // Whoever is free takes the next unit: a core that others use too takes fewer.
-    at::parallel_for(0, std::min<int64_t>(at::get_num_threads(), units), 1, [&](int64_t, int64_t) {
-      std::vector<float> scores(shape_.heads * SPAN);
-      for (int64_t unit; (unit = next.fetch_add(1)) < units;) {
-        const Spans::Row& row = spans_.rows[spans_.row_of[unit]];
-        attend_unit<T>(unit, row, scores.data(), partials[unit]);
-        // Whoever finishes a row's last span merges them; the order of the merge is fixed.
-        if (done[spans_.row_of[unit]].fetch_add(1) + 1 == row.count())
-          merge_row<T>(spans_.row_of[unit], &partials[row.start], row.count());
-      }
+    std::vector<std::vector<float>> scores(at::get_num_threads());
+    each_unit(units, [&](int64_t unit, int slot) {
+      const Spans::Row& row = spans_.rows[spans_.row_of[unit]];
+      scores[slot].resize(shape_.heads * SPAN);
+      attend_unit<T>(unit, row, scores[slot].data(), partials[unit]);
+      // Whoever finishes a row's last span merges them; the order of the merge is fixed.
+      if (done[spans_.row_of[unit]].fetch_add(1) + 1 == row.count())
+        merge_row<T>(spans_.row_of[unit], &partials[row.start], row.count());
     });
   }
 
@@ -118,8 +108,8 @@ class Decode {
   int64_t num_blocks_;
   Indices tables_;
   int64_t width_;
-  Spans spans_;
   Shape shape_;
+  Spans spans_;
 };
 
 }  // namespace millstream

@@ -24,6 +24,11 @@ class Kernels:
     """
 
     paged_attention_decode: Callable[..., Tensor]
+    paged_attention_prefill: Callable[..., Tensor]
+    fast_products: Callable[[], tuple[bool, bool]]
+    pack_weight: Callable[[Tensor], Tensor]
+    packed_linear: Callable[..., Tensor]
+    int8_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
     silu_mul: Callable[..., Tensor]

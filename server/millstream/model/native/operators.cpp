@@ -7,6 +7,8 @@
 
 #include "decode.h"
 #include "elementwise.h"
+#include "linear.h"
+#include "prefill.h"
 #include "tensors.h"
 
 namespace millstream {
@@ -17,12 +19,24 @@ Tensor paged_attention_decode(const Tensor& query, const Tensor& key_cache,
                               const Tensor& positions, double scale,
                               std::optional<int64_t> window, std::optional<double> softcap,
                               const MaybeTensor& sinks) {
-  TORCH_CHECK(query.dim() == 3 && key_cache.dim() == 4 && value_cache.dim() == 4 &&
-              block_tables.dim() == 2, "wrong number of dimensions");
+  TORCH_CHECK(block_tables.dim() == 2, "wrong number of dimensions");
   Tensor tables = block_tables.contiguous(), last = positions.contiguous();
   Decode decode(query, key_cache, value_cache, tables, last, scale, window, softcap, sinks);
   by_dtype({query, key_cache, value_cache}, [&](auto t) { decode.run<decltype(t)>(); });
   return decode.out;
+}
+
+Tensor paged_attention_prefill(const Tensor& query, const Tensor& key_cache,
+                               const Tensor& value_cache, const Tensor& block_tables,
+                               const Tensor& starts, const Tensor& lengths, double scale,
+                               std::optional<int64_t> window, std::optional<double> softcap,
+                               const MaybeTensor& sinks) {
+  TORCH_CHECK(block_tables.dim() == 2, "wrong number of dimensions");
+  Tensor tables = block_tables.contiguous();
+  Prefill prefill(query.contiguous(), key_cache, value_cache, tables, starts, lengths, scale,
+                  window, softcap, sinks);
+  by_dtype({query, key_cache, value_cache}, [&](auto t) { prefill.run<decltype(t)>(); });
+  return prefill.out;
 }
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, bool unit_offset) {
@@ -125,11 +139,23 @@ std::tuple<Tensor, Tensor> rotary_to_cache(const Tensor& query, const Tensor& ke
   return {turned_query, turned_key};
 }
 
+std::tuple<bool, bool> fast_products() { return {Bfloats::IS_FAST, Bytes::IS_FAST}; }
+
 TORCH_LIBRARY(millstream, library) {
   library.def(
       "paged_attention_decode(Tensor query, Tensor key_cache, Tensor value_cache, "
       "Tensor block_tables, Tensor positions, *, float scale, int? window=None, "
       "float? softcap=None, Tensor? sinks=None) -> Tensor");
+  library.def(
+      "paged_attention_prefill(Tensor query, Tensor key_cache, Tensor value_cache, "
+      "Tensor block_tables, Tensor starts, Tensor lengths, *, float scale, int? window=None, "
+      "float? softcap=None, Tensor? sinks=None) -> Tensor");
+  library.def("fast_products() -> (bool, bool)", &fast_products);
+  library.def("pack_weight(Tensor weight) -> Tensor");
+  library.def("packed_linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None) -> Tensor");
+  library.def(
+      "int8_linear(Tensor x, Tensor packed, Tensor sums, Tensor scales, Tensor? bias=None) "
+      "-> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps, *, bool unit_offset=False) -> Tensor");
   library.def(
       "add_rms_norm(Tensor x, Tensor residual, Tensor weight, *, float eps, "
@@ -143,6 +169,10 @@ TORCH_LIBRARY(millstream, library) {
 
 TORCH_LIBRARY_IMPL(millstream, CPU, library) {
   library.impl("paged_attention_decode", &paged_attention_decode);
+  library.impl("paged_attention_prefill", &paged_attention_prefill);
+  library.impl("pack_weight", &pack_weight);
+  library.impl("packed_linear", &packed_linear);
+  library.impl("int8_linear", &int8_linear);
   library.impl("rms_norm", &rms_norm);
   library.impl("add_rms_norm", &add_rms_norm);
   library.impl("silu_mul", &silu_mul);

@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from millstream.model.attention import LayerOptions, attend_dense
+from millstream.model.attention import LayerOptions, attend_dense, causal_mask
+
+_CHANNELS = 64  # output channels of a block of weights
+_STEPS = {torch.bfloat16: 2, torch.int8: 4}
 
 
 def paged_attention_decode(
@@ -51,6 +54,91 @@ def paged_attention_decode(
         mask[:, None, None, :],
         options,
     ).squeeze(2)
+
+
+def paged_attention_prefill(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    block_tables: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Attention of prompt chunks over the cached keys of their sequences, their own included.
+
+    query [T, heads, d]: the tokens of one chunk after the other; block_tables [c, n] (entries past
+    a chunk's end are not looked at); starts [c]: position of a chunk's first token; lengths [c]:
+    its tokens, T in all. Caches, result and the rest as in `paged_attention_decode`.
+    """
+    options = LayerOptions(scale=scale, window=window, softcap=softcap, sinks=sinks)
+    block_size, out = key_cache.shape[1], []
+    chunks = zip(torch.split(query, lengths.tolist()), block_tables, starts.tolist(), strict=True)
+    for rows, table, start in chunks:
+        total = start + len(rows)
+        blocks = table[: -(-total // block_size)]
+        keys, values = (
+            cache.index_select(0, blocks).flatten(0, 1)[:total].transpose(0, 1).unsqueeze(0)
+            for cache in (key_cache, value_cache)
+        )
+        mask = causal_mask(start=start, length=len(rows), total=total, window=window)
+        found = attend_dense(
+            rows.transpose(0, 1).unsqueeze(0), keys, values, mask.to(query.device), options
+        )
+        out.append(found[0].transpose(0, 1))
+    return torch.cat(out)
+
+
+def fast_products() -> tuple[bool, bool]:
+    """Whether `packed_linear` and `int8_linear` are the fastest there is on this processor."""
+    return False, False
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """weight [outputs, inputs], bfloat16 or int8, as the products below read it.
+
+    Gives [blocks, steps, 64, s]: blocks of 64 output channels, of each channel s inputs side by
+    side (2 of bfloat16, 4 of int8), step by step; zero where there are none.
+    """
+    outputs, inputs = weight.shape
+    step = _STEPS[weight.dtype]
+    padded = F.pad(weight, (0, -inputs % step, 0, -outputs % _CHANNELS))
+    blocks = padded.view(-1, _CHANNELS, padded.shape[1] // step, step)
+    return blocks.transpose(1, 2).contiguous()
+
+
+def packed_linear(x: Tensor, packed: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
+    """x [T, inputs], a packed bfloat16 weight, bias [outputs] -> [T, outputs].
+
+    Products and bias are added up in float and rounded once.
+    """
+    weight = _unpacked(packed, outputs, x.shape[1]).float()
+    return F.linear(x.float(), weight, None if bias is None else bias.float()).to(x.dtype)
+
+
+def int8_linear(
+    x: Tensor, packed: Tensor, sums: Tensor, scales: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """x [T, inputs], a packed int8 weight, bias [outputs] -> [T, outputs].
+
+    Rows of x are rounded to -127 .. 127, each with a scale of its own. sums [outputs] (int32): of
+    each output channel's weights; scales [outputs] (float): theirs.
+    """
+    wide = x.float()
+    scale = (wide.abs().amax(-1, keepdim=True) * (1 / 127)).clamp_min(1e-7)
+    rounded = (wide / scale).round()
+    # Doubles hold these sums exactly.
+    products = rounded.double() @ _unpacked(packed, len(scales), x.shape[1]).double().t()
+    out = products.float() * scale * scales
+    return (out if bias is None else out + bias.float()).to(x.dtype)
+
+
+def _unpacked(packed: Tensor, outputs: int, inputs: int) -> Tensor:
+    return packed.transpose(1, 2).reshape(-1, packed.shape[1] * packed.shape[3])[:outputs, :inputs]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False) -> Tensor:
@@ -103,13 +191,13 @@ def rotary_to_cache(
     r <= d dimensions turn, in two halves (GPT-NeoX's layout); slots [T]: where each token goes in
     the caches, counted in tokens.
     """
-    turned = _rotate(query, cos, sin), _rotate(key, cos, sin)
+    turned = rotate(query, cos, sin), rotate(key, cos, sin)
     key_cache.flatten(0, 1).index_copy_(0, slots.long(), turned[1])
     value_cache.flatten(0, 1).index_copy_(0, slots.long(), value)
     return turned
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     turning, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = turning.chunk(2, dim=-1)
     half_turned = torch.cat((-second, first), dim=-1)

@@ -44,6 +44,13 @@ def _run(kernels: Kernels, dtype: torch.dtype) -> Iterator[tuple[str, tuple[Tens
                 random(tokens, heads, dim), keys, values, tables, positions, **{**options, **extra}
             )
             yield f"attention {dim} {sorted(extra)}", (out,)
+        starts, lengths = torch.tensor([0, 250]), torch.tensor([3, 80])
+        for extra in ({}, {"window": 20}, {"softcap": 5.0, "sinks": None}):
+            out = kernels.paged_attention_prefill(
+                *(random(83, heads, dim), keys, values, tables[:2], starts, lengths),
+                **{**options, **extra},
+            )
+            yield f"prefill {dim} {sorted(extra)}", (out,)
         turned = kernels.rotary_to_cache(
             random(tokens, heads, dim),
             random(tokens, 2, dim),
@@ -56,6 +63,14 @@ def _run(kernels: Kernels, dtype: torch.dtype) -> Iterator[tuple[str, tuple[Tens
         )
         yield f"rotary {dim}", (*turned, keys, values)
         x, weight = random(tokens, dim), random(dim)
+        matrix, bias = random(70, dim).bfloat16(), random(70)
+        packed = kernels.pack_weight(matrix)
+        out = kernels.packed_linear(x.bfloat16(), packed, 70, bias.bfloat16())
+        yield f"packed_linear {dim}", (packed, out)
+        matrix = (20 * matrix).to(torch.int8)
+        packed, sums = kernels.pack_weight(matrix), matrix.sum(1, dtype=torch.int32)
+        out = kernels.int8_linear(x, packed, sums, torch.full((70,), 1e-3), bias)
+        yield f"int8_linear {dim}", (packed, out)
         yield f"rms_norm {dim}", (kernels.rms_norm(x, weight, 1e-5, unit_offset=True),)
         yield f"add_rms_norm {dim}", kernels.add_rms_norm(x, random(tokens, dim), weight, eps=1e-5)
         yield f"silu {dim}", (kernels.silu_mul(x),)

@@ -1,13 +1,13 @@
 // What the operators need to read torch tensors: dtype dispatch, strided rows, threads.
 #pragma once
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
-#include <functional>
+#include <algorithm>
 #include <initializer_list>
 #include <optional>
 
+#include "pool.h"
 #include "simd.h"
 
 namespace millstream {
@@ -69,11 +69,17 @@ struct Rows {
   int64_t size, inner, outer, outer_stride, inner_stride;
 };
 
-void each_row(int64_t rows, int64_t size, const std::function<void(int64_t)>& f) {
-  at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, size)),
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t row = begin; row < end; row++) f(row);
-                   });
+inline int64_t padded(int64_t size, int64_t multiple) {
+  return (size + multiple - 1) / multiple * multiple;
+}
+
+template <typename F>
+void each_row(int64_t rows, int64_t size, F&& f) {
+  // Several rows at a time: a unit should be worth the way to another core.
+  int64_t some = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, size));
+  each_unit((rows + some - 1) / some, [&](int64_t unit, int) {
+    for (int64_t row = unit * some; row < std::min(rows, (unit + 1) * some); row++) f(row);
+  });
 }
 
 }  // namespace millstream

@@ -1,0 +1,9 @@
+"""A model's small operations by compiled kernels, and its linears merged, where that is the same.
+
+Nothing here knows a model by name: modules are recognised by what they compute, and what is not
+recognised stays as transformers wrote it.
+"""
+
+from millstream.model.fused.install import fuse
+
+__all__ = ["fuse"]

@@ -1,0 +1,118 @@
+"""Changes a loaded model in place: kernels for its small operations, merged and packed linears.
+
+Rules: norms and gated MLPs are replaced wherever they stand; the decoder layers as a whole where
+all of them are usual ones. A model that does not run or computes something else with its layers as
+a stack gets them back. Called once, before the model's linears are packed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from millstream.model.forward import Forward
+from millstream.model.fused.match import Known, Parts, UnusualError, match
+from millstream.model.fused.observe import DenseBatch, Sample, observe
+from millstream.model.fused.operations import Operations
+from millstream.model.fused.parts import GatedMLP, Norm, find_gated_mlp, find_norm
+from millstream.model.fused.stack import DecoderStack
+from millstream.model.native.kernels import Kernels
+from millstream.model.packing import packing
+from millstream.model.probe import MODEL_FAILURES, Layer, logits_difference
+
+_TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}  # of logits, relative to their spread
+
+
+@torch.inference_mode()
+def fuse(
+    model: PreTrainedModel,
+    forward: Forward,
+    layers: Mapping[int, Layer],
+    *,
+    kernels: Kernels,
+    max_context: int,
+) -> str:
+    """Does what can be done; says in a few words what that was. forward: of the model."""
+    norms = {m: norm for m in model.modules() if (norm := find_norm(m, kernels)) is not None}
+    mlps = {
+        m: mlp
+        for m in model.modules()
+        if (mlp := find_gated_mlp(m, kernels, model.dtype)) is not None
+    }
+    for module, norm in norms.items():
+        setattr(module, "forward", _norm_forward(module, norm, kernels))  # noqa: B010
+    known = Known(kernels, norms, mlps, {index: layer.shape for index, layer in layers.items()})
+    sample = Sample.spread(
+        vocab_size=model.config.get_text_config().vocab_size, max_context=max_context
+    )
+    pack = packing(kernels)
+    try:
+        stack = _stack(model, forward, known, sample)
+    except UnusualError as error:
+        why = f"; its layers are run one by one: {error}"
+    else:
+        stack.merge(pack)
+        why = f"; {len(layers)} decoder layers as one"
+    for module, mlp in mlps.items():
+        mlp.merge(pack)
+        _replace_mlp(module, mlp)
+    return f"{len(norms)} norms and {len(mlps)} gated MLPs{why}"
+
+
+def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sample) -> DecoderStack:
+    """Puts the stack in the place of the model's layers. Raises UnusualError and leaves them."""
+    parent, name, layers = _find_layers(model, len(known.shapes))
+    parts = [Parts.of(layer) for layer in layers]
+    kept = [module for part in parts for module in part.modules()]
+    try:
+        seen = observe(forward, sample, layers=list(layers), parts=kept)
+        stack = match(layers, parts, known, seen)
+        setattr(parent, name, nn.ModuleList([stack]))
+        logits = sample.run(forward, DenseBatch(Operations()))
+        if not logits_difference(logits, seen.logits) <= _TOLERANCE[logits.dtype]:
+            raise UnusualError("as a stack they compute something else")
+    except MODEL_FAILURES as error:
+        setattr(parent, name, layers)
+        reason = " ".join(str(error).split())[:100]
+        raise UnusualError(f"{type(error).__name__}: {reason}") from error
+    except UnusualError:
+        setattr(parent, name, layers)
+        raise
+    return stack
+
+
+def _find_layers(model: nn.Module, count: int) -> tuple[nn.Module, str, nn.ModuleList]:
+    """The list of decoder layers, and where it hangs."""
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if not isinstance(child, nn.ModuleList) or len(child) != count:
+                continue
+            if all(hasattr(layer, "self_attn") for layer in child):
+                return parent, name, child
+    raise UnusualError("there is no list of them")
+
+
+def _norm_forward(module: nn.Module, norm: Norm, kernels: Kernels) -> Callable[[Tensor], Tensor]:
+    original: Callable[[Tensor], Tensor] = module.forward
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        if hidden_states.dtype != norm.weight.dtype:
+            return original(hidden_states)
+        rows = hidden_states.reshape(-1, hidden_states.shape[-1])
+        found = kernels.rms_norm(rows, norm.weight, norm.eps, unit_offset=norm.unit_offset)
+        return found.view(hidden_states.shape)
+
+    return forward
+
+
+def _replace_mlp(module: nn.Module, mlp: GatedMLP) -> None:
+    def forward(hidden_states: Tensor) -> Tensor:
+        rows = hidden_states.reshape(-1, hidden_states.shape[-1])
+        return mlp(rows).view(*hidden_states.shape[:-1], -1)
+
+    setattr(module, "forward", forward)  # noqa: B010
+    for name, _ in list(module.named_children()):
+        setattr(module, name, None)  # the weights are free now

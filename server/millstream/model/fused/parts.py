@@ -1,0 +1,150 @@
+"""Norms, gated MLPs and projections of a model, recognised by what they compute.
+
+Rule: a part is recognised if it calls no other operators than its formula, and gives the same on
+random input as the kernel that stands for the formula.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from millstream.model.fused.operations import GATED, NORM, noted
+from millstream.model.native.kernels import Kernels
+from millstream.model.native_linear import NativeInt8Linear, NativeLinear
+from millstream.model.packing import PackedLinear, is_plain, merge
+from millstream.model.probe import MODEL_FAILURES
+
+_TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
+_ROWS = 4
+_PACKED = (PackedLinear, NativeLinear, NativeInt8Linear)
+
+Pack = Callable[[nn.Linear], nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """What kernels.rms_norm needs to compute what a module of the model computes."""
+
+    weight: Tensor
+    eps: float
+    unit_offset: bool
+
+
+class Joined:
+    """The outputs of several linear layers over one input, side by side.
+
+    Mutated by its own `merge()` only.
+    """
+
+    def __init__(self, linears: Sequence[nn.Module]) -> None:
+        self._calls: list[Callable[[Tensor], Tensor]] = [caller(linear) for linear in linears]
+        self._linears = linears
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """hidden [T, n] -> [T, sum of outputs]."""
+        if len(self._calls) == 1:
+            return self._calls[0](hidden)
+        return torch.cat([call(hidden) for call in self._calls], dim=-1)
+
+    def merge(self, pack: Pack) -> None:
+        """Packs them, as one layer unless one is of another kind (quantised, say)."""
+        plain = [linear for linear in self._linears if is_plain(linear)]
+        if 1 < len(plain) == len(self._linears):
+            self._linears = [merge(plain)]
+        self._linears = [pack(linear) if is_plain(linear) else linear for linear in self._linears]
+        self._calls = [caller(linear) for linear in self._linears]
+
+
+class GatedMLP:
+    """down(activation(gate(x)) * up(x)), the two inner products at once."""
+
+    def __init__(
+        self, inner: Sequence[nn.Module], down: nn.Module, gated: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._inner, self._down, self._gated = Joined(inner), Joined([down]), gated
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """hidden [T, n] -> [T, n]."""
+        return self._down(self._gated(self._inner(hidden)))
+
+    def merge(self, pack: Pack) -> None:
+        self._inner.merge(pack)
+        self._down.merge(pack)
+
+
+def caller(linear: nn.Module) -> Callable[[Tensor], Tensor]:
+    """How to call a linear layer: without the detour by nn.Module where nothing hangs on it."""
+    return linear.forward if is_plain(linear) or type(linear) in _PACKED else linear
+
+
+def find_norm(module: nn.Module, kernels: Kernels) -> Norm | None:
+    """The norm that the module is, if it is one over its last dimension."""
+    weight = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if not (isinstance(weight, nn.Parameter) and weight.dim() == 1 and isinstance(eps, float)):
+        return None
+    if weight.dtype not in _TOLERANCE or len(list(module.parameters())) > 1:
+        return None
+    # Rows of very different sizes, so that eps counts in some of them.
+    scales = torch.tensor([[0.1 * eps**0.5], [eps**0.5], [1.0], [50.0]])
+    sample = (_random(_ROWS, len(weight)) * scales).to(weight.dtype)
+    actual = _results(module, sample, [], NORM)
+    for unit_offset in (False, True):
+        if actual is not None and is_close(
+            kernels.rms_norm(sample, weight, eps, unit_offset=unit_offset), actual
+        ):
+            return Norm(weight.detach(), eps, unit_offset)
+    return None
+
+
+def find_gated_mlp(module: nn.Module, kernels: Kernels, dtype: torch.dtype) -> GatedMLP | None:
+    """The gated MLP that the module is, over the module's own linear layers."""
+    names = ("gate_proj", "up_proj") if hasattr(module, "gate_proj") else ("gate_up_proj",)
+    linears = [getattr(module, name, None) for name in (*names, "down_proj")]
+    found = [linear for linear in linears if isinstance(linear, nn.Module)]
+    width = getattr(found[0], "in_features", None) if found else None
+    if len(found) < len(linears) or not isinstance(width, int) or dtype not in _TOLERANCE:
+        return None
+    sample = _random(_ROWS, width).to(dtype)
+    actual = _results(module, sample, found, GATED)
+    for gated in (kernels.silu_mul, kernels.gelu_tanh_mul):
+        mlp = GatedMLP(found[:-1], found[-1], gated)
+        if actual is not None and is_close(mlp(sample), actual):
+            return mlp
+    return None
+
+
+def is_close(actual: Tensor, wanted: Tensor) -> bool:
+    """Whether they differ by rounding only."""
+    if actual.shape != wanted.shape or actual.dtype != wanted.dtype:
+        return False
+    tolerance = _TOLERANCE[wanted.dtype]
+    spread = wanted.float().square().mean().sqrt().item()
+    return torch.allclose(
+        actual.float(), wanted.float(), rtol=tolerance, atol=tolerance * min(spread, 1.0)
+    )
+
+
+def _results(
+    module: nn.Module, sample: Tensor, kept: Sequence[nn.Module], allowed: frozenset[str]
+) -> Tensor | None:
+    """What the module makes of the sample, if it calls nothing but `allowed` outside of `kept`."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    if len(parameters) != 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    try:
+        with noted([module], kept) as operations:
+            result = module(sample.unsqueeze(0))
+    except MODEL_FAILURES:
+        return None
+    is_fit = operations.names <= allowed and isinstance(result, Tensor)
+    return result[0] if is_fit and result.dim() == 3 else None
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,326 @@
+// Attention of prompt chunks over a paged cache, tile by tile (FlashAttention).
+//
+// The keys of a sequence are cut into tiles at fixed positions, counted from its first token, and a
+// row takes them in order. So a row's result depends on that row only: not on where its chunk
+// begins, not on its neighbours and not on the number of threads.
+//
+// Everything lies with the query rows side by side, one to a lane: the query heads that share a key
+// head, of one token after the other. Keys then need no transposing, and softmax no sums across
+// lanes. With bfloat16 instructions two elements of the depth are multiplied at a time.
+#pragma once
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "attention.h"
+#include "caches.h"
+#include "tensors.h"
+
+namespace millstream {
+
+constexpr int LANES = 64;      // query rows of a unit of work
+constexpr int KEY_TILE = 64;   // tokens whose keys and values are copied and used together
+constexpr int LANE_VECS = LANES / WIDTH;
+constexpr int ROWS_AT_ONCE = WIDTH == 16 ? 4 : 2;
+constexpr int COLUMNS_AT_ONCE = std::min(4, LANE_VECS);
+
+// What operands of matrix products are stored as, and how many of them one lane multiplies.
+#if defined(__AVX512BF16__)
+template <typename T>
+using Operand = T;
+INLINE Vec multiply_add_lanes(Vec acc, const bf16* one, const bf16* each) {
+  int32_t pair;
+  std::memcpy(&pair, one, sizeof pair);
+  return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair),
+                               (__m512bh)_mm512_loadu_si512(each));
+}
+#else
+template <typename T>
+using Operand = float;
+#endif
+INLINE Vec multiply_add_lanes(Vec acc, const float* one, const float* each) {
+  return acc + *one * load(each);
+}
+template <typename E>
+constexpr int PAIR = 4 / sizeof(E);
+
+INLINE void convert(float from, float* to) { *to = from; }
+INLINE void convert(bf16 from, float* to) { *to = to_float(from); }
+INLINE void convert(bf16 from, bf16* to) { *to = from; }
+
+// c[row][lane] = (add ? c : 0) + sum over k of a[row][k] * b[k][lane], for `rows` rows, a multiple
+// of ROWS_AT_ONCE. depth: in pairs; b [depth, LANES, pair].
+template <typename E>
+void multiply_tile(const E* a, int64_t row_stride, int64_t depth_stride, const E* b, int depth,
+                   int rows, bool add, float* c) {
+  for (int row = 0; row < rows; row += ROWS_AT_ONCE)
+    for (int first = 0; first < LANE_VECS; first += COLUMNS_AT_ONCE) {
+      Vec acc[ROWS_AT_ONCE][COLUMNS_AT_ONCE];
+      float* to = c + row * LANES + first * WIDTH;
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS_AT_ONCE; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < COLUMNS_AT_ONCE; v++)
+          acc[r][v] = add ? load(to + r * LANES + v * WIDTH) : Vec{};
+      const E* left = a + row * row_stride;
+      const E* right = b + first * WIDTH * PAIR<E>;
+      for (int k = 0; k < depth; k++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS_AT_ONCE; r++)
+#pragma GCC unroll 4
+          for (int v = 0; v < COLUMNS_AT_ONCE; v++)
+            acc[r][v] = multiply_add_lanes(acc[r][v], left + r * row_stride,
+                                           right + v * WIDTH * PAIR<E>);
+        left += depth_stride;
+        right += LANES * PAIR<E>;
+      }
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS_AT_ONCE; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < COLUMNS_AT_ONCE; v++) store(to + r * LANES + v * WIDTH, acc[r][v]);
+    }
+}
+
+// Two rows of weights as operands: for each lane both of them, or one row after the other.
+INLINE void store_weights(float* to, Vec first, Vec second) {
+  store(to, first);
+  store(to + LANES, second);
+}
+#if defined(__AVX512BF16__)
+INLINE void store_weights(bf16* to, Vec first, Vec second) {
+  IntVec low = (IntVec)_mm512_cvtepu16_epi32((__m256i)to_bf16(first));
+  IntVec high = (IntVec)_mm512_cvtepu16_epi32((__m256i)to_bf16(second)) << 16;
+  IntVec both = low | high;
+  std::memcpy(to, &both, sizeof both);
+}
+#endif
+
+// What a thread works in.
+template <typename T>
+class PromptTile {
+  using E = Operand<T>;
+  static constexpr float LOWEST = -std::numeric_limits<float>::infinity();
+
+ public:
+  explicit PromptTile(const Shape& shape)
+      : shape_(shape), depth_(padded(shape.dim, PAIR<E>)),
+        channels_(padded(shape.value_dim, ROWS_AT_ONCE)), query_(depth_ * LANES),
+        keys_(KEY_TILE * depth_), values_(KEY_TILE * channels_), weights_(KEY_TILE * LANES),
+        scores_(KEY_TILE * LANES), out_(channels_ * LANES) {}
+
+  // Begins with `count` rows: lane l is head heads[l] of the token at row tokens[l].
+  void begin(const T* query, const int64_t* offsets, const int32_t* positions, int count) {
+    std::fill(query_.begin(), query_.end(), E{});
+    std::fill(out_.begin(), out_.end(), 0.0f);
+    for (int lane = 0; lane < LANES; lane++) {
+      positions_[lane] = positions[std::min(lane, count - 1)];
+      most_[lane] = LOWEST;
+      total_[lane] = 0;
+      if (lane < count)
+        for (int64_t i = 0; i < shape_.dim; i++)
+          convert(query[offsets[lane] + i],
+                  &query_[(i / PAIR<E> * LANES + lane) * PAIR<E> + i % PAIR<E>]);
+    }
+  }
+
+  // Copies the tokens of a tile. Where it has fewer than KEY_TILE, the rest of it is zero.
+  void set_tokens(const T* keys, const T* values, const int64_t* slots, int count) {
+    if (count < KEY_TILE) std::fill(values_.begin(), values_.end(), E{});
+    for (int k = 0; k < count; k++) {
+      const T* key = keys + slots[k] * shape_.kv_heads * shape_.dim;
+      for (int64_t i = 0; i < shape_.dim; i++) convert(key[i], &keys_[k * depth_ + i]);
+    }
+    int64_t stride = shape_.kv_heads * shape_.value_dim;
+    for (int k = 0; k < count; k += PAIR<E>)
+      set_values(values + slots[k] * stride,
+                 k + 1 < count ? values + slots[k + 1] * stride : nullptr, &values_[k * channels_]);
+  }
+
+  // Attends the tile's first `count` tokens, the first of them at position `first`.
+  void attend(int32_t first, int count, int64_t window, bool is_masked) {
+    int rows = padded(count, ROWS_AT_ONCE);
+    multiply_tile<E>(keys_.data(), depth_, PAIR<E>, query_.data(), depth_ / PAIR<E>, rows, false,
+                     scores_.data());
+    for (int vec = 0; vec < LANE_VECS; vec++) {
+      if (is_masked || shape_.softcap)
+        soften<true>(vec * WIDTH, first, count, window);
+      else
+        soften<false>(vec * WIDTH, first, count, window);
+    }
+    multiply_tile<E>(values_.data(), PAIR<E>, channels_ * PAIR<E>, weights_.data(),
+                     KEY_TILE / PAIR<E>, channels_, true, out_.data());
+  }
+
+  // The finished row of a lane.
+  void finish(int lane, const float* sink, T* to) {
+    float total = total_[lane], scale = 1;
+    if (sink) {
+      float most = std::max(most_[lane], *sink);
+      scale = std::exp(most_[lane] - most);
+      total = total * scale + std::exp(*sink - most);
+    }
+    for (int64_t i = 0; i < shape_.value_dim; i++)
+      store_part(to + i, splat(out_[i * LANES + lane] * scale / total), 1);
+  }
+
+ private:
+  // The values of a token, or of two side by side; the second one may be missing.
+  void set_values(const T* first, const T* second, float* to) {
+    for (int64_t i = 0; i < shape_.value_dim; i++) to[i] = to_float(first[i]);
+  }
+  void set_values(const T* first, const T* second, bf16* to) {
+    auto low = reinterpret_cast<const uint16_t*>(first);
+    auto high = reinterpret_cast<const uint16_t*>(second);
+    auto both = reinterpret_cast<uint32_t*>(to);
+    for (int64_t i = 0; i < shape_.value_dim; i++)
+      both[i] = low[i] | (high ? uint32_t(high[i]) << 16 : 0);
+  }
+
+  // Scores of a tile become weights of this and all earlier tiles before division.
+  template <bool IS_MASKED>
+  void soften(int lane, int32_t first, int count, int64_t window) {
+    IntVec position;
+    std::memcpy(&position, positions_ + lane, sizeof position);
+    float* scores = scores_.data() + lane;
+    Vec before = load(most_ + lane), most = before;
+    for (int k = 0; k < count; k++) {
+      Vec score = load(scores + k * LANES) * shape_.scale;
+      if (IS_MASKED) {
+        if (shape_.softcap) score = shape_.softcap * tanh(score / shape_.softcap);
+        IntVec seen = position >= first + k;
+        if (window) seen &= position < first + k + int32_t(window);
+        score = seen ? score : splat(LOWEST);
+      }
+      store(scores + k * LANES, score);
+      most = larger(score, most);
+    }
+    store(most_ + lane, most);
+    // Rows that have seen nothing yet: any finite number will do.
+    Vec base = most == LOWEST ? Vec{} : most;
+    Vec change = exp(before - base), total = load(total_ + lane) * change;
+    E* weights = weights_.data() + lane * PAIR<E>;
+    for (int k = 0; k < KEY_TILE; k += 2) {
+      Vec one = k < count ? exp(load(scores + k * LANES) - base) : Vec{};
+      Vec two = k + 1 < count ? exp(load(scores + (k + 1) * LANES) - base) : Vec{};
+      total += one;
+      total += two;
+      store_weights(weights + k * LANES, one, two);
+    }
+    store(total_ + lane, total);
+    for (int64_t i = 0; i < channels_; i++) {
+      float* out = &out_[i * LANES + lane];
+      store(out, load(out) * change);
+    }
+  }
+
+  const Shape& shape_;
+  int64_t depth_, channels_;
+  std::vector<E> query_, keys_, values_, weights_;
+  std::vector<float> scores_, out_;
+  int32_t positions_[LANES];
+  float most_[LANES], total_[LANES];
+};
+
+class Prefill {
+ public:
+  Tensor out;
+
+  Prefill(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& tables,
+          const Tensor& starts, const Tensor& lengths, double scale, std::optional<int64_t> window,
+          std::optional<double> softcap, const MaybeTensor& sinks)
+      : query_(query), keys_(keys), values_(values), tables_(tables), num_blocks_(keys.size(0)),
+        width_(tables.size(1)), window_(window.value_or(0)),
+        shape_(shape_of(query, keys, values, scale, window, softcap, sinks)) {
+    TORCH_CHECK(query.is_contiguous(), "query must be contiguous");
+    TORCH_CHECK(starts.numel() == tables.size(0) && lengths.numel() == tables.size(0),
+                "one table, start and length per chunk");
+    if (sinks) sinks_ = sinks->to(at::kFloat).contiguous();
+    Indices start_of(starts), length_of(lengths);
+    int64_t row = 0;
+    for (int64_t number = 0; number < starts.numel(); number++) {
+      int64_t start = start_of[number], length = length_of[number];
+      TORCH_CHECK(start >= 0 && length > 0 && start + length <= width_ * shape_.block_size,
+                  "chunk ", number, " is beyond its table");
+      chunks_.push_back({row, start, length});
+      row += length;
+      for (int64_t kv_head = 0; kv_head < shape_.kv_heads; kv_head++)
+        for (int64_t lane = 0; lane < length * shape_.group(); lane += LANES)
+          units_.push_back({number, kv_head, lane});
+    }
+    TORCH_CHECK(row == query.size(0), "the chunks have ", row, " tokens, the query ",
+                query.size(0));
+    out = at::empty({query.size(0), shape_.heads, shape_.value_dim}, query.options());
+  }
+
+  template <typename T>
+  void run() {
+    std::vector<std::unique_ptr<PromptTile<T>>> tiles(at::get_num_threads());
+    each_unit(units_.size(), [&](int64_t unit, int slot) {
+      if (!tiles[slot]) tiles[slot] = std::make_unique<PromptTile<T>>(shape_);
+      attend_unit<T>(units_[unit], *tiles[slot]);
+    });
+  }
+
+ private:
+  struct Chunk {
+    int64_t row, start, length;  // its first row in the query; the position of that; tokens
+  };
+  struct Unit {
+    int64_t chunk, kv_head, lane;  // the first of its rows, among heads of that chunk's tokens
+  };
+
+  template <typename T>
+  void attend_unit(const Unit& unit, PromptTile<T>& tile) {
+    const Chunk& chunk = chunks_[unit.chunk];
+    int64_t group = shape_.group(), offsets[LANES];
+    int32_t positions[LANES];
+    int count = std::min<int64_t>(LANES, chunk.length * group - unit.lane);
+    for (int i = 0; i < count; i++) {
+      int64_t token = (unit.lane + i) / group, head = unit.kv_head * group + (unit.lane + i) % group;
+      positions[i] = chunk.start + token;
+      offsets[i] = (chunk.row + token) * shape_.heads + head;
+    }
+    int64_t rows[LANES];
+    for (int i = 0; i < count; i++) rows[i] = offsets[i] * shape_.dim;
+    tile.begin(data<T>(query_), rows, positions, count);
+    int64_t first = window_ ? std::max<int64_t>(0, positions[0] - window_ + 1) : 0;
+    int64_t end = positions[count - 1] + 1;
+    for (int64_t begin = first / KEY_TILE * KEY_TILE; begin < end; begin += KEY_TILE) {
+      int keys = std::min<int64_t>(KEY_TILE, end - begin);
+      copy_tokens<T>(unit, begin, keys, tile);
+      bool is_masked = begin + keys - 1 > positions[0] || (window_ && begin < end - window_);
+      tile.attend(begin, keys, window_, is_masked);
+    }
+    const float* sinks = sinks_.defined() ? data<float>(sinks_) : nullptr;
+    for (int i = 0; i < count; i++)
+      tile.finish(i, sinks ? sinks + offsets[i] % shape_.heads : nullptr,
+                  data<T>(out) + offsets[i] * shape_.value_dim);
+  }
+
+  template <typename T>
+  void copy_tokens(const Unit& unit, int64_t begin, int count, PromptTile<T>& tile) {
+    int64_t slots[KEY_TILE];
+    for (int i = 0; i < count;) {
+      int64_t position = begin + i, offset = position % shape_.block_size;
+      int64_t block = tables_[unit.chunk * width_ + position / shape_.block_size];
+      TORCH_CHECK(block >= 0 && block < num_blocks_, "block ", block, " does not exist");
+      for (; offset < shape_.block_size && i < count; offset++, i++)
+        slots[i] = block * shape_.block_size + offset;
+    }
+    tile.set_tokens(data<T>(keys_) + unit.kv_head * shape_.dim,
+                    data<T>(values_) + unit.kv_head * shape_.value_dim, slots, count);
+  }
+
+  Tensor query_, keys_, values_, sinks_;
+  Indices tables_;
+  int64_t num_blocks_, width_, window_;
+  Shape shape_;
+  std::vector<Chunk> chunks_;
+  std::vector<Unit> units_;
+};
+
+}  // namespace millstream
