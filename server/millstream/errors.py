@@ -3,12 +3,14 @@
     MillstreamError
     ├── InvalidRequest            400  a field is wrong; `param` names it
     │   ├── ContextTooLong        400  the prompt does not fit the context or the KV cache
+    │   ├── Unauthorized          401  no valid API key was sent
     │   ├── NotFound              404  no such route or model
     │   ├── MethodNotAllowed      405
     │   ├── RequestTimeout        408  the body did not arrive in time
     │   ├── PayloadTooLarge       413
     │   ├── UnsupportedMediaType  415
     │   └── HeadersTooLarge       431
+    ├── RequestCancelled          499  somebody cancelled the request by its id
     ├── Overloaded                429  running and waiting places are all taken
     ├── GenerationFailed          500  this request failed after it was accepted
     ├── GenerationTimeout         504  the answer was not complete within the request's time limit
@@ -51,6 +53,12 @@ class ContextTooLong(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class Unauthorized(InvalidRequest):
+    status = 401
+    code = "invalid_api_key"
+    error_type = "authentication"
+
+
 class NotFound(InvalidRequest):
     status = 404
     code = "not_found"
@@ -79,6 +87,14 @@ class UnsupportedMediaType(InvalidRequest):
 class HeadersTooLarge(InvalidRequest):
     status = 431
     code = "headers_too_large"
+
+
+class RequestCancelled(MillstreamError):
+    # Not a standard status: what proxies log for requests that their clients gave up.
+    status = 499
+    type = "request_cancelled"
+    code = "cancelled"
+    error_type = "incomplete_generation"
 
 
 class Overloaded(MillstreamError):

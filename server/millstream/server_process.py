@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import os
 import socket
+import ssl
 import sys
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import uvloop
 from millstream import __version__
 from millstream.api.app import build_app
 from millstream.api.context import ServerContext
-from millstream.api.server import Server, bind
+from millstream.api.edge import check_origins
+from millstream.api.server import Server, bind, load_tls
 from millstream.core.info import EngineInfo
 from millstream.errors import StartupError
 from millstream.log import configure_logging
@@ -36,13 +40,26 @@ _ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000"}
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. Raises StartupError when it cannot start."""
     configure_logging(settings.log_level)
+    check_origins(settings)
+    tls = load_tls(settings)
+    _forget_secrets()
     listener = bind(settings)
     with listener:
         folder = resolve(settings)
-        uvloop.run(_serve(settings, folder, listener))
+        uvloop.run(_serve(settings, folder, listener, tls))
 
 
-async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> None:
+def _forget_secrets() -> None:
+    """Takes them from the environment, which the engine's process and compilers inherit."""
+    secrets = {n for n, field in Settings.model_fields.items() if field.exclude}
+    for variable in list(os.environ):
+        if variable.lower() in {f"millstream_{name}" for name in secrets}:
+            del os.environ[variable]
+
+
+async def _serve(
+    settings: Settings, folder: Path, listener: socket.socket, tls: ssl.SSLContext | None
+) -> None:
     command = [sys.executable, "-m", "millstream", "engine"]
     command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
     engine = EngineClient(
@@ -56,7 +73,8 @@ async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> N
     try:
         # The engine loads in its process while the tokenizer loads here.
         context = await asyncio.to_thread(_context, settings, folder, engine)
-        server = Server(build_app(context), engine=engine, settings=settings)
+        _settle_garbage()
+        server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
         announcing = asyncio.create_task(_announce(server, settings, listener))
         await server.serve(sockets=[listener])
         announcing.cancel()
@@ -65,6 +83,15 @@ async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> N
             raise failure
     finally:
         await engine.stop()
+
+
+def _settle_garbage() -> None:
+    """Keeps the collector's pauses out of the streams. Figures in docs/decisions.md."""
+    # What was loaded stays, so no collection needs to walk through it again.
+    gc.collect()
+    gc.freeze()
+    # One step of 2000 streams makes more objects than the default of 700 allows for.
+    gc.set_threshold(10_000, 10, 10)
 
 
 def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerContext:
@@ -104,7 +131,8 @@ async def _announce(server: Server, settings: Settings, listener: socket.socket)
 def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> str:
     """What the operator wants to know once the server is ready."""
     shown = f"[{host}]" if ":" in host else host
-    base = f"http://{shown}:{port}"
+    base = f"{'http' if settings.ssl_certfile is None else 'https'}://{shown}:{port}"
+    key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
     tokens = info.num_blocks * info.block_size
     note = ""
     if settings.model_id == DEMO_MODEL:
@@ -122,6 +150,6 @@ Millstream {__version__} is ready on {base}
   limits     {limits}, {settings.max_queue_size} waiting, {info.max_context:,} tokens each
 {note}
 Try it:
-  curl -N {base}/v1/chat/completions -H 'Content-Type: application/json' \\
+  curl -N {base}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
     -d '{{"messages": [{{"role": "user", "content": "Count to 10"}}], "stream": true}}'
 """

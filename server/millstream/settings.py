@@ -1,20 +1,42 @@
 """Every option of the server, once: name, type, default, help text, bounds.
 
 Each field is a command-line flag (hyphens or underscores), an environment variable
-(`MILLSTREAM_` and the name in capitals) and an attribute; the command line wins.
+(`MILLSTREAM_` and the name in capitals) and an attribute; the command line wins. A field that is
+excluded is a secret: it is never shown, logged or handed to another process.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEMO_MODEL = "demo"
 
+
+def _split(given: Any) -> Any:
+    """The parts of `a,b`, or of several such texts. The rest is left to be refused."""
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return given
+    return tuple(part.strip() for text in texts for part in text.split(","))
+
+
+def _check_key(key: SecretStr) -> SecretStr:
+    # What a client can put into a header as it is; and an empty key would let everyone in.
+    if not re.fullmatch(r"[\x21-\x7e]+", key.get_secret_value()):
+        raise ValueError("a key must be one or more printable ASCII characters without blanks")
+    return key
+
+
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+)$")]
+ApiKeys = Annotated[tuple[ApiKey, ...] | None, NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -57,6 +79,34 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    api_key: ApiKeys = Field(
+        None,
+        exclude=True,
+        description="keys, of which a client must send one; separated by commas, or given again "
+        "(default: anyone may use the server)",
+    )
+    allowed_origins: Origins = Field(
+        None,
+        description="origins whose web pages may use the server, like https://chat.example; "
+        "separated by commas, or given again; * for all (default: none)",
+    )
+    allow_credentials: bool = Field(
+        default=False, description="let those pages send the browser's cookies and passwords along"
+    )
+    root_path: str | None = Field(
+        None,
+        pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+        description="where a proxy in front shows the server, like /llm",
+    )
+    ssl_certfile: str | None = Field(
+        None, description="certificate chain (PEM); the server then speaks HTTPS only"
+    )
+    ssl_keyfile: str | None = Field(
+        None, description="private key (PEM), if it is not in the file of the certificate"
+    )
+    ssl_keyfile_password: SecretStr | None = Field(
+        None, exclude=True, description="password of the private key"
+    )
     max_concurrent_requests: Count = Field(
         32, le=1024, description="requests that generate at the same time"
     )

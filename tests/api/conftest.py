@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.core.plan import IMPOSSIBLE_TOKEN, Plan, StepOutput
 from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
+from millstream.runtime.loop import Runner
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
 from millstream.text.parsing.detection import ParserChoice
+from tests.api.described import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer
 
 __all__ = ["byte_tokenizer"]
 
+SETTINGS = Settings(served_model_name="fake", request_timeout=100)
 END = 49  # the engine's end-of-turn token; the fake runner draws it like any other
 
 
@@ -71,6 +74,13 @@ class Api:
     def requests(self) -> list[Request]:
         return [request for _, request in sorted(self.runner.requests.items())]
 
+    @property
+    def app(self) -> Any:
+        return self._client._transport.app  # type: ignore[attr-defined]
+
+    async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return await self._client.request(method, path, **options)
+
     async def post(self, **fields: Any) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": "!%+,"}], "max_tokens": 12} | fields
         return await self._client.post("/v1/chat/completions", json=body)
@@ -92,8 +102,15 @@ class Api:
 
 @pytest.fixture
 async def api(byte_tokenizer: Tokenizer) -> AsyncIterator[Api]:
+    async with serve(RecordingRunner(), byte_tokenizer) as api:
+        yield api
+
+
+@asynccontextmanager
+async def serve(
+    runner: Runner, tokenizer: Tokenizer, settings: Settings = SETTINGS
+) -> AsyncIterator[Api]:
     """Six places, of which four run."""
-    runner = RecordingRunner()
     engine = EngineClient(
         ThreadHost(build_runner=lambda: runner, max_running=4),
         max_running=4,
@@ -101,10 +118,10 @@ async def api(byte_tokenizer: Tokenizer) -> AsyncIterator[Api]:
         engine_timeout=60,
     )
     context = ServerContext(
-        settings=Settings(served_model_name="fake", request_timeout=100),
+        settings=settings,
         engine=engine,
-        chat=ChatFormatter(LetterTemplate(), byte_tokenizer),
-        tokenizer=byte_tokenizer,
+        chat=ChatFormatter(LetterTemplate(), tokenizer),
+        tokenizer=tokenizer,
         parsers=ParserChoice(),
         stop_token_ids=(END,),
         fingerprint="f",
@@ -112,7 +129,7 @@ async def api(byte_tokenizer: Tokenizer) -> AsyncIterator[Api]:
     engine.start()
     try:
         await engine.wait_ready()
-        transport = httpx.ASGITransport(build_app(context))
+        transport = CheckedTransport(context)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield Api(client, engine, runner)
         assert engine.num_open == 0, "a request kept its place"

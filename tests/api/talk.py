@@ -11,7 +11,6 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.core.info import EngineInfo
 from millstream.core.plan import Plan, StepOutput
@@ -20,6 +19,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
+from tests.api.described import CheckedTransport
 from tests.fakes import fake_info
 from tests.text.conftest import byte_tokenizer
 from tests.text.parsing.samples import TOOLS, choose
@@ -149,7 +149,7 @@ class Talk:
     async def _post(self, **fields: Any) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS} | fields
         context = replace(self._context, parsers=self.parsers)
-        transport = httpx.ASGITransport(build_app(context))
+        transport = CheckedTransport(context)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/v1/chat/completions", json=body)
 

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 from millstream.api.openai.schema import NEUTRAL, UNSUPPORTED, ChatRequest
-from millstream.api.openai.schema.chat import StreamOptions
+from millstream.api.openai.schema.completion import CompletionRequest
+from millstream.api.openai.schema.delivery import StreamOptions
 from millstream.core.info import EngineInfo
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 FIELDS = API.split("## Request fields")[1].split("## The answer")[0]
+COMPLETIONS = API.split("## Text completions")[1].split("\n## ")[0]
 
 
 def test_field_tables_are_the_schema() -> None:
@@ -20,8 +22,19 @@ def test_field_tables_are_the_schema() -> None:
     assert set(named) == set(ChatRequest.model_fields)
 
 
+def test_completions_are_chat_but_for_what_is_said() -> None:
+    chat, own = ChatRequest.model_fields, CompletionRequest.model_fields
+    named = re.findall(r"^\| `([a-z_]+)` \|", COMPLETIONS, re.M)
+    assert len(named) == len(set(named))
+    assert set(named) == {
+        name for name, field in own.items() if name not in chat or repr(field) != repr(chat[name])
+    }
+    alone = COMPLETIONS.split("<!-- fields of chat alone")[1].split("-->")[1].split("<!-- end")[0]
+    assert set(re.findall(r"`([a-z_]+)`", alone)) == chat.keys() - own.keys()
+
+
 def test_rows_are_complete() -> None:
-    for row in re.findall(r"^\| `.*", FIELDS, re.M):
+    for row in re.findall(r"^\| `.*", FIELDS + COMPLETIONS, re.M):
         _, _, values, _, source, effect, _ = (cell.strip() for cell in row.split("|"))
         assert values
         assert source

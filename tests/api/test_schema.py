@@ -180,3 +180,22 @@ def test_stop_is_a_string_or_a_list() -> None:
     assert parse(stop="END").stops == ("END",)
     assert parse(stop=["a", "b"]).stops == ("a", "b")
     assert parse().stops == ()
+
+
+def test_what_sdks_add_to_messages_that_they_echo() -> None:
+    call = {
+        "id": "call00001",
+        "type": "function",
+        "function": {
+            "name": "f",
+            "arguments": '{"a": 1}',
+            "parsed_arguments": {"a": 1},
+            "description": None,
+        },
+    }
+    echoed = {"role": "assistant", "content": None, "parsed": None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "call00001", "content": "2"}
+    request = parse(messages=[{"role": "user", "content": "f"}, echoed, result])
+    said = request.messages[1].to_template()
+    assert said["tool_calls"][0]["function"] == {"name": "f", "arguments": {"a": 1}}
+    assert "parsed" not in said

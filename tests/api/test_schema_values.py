@@ -114,7 +114,7 @@ BAD: dict[str, list[Any]] = {
     "guided_regex": ["", 5],
     "guided_choice": [[], "yes", [""], [5], ["x"] * 1025],
     "guided_grammar": ["", 5],
-    "tool_choice": ["required", "f", {"type": "function", "function": {"name": "f"}}],
+    "tool_choice": ["required", "f", ""],
     "parallel_tool_calls": [0, "yes"],
     "metadata": [{"k": 5}, {"k" * 65: "v"}, {str(i): "v" for i in range(17)}, "x"],
 }

@@ -30,8 +30,9 @@ def refused_param(**fields: Any) -> str | None:
 def test_tools_reach_the_template_as_they_were_sent() -> None:
     sent = tool("get_weather-2", description="d", parameters=SCHEMA)
     assert parse(tools=[sent, tool("g")]).offered_tools == [sent, tool("g")]
-    empty = tool("f", description=None, parameters=None, strict=False)
-    assert parse(tools=[empty]).offered_tools == [tool("f")]
+    for strict in (None, False, True):
+        empty = tool("f", description=None, parameters=None, strict=strict)
+        assert parse(tools=[empty]).offered_tools == [tool("f")]
     many = [tool(f"f{i}" + "x" * 60) for i in range(128)]
     assert parse(tools=many).offered_tools == many
 
@@ -59,7 +60,7 @@ def test_tool_choice() -> None:
         ([tool("f\n")], "tools[0].function.name"),
         ([tool("x" * 65)], "tools[0].function.name"),
         ([tool(parameters=[])], "tools[0].function.parameters"),
-        ([tool(strict=True)], "tools[0].function.strict"),
+        ([tool(strict="yes")], "tools[0].function.strict"),
         ([tool(colour="red")], "tools[0].function.colour"),
         ([tool("f"), tool("g"), tool("f")], "tools[2].function.name"),
         ([tool(f"f{i}") for i in range(129)], "tools"),
@@ -69,9 +70,85 @@ def test_wrong_tools_are_named(tools: Any, param: str) -> None:
     assert refused_param(tools=tools) == param
 
 
-@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
-def test_calls_cannot_be_forced(choice: Any) -> None:
-    assert refused_param(tools=[tool()], tool_choice=choice) == "tool_choice"
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [named(name) for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+THREE = [tool("f"), tool("g"), tool("h")]
+
+
+@pytest.mark.parametrize(
+    ("choice", "places", "is_forced", "max_calls"),
+    [
+        ("required", (0, 1, 2), True, None),
+        (named("g"), (1,), True, 1),
+        ({"function": {"name": "g"}}, (1,), True, 1),
+        ("g", (1,), True, 1),
+        (allowed("required", "h", "f", "h"), (0, 2), True, None),
+        (allowed("auto", "h"), (2,), False, None),
+    ],
+)
+def test_what_must_be_called(
+    choice: Any, places: tuple[int, ...], is_forced: bool, max_calls: int | None
+) -> None:
+    request = parse(tools=THREE, tool_choice=choice)
+    wanted = request.wanted_calls
+    assert wanted == ("tool_choice", places, is_forced, max_calls)
+    assert request.must_call == is_forced
+    assert request.offered_tools == THREE, "the model is told of all"
+    assert request.callable_tools == [THREE[place] for place in places]
+    assert request.is_tool_named == (max_calls == 1)
+    one = parse(tools=THREE, tool_choice=choice, parallel_tool_calls=False).wanted_calls
+    assert one is not None
+    assert one.max_calls == 1
+
+
+def test_strict_tools_are_held_to_their_schemas() -> None:
+    tools = [tool("f"), tool("g", strict=True)]
+    wanted = ("tools[1].function.strict", (0, 1), False, None)
+    for fields in ({}, {"tool_choice": "auto"}):
+        assert parse(tools=tools, **fields).wanted_calls == wanted
+    for fields in ({"tools": THREE}, {"tools": tools, "tool_choice": "none"}, {}):
+        request = parse(**fields)
+        assert request.wanted_calls is None
+        assert not request.must_call
+        assert not request.is_tool_named
+
+
+@pytest.mark.parametrize(
+    ("choice", "param"),
+    [
+        ("sometimes", "tool_choice"),
+        ("", "tool_choice"),
+        (5, "tool_choice"),
+        ({"type": "tool", "function": {"name": "f"}}, "tool_choice.type"),
+        ({"type": "function"}, "tool_choice.function"),
+        ({"type": "function", "function": {}}, "tool_choice.function.name"),
+        ({"type": "function", "name": "f"}, "tool_choice.name"),
+        (named("x"), "tool_choice.function.name"),
+        (allowed("auto", "f") | named("f"), "tool_choice.allowed_tools"),
+        ({"type": "allowed_tools"}, "tool_choice.allowed_tools"),
+        (allowed("auto", "f") | {"function": {"name": "f"}}, "tool_choice.function"),
+        (allowed("never", "f"), "tool_choice.allowed_tools.mode"),
+        (allowed("auto"), "tool_choice.allowed_tools.tools"),
+        (allowed("auto", "f", "x"), "tool_choice.allowed_tools.tools[1].function.name"),
+    ],
+)
+def test_a_choice_of_what_is_not_there_is_named(choice: Any, param: str) -> None:
+    assert refused_param(tools=THREE, tool_choice=choice) == param
+
+
+@pytest.mark.parametrize("choice", ["required", "f", named("f"), allowed("auto", "f")])
+def test_a_choice_without_tools(choice: Any) -> None:
+    for fields in ({}, {"tools": []}):
+        param = refused_param(tool_choice=choice, **fields)
+        assert param is not None
+        assert param.startswith("tool_choice")
 
 
 @pytest.mark.parametrize(

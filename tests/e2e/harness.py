@@ -9,13 +9,15 @@ import os
 import queue
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -26,9 +28,9 @@ WAIT_SECONDS = 30.0
 EXIT_SECONDS = 60.0
 
 _POLL_SECONDS = 0.02
-_READY = re.compile(r"is ready on (http://\S+)")
+_READY = re.compile(r"is ready on (https?://\S+)")
 _CRASH = re.compile(r"Traceback|Fatal Python error|Segmentation fault|never retrieved")
-_COMMAND = Path(sys.executable).with_name("millstream")
+_COMMAND = (str(Path(sys.executable).with_name("millstream")),)
 
 
 def wait_until(is_met: Callable[[], bool], what: str, *, seconds: float = WAIT_SECONDS) -> None:
@@ -43,14 +45,25 @@ def wait_until(is_met: Callable[[], bool], what: str, *, seconds: float = WAIT_S
 class RunningServer:
     """One `millstream serve` process that has said it is ready."""
 
-    def __init__(self, flags: Sequence[str], log_file: Path) -> None:
-        """Starts the server on a free port and waits for its announcement."""
+    def __init__(
+        self,
+        flags: Sequence[str],
+        log_file: Path,
+        *,
+        command: Sequence[str] = _COMMAND,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Starts the server on a free port and waits for its announcement.
+
+        variables: added to the environment. tls: what trusts the server, if it speaks HTTPS.
+        """
         self._log_file = log_file
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MILLSTREAM_")}
-        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **variables}
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [str(_COMMAND), "serve", "--port", "0", "--threads", "1", *flags],
+                [*command, "serve", "--port", "0", "--threads", "1", *flags],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -65,7 +78,9 @@ class RunningServer:
         except BaseException:
             self.kill()
             raise
-        self._http = httpx.Client(base_url=self.url, timeout=WAIT_SECONDS)
+        self._http = httpx.Client(
+            base_url=self.url, timeout=WAIT_SECONDS, verify=True if tls is None else tls
+        )
 
     @property
     def is_running(self) -> bool:

@@ -8,7 +8,11 @@ import sys
 from typing import Any
 
 import pytest
-from huggingface_hub import InferenceClient
+from huggingface_hub import (
+    ChatCompletionInputFunctionName,
+    ChatCompletionInputToolChoiceClass,
+    InferenceClient,
+)
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessage
 
@@ -95,6 +99,191 @@ def test_the_hub_client_reads_the_call(demo_server: RunningServer) -> None:
     assert pieces[0].function.name == "get_weather"
     assert "".join(piece.function.arguments for piece in pieces) == '{"city": "Oslo"}'
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+BOOKING: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "book-trip",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "to": {"type": "string", "minLength": 1, "maxLength": 12},
+                "days": {"type": "integer", "minimum": 1, "maximum": 30},
+                "class": {"enum": ["first", "second"]},
+                "notes": {"type": "array", "items": {"type": "string", "maxLength": 5}}
+                | {"maxItems": 2},
+            },
+            "required": ["to", "days"],
+        },
+    },
+}
+CLOCK: dict[str, Any] = {"type": "function", "function": {"name": "now"}}
+CITY = {"type": "string", "maxLength": 9}
+SHORT_WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
+    },
+}
+# A model of noise: that a call is right is the grammar's doing. It ends its turn at random only.
+NOISE: dict[str, Any] = {
+    "max_tokens": 1500,
+    "extra_body": {"stop_token_ids": [2], "chat_template_kwargs": {"enable_thinking": False}},
+}
+
+
+def assert_right(name: str, arguments: str) -> None:
+    given = json.loads(arguments)
+    if name == "now":
+        assert given == {}
+    elif name == "get_weather":
+        assert set(given) == {"city"}
+        assert len(given["city"]) <= 9
+    else:
+        assert name == "book-trip"
+        assert {"to", "days"} <= set(given) <= {"to", "days", "class", "notes"}
+        assert 1 <= len(given["to"]) <= 12
+        assert type(given["days"]) is int
+        assert 1 <= given["days"] <= 30
+        assert given.get("class", "first") in ("first", "second")
+        assert len(given.get("notes", [])) <= 2
+        assert all(len(note) <= 5 for note in given.get("notes", []))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("choice", "names", "reason"),
+    [
+        ("required", {"book-trip", "now", "get_weather"}, "tool_calls"),
+        ({"type": "function", "function": {"name": "book-trip"}}, {"book-trip"}, "stop"),
+    ],
+)
+def test_a_call_that_is_demanded_always_comes(
+    choice: Any,
+    names: set[str],
+    reason: str,
+    seed: int,
+    stream: bool,
+    endless_server: RunningServer,
+) -> None:
+    with openai_client(endless_server.url) as client:
+        message, ended = ask(
+            client,
+            stream=stream,
+            said=messages("Hello"),
+            tools=[BOOKING, CLOCK, SHORT_WEATHER],
+            tool_choice=choice,
+            parallel_tool_calls=False,
+            temperature=1.5,
+            seed=seed,
+            **NOISE,
+        )
+    assert ended == reason
+    assert not message.content
+    (call,) = message.tool_calls or []
+    assert call.type == "function"
+    assert call.function.name in names
+    assert_right(call.function.name, call.function.arguments)
+
+
+@pytest.mark.parametrize("parser", ["qwen3-coder", "mistral"])
+def test_calls_come_in_the_model_s_own_format(parser: str, start_server: Any) -> None:
+    server = start_server("--tool-call-parser", parser)
+    fields: dict[str, Any] = NOISE["extra_body"] | {"temperature": 1.5, "max_tokens": 1500}
+    fields |= {"tools": [BOOKING, CLOCK, SHORT_WEATHER], "stop_token_ids": [2]}
+    seen = 0
+    for seed in range(3):
+        response = server.chat("Hello", tool_choice="required", seed=seed, n=2, **fields)
+        for choice in response.json()["choices"]:
+            calls = choice["message"]["tool_calls"]
+            *complete, last = calls
+            seen += len(complete)
+            for call in complete:
+                assert_right(**call["function"])
+            if choice["finish_reason"] == "tool_calls":
+                assert_right(**last["function"])
+            assert choice["message"]["content"] is None
+    assert seen
+
+
+def test_the_demo_model_calls_what_it_must(demo_server: RunningServer) -> None:
+    """It would rather greet; asked for the weather, it knows the city."""
+    with openai_client(demo_server.url) as client:
+        for said in (messages("Hello"), OSLO):
+            message, reason = ask(
+                client, stream=False, said=said, tools=[WEATHER, CLOCK], tool_choice="required"
+            )
+            assert reason == "tool_calls"
+            assert message.tool_calls
+        assert message.tool_calls[0].type == "function"
+        assert message.tool_calls[0].function.arguments == '{"city": "Oslo"}'
+        plain, _ = ask(client, stream=False, said=messages("Hello"), tools=[WEATHER])
+    assert plain.tool_calls is None
+    assert plain.content
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_strict_tool_is_called_as_it_was(stream: bool, demo_server: RunningServer) -> None:
+    strict: Any = {"type": "function", "function": WEATHER["function"] | {"strict": True}}
+    with openai_client(demo_server.url) as client:
+        for said in (OSLO, messages("Hello")):
+            free, free_reason = ask(client, stream=stream, said=said, tools=[WEATHER])
+            held, held_reason = ask(client, stream=stream, said=said, tools=[strict])
+            assert (held.content, held_reason) == (free.content, free_reason)
+            calls = [
+                [(one.type == "function" and one.function.arguments) for one in m.tool_calls or []]
+                for m in (free, held)
+            ]
+            assert calls[0] == calls[1] == (['{"city": "Oslo"}'] if said is OSLO else [])
+
+
+def test_a_forced_call_comes_after_the_thoughts(demo_server: RunningServer) -> None:
+    with openai_client(demo_server.url) as client:
+        message, reason = ask(
+            client,
+            stream=True,
+            said=messages("What is 27 + 58?"),
+            tools=[WEATHER],
+            tool_choice="required",
+            extra_body=THINKING,
+        )
+    assert reason == "tool_calls"
+    assert message.tool_calls
+    assert "think>" not in (message.model_extra or {})["reasoning_content"]
+
+
+def test_a_marker_in_an_answer_of_a_format_is_text(demo_server: RunningServer) -> None:
+    text = "a <think> b </think>"
+    with openai_client(demo_server.url) as client:
+        for fields in (THINKING, {"reasoning_effort": "high"}, {"reasoning_effort": "none"}):
+            extra = fields | {"guided_choice": [text, f"<tool_call>{text}"]}
+            message, _ = ask(
+                client, stream=True, said=messages("What is 27 + 58?"), extra_body=extra
+            )
+            assert message.content is not None
+            assert message.content.endswith(text)
+            said = (message.model_extra or {}).get("reasoning_content")
+            assert bool(said) == (fields != {"reasoning_effort": "none"})
+
+
+def test_the_hub_client_demands_a_call(demo_server: RunningServer) -> None:
+    with InferenceClient(base_url=demo_server.url) as client:
+        for choice in (
+            "required",
+            ChatCompletionInputToolChoiceClass(
+                function=ChatCompletionInputFunctionName(name="get_weather")
+            ),
+        ):
+            answer = client.chat_completion(
+                messages("Hello"),
+                tools=[WEATHER],
+                tool_choice=choice,  # type: ignore[arg-type]
+            )
+            (call,) = answer.choices[0].message.tool_calls or []
+            assert call.function.name == "get_weather"
 
 
 def test_a_parser_is_named_by_the_operator(start_server: Any) -> None:

@@ -1,108 +1,69 @@
-"""The Starlette application: routes, error handlers, request ids."""
+"""The application: routes, error handlers, and what stands around them."""
 
 from __future__ import annotations
 
-import re
-import secrets
-import time
-from collections.abc import Callable, Coroutine
-from dataclasses import asdict
-from typing import Any
-
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from millstream.api.context import ServerContext
+from millstream.api.docs import with_document
+from millstream.api.edge import protect
 from millstream.api.errors import (
     handle_http_exception,
     handle_millstream_error,
     handle_unexpected,
 )
-from millstream.api.openai.chat import ChatCompletions
+from millstream.api.health import HEALTH, health
+from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
+from millstream.api.openai.chat import CHAT, ChatCompletions
+from millstream.api.openai.completions import COMPLETIONS, Completions
+from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
+from millstream.api.openai.tokenization import DETOKENIZE, TOKENIZE, Tokenization
+from millstream.api.operation import DescribedRoute, Handler
+from millstream.api.service import LOAD, PINGS, VERSION, load, version
 from millstream.errors import MillstreamError
-from millstream.runtime.client import State
-
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def build_app(context: ServerContext) -> Starlette:
+def build_app(context: ServerContext) -> ASGIApp:
     """The application over one engine. Starting and stopping the engine is the caller's."""
-    return Starlette(
-        routes=[
-            Route("/v1/chat/completions", _post(ChatCompletions(context)), methods=["POST"]),
-            Route("/v1/models", _models(context)),
-            Route("/health", _health(context)),
-        ],
-        middleware=[Middleware(RequestId)],
+    routes = with_document(all_routes(context), context.settings)
+    app = Starlette(
+        routes=routes,
         exception_handlers={
             MillstreamError: handle_millstream_error,
             HTTPException: handle_http_exception,
             Exception: handle_unexpected,
         },
     )
+    # Its redirects name the host that the client named, which behind a proxy is the wrong one.
+    app.router.redirect_slashes = False
+    return protect(app, routes, context.settings)
 
 
-def _post(endpoint: ChatCompletions) -> Handler:
+def all_routes(context: ServerContext) -> list[DescribedRoute]:
+    models, tokenization = Models(context), Tokenization(context)
+    return [
+        CHAT.route(_post(ChatCompletions(context))),
+        COMPLETIONS.route(_post(Completions(context))),
+        CANCEL_CHAT.route(cancel(context)),
+        CANCEL_COMPLETION.route(cancel(context)),
+        LIST_MODELS.route(models.list_models),
+        RETRIEVE_MODEL.route(models.retrieve),
+        TOKENIZE.route(tokenization.tokenize),
+        DETOKENIZE.route(tokenization.detokenize),
+        HEALTH.route(health(context)),
+        *(ping.route(health(context)) for ping in PINGS),
+        VERSION.route(version),
+        LOAD.route(load(context)),
+    ]
+
+
+def _post(endpoint: ChatCompletions | Completions) -> Handler:
     # Starlette takes a callable object for a raw ASGI app, so it gets the function.
     async def post(request: Request) -> Response:
         return await endpoint(request)
 
     return post
-
-
-def _models(context: ServerContext) -> Handler:
-    created = int(time.time())
-
-    async def models(request: Request) -> Response:
-        model = {
-            "id": context.settings.model_name,
-            "object": "model",
-            "created": created,
-            "owned_by": "millstream",
-        }
-        return JSONResponse({"object": "list", "data": [model]})
-
-    return models
-
-
-def _health(context: ServerContext) -> Handler:
-    async def health(request: Request) -> Response:
-        """200 when requests are served, 503 while loading, restarting or shutting down."""
-        engine = context.engine
-        body = {
-            "status": engine.state.value,
-            "open_requests": engine.num_open,
-            "engine": asdict(engine.statistics),
-        }
-        return JSONResponse(body, status_code=200 if engine.state is State.READY else 503)
-
-    return health
-
-
-class RequestId:
-    """Answers every request with `x-request-id`: the client's if it is harmless, else a new one."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)

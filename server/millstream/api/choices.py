@@ -50,8 +50,11 @@ class Choice:
             parts += parser.finish()
         for place, part in enumerate(parts):
             if isinstance(part, ToolCallStart) and part.index == self._max_calls:
-                return delta._replace(parts=tuple(parts[:place]), finish_reason="stop")
-        return delta._replace(parts=tuple(parts))
+                kept = tuple(parts[:place])
+                return delta._replace(parts=kept, finish_reason="stop", stop_reason=None)
+        # For every token; _replace() takes longer than the parser does.
+        text, reason, token_ids, logprobs, _, stop_reason = delta
+        return TextDelta(text, reason, token_ids, logprobs, tuple(parts), stop_reason)
 
 
 def close_all(streams: Iterable[TokenStream]) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
+from pydantic import ConfigDict, with_config
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
+from typing_extensions import TypedDict
 
 from millstream.errors import (
     InvalidRequest,
@@ -20,12 +22,31 @@ from millstream.errors import (
     MillstreamError,
     NotFound,
     ShuttingDown,
+    Unauthorized,
 )
 
 log = logging.getLogger(__name__)
 
 
-def error_body(error: MillstreamError) -> dict[str, Any]:
+@with_config(ConfigDict(extra="forbid"))
+class ErrorObject(TypedDict):
+    """param: the path of the field that is wrong. code: what programs switch on."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ErrorBody(TypedDict):
+    """What every refusal and failure looks like."""
+
+    error: ErrorObject
+    error_type: str
+
+
+def error_body(error: MillstreamError) -> ErrorBody:
     """The dual error body."""
     return {
         "error": {
@@ -45,6 +66,8 @@ def error_response(error: MillstreamError) -> JSONResponse:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, ShuttingDown):
         headers["Connection"] = "close"
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status_code=error.status, headers=headers)
 
 
@@ -61,16 +84,23 @@ async def handle_millstream_error(request: Request, error: Exception) -> Respons
 async def handle_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no route, wrong method) in our shape."""
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
+    # Not from request.url, which has what the client says its host is.
+    where = f"{request.method} {request.scope['path']}"
     if error.status_code == 404:
         return error_response(NotFound(f"there is no route {where}"))
     if error.status_code == 405:
         response = error_response(MethodNotAllowed(f"{where}: method not allowed"))
-        response.headers.update(error.headers or {})
+        response.headers["Allow"] = ", ".join(sorted(_allowed_methods(request)))
         return response
     refusal = InvalidRequest(str(error.detail))
     refusal.status = error.status_code
     return error_response(refusal)
+
+
+def _allowed_methods(request: Request) -> set[str]:
+    """Of all routes of this path; Starlette's own header has those of the first."""
+    fitting = (r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in fitting for method in route.methods}
 
 
 async def handle_unexpected(request: Request, error: Exception) -> Response:

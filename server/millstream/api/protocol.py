@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import Any
 
 import h11
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from millstream.api.errors import error_body
 from millstream.errors import HeadersTooLarge, InvalidRequest, MillstreamError, RequestTimeout
@@ -21,11 +24,42 @@ LINGER_SECONDS = 2.0
 HEADER_SECONDS = 30.0
 
 
+class Connection(h11.Connection):
+    """h11's server side, with a short way for the pieces of a streamed body.
+
+    Between the headers of a chunked response and its end, h11's state machine allows data and
+    stays as it is; to ask it costs more than to frame a chunk (RFC 9112, section 7.1).
+    """
+
+    _is_chunked = False
+
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
+        if type(event) is h11.Data and self._is_chunked and self.our_state is h11.SEND_BODY:
+            data = event.data
+            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        output = super().send(event)
+        if type(event) is h11.Response:
+            assert output is not None, "a response has headers"
+            self._is_chunked = b"\r\nTransfer-Encoding: chunked\r\n" in output
+        return output
+
+
 class Protocol(H11Protocol):
     """One connection. See the module's rules for what differs from uvicorn's."""
 
     _is_refused = False
     _timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        limit = config.h11_max_incomplete_event_size
+        self.conn = Connection(h11.SERVER) if limit is None else Connection(h11.SERVER, limit)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

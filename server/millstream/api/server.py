@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -40,10 +42,58 @@ def bind(settings: Settings) -> socket.socket:
     return listener
 
 
-class Server(uvicorn.Server):
-    """A uvicorn server that drains its engine before it closes connections."""
+def load_tls(settings: Settings) -> ssl.SSLContext | None:
+    """What to encrypt with, if anything. Raises StartupError for files that do not serve."""
+    files = {"--ssl-certfile": settings.ssl_certfile, "--ssl-keyfile": settings.ssl_keyfile}
+    if settings.ssl_certfile is None:
+        if settings.ssl_keyfile is not None:
+            raise StartupError("--ssl-keyfile: a certificate is needed too; see --ssl-certfile")
+        return None
+    for flag, file in files.items():
+        if file is not None and not Path(file).is_file():
+            raise StartupError(f"{flag}: there is no file {file}")
+    secret = settings.ssl_keyfile_password
+    asked: list[bool] = []
 
-    def __init__(self, app: ASGIApp, *, engine: EngineClient, settings: Settings) -> None:
+    def password() -> str:
+        # Given even if there is none: OpenSSL asks in the terminal otherwise.
+        asked.append(True)
+        return "" if secret is None else secret.get_secret_value()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)
+    except (OSError, ValueError) as error:
+        if asked:
+            reason = "--ssl-keyfile-password: the private key cannot be decrypted with it"
+        else:
+            reason = _explain(error, files)
+        raise StartupError(reason) from error
+    return context
+
+
+def _explain(error: Exception, files: dict[str, str | None]) -> str:
+    given = " and ".join(flag for flag, file in files.items() if file is not None)
+    reason = getattr(error, "reason", None)
+    if reason == "KEY_VALUES_MISMATCH":
+        return f"{given}: the private key is not that of the certificate"
+    return f"{given}: no PEM certificate with its private key ({reason or error})"
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that drains its engine before it closes connections.
+
+    tls: what to encrypt with; None for plain HTTP.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        engine: EngineClient,
+        settings: Settings,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         # h11, not httptools: httptools puts no limit on the size of headers.
         super().__init__(
             uvicorn.Config(
@@ -57,6 +107,7 @@ class Server(uvicorn.Server):
                 log_level="warning" if settings.log_level != "debug" else "debug",
                 access_log=settings.log_level == "debug",
                 server_header=False,
+                ssl_context_factory=None if tls is None else lambda config, default: tls,
             )
         )
         self.engine = engine

@@ -2,17 +2,21 @@
 
 Every ending of a stream:
   exhausted      the iterator ends, the response ends
-  client gone    sse-starlette cancels the iterator; `aclosing` runs its cleanup at once
+  client gone    sse-starlette cancels the iterator, whose cleanup runs at once
   slow reader    one send takes longer than `send_timeout`: cancelled like a client that is gone
   shutdown       the server drains first; what is left gets its error event from the iterator
+
+Intentional: events do not pass through the library, which makes a cancel scope with a timer for
+each. What it is given to iterate over sends them itself and yields nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 
+import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
@@ -41,9 +45,12 @@ class EventStream(EventSourceResponse):
         ping_seconds: float,
         send_timeout: float,
     ) -> None:
+        self._events = events
         self._on_end = on_end
+        self._timeout = send_timeout
+        self._send: Send | None = None
         super().__init__(
-            _closing(events),
+            self._deliver(),
             ping=ping_seconds,
             ping_message_factory=_ping,
             sep="\n",
@@ -53,6 +60,7 @@ class EventStream(EventSourceResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send = send
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
@@ -60,8 +68,64 @@ class EventStream(EventSourceResponse):
         finally:
             self._on_end()
 
-
-async def _closing(events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    async with aclosing(events):
-        async for event in events:
+    async def _deliver(self) -> AsyncIterator[bytes]:
+        """Sends all events; as an iterator it is empty. Raises SendTimeoutError."""
+        assert self._send is not None, "iterated before it was called"
+        send, events = self._send, self._events
+        try:
+            with anyio.CancelScope() as scope, self._watch(scope) as watch:
+                async for event in events:
+                    watch.begin()
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                    watch.end()
+        finally:
+            # Suspended at its yield when a send was cut; what it holds is freed at once.
+            with anyio.CancelScope(shield=True):
+                await events.aclose()
+        if scope.cancel_called:
+            raise SendTimeoutError
+        nothing: tuple[bytes, ...] = ()
+        for event in nothing:
             yield event
+
+    def _watch(self, scope: anyio.CancelScope) -> SendWatch:
+        return SendWatch(scope, timeout=self._timeout, loop=asyncio.get_running_loop())
+
+
+class SendWatch:
+    """Cancels `scope` when a send has taken longer than `timeout` seconds.
+
+    A timer for each send would cost more than the send. This one looks, once per `timeout`, when
+    the send under way began.
+    """
+
+    def __init__(
+        self, scope: anyio.CancelScope, *, timeout: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._scope = scope
+        self._timeout = timeout
+        self._loop = loop
+        self._began: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> SendWatch:
+        self._timer = self._loop.call_at(self._loop.time() + self._timeout, self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._timer is not None, "entered before it is left"
+        self._timer.cancel()
+
+    def begin(self) -> None:
+        self._began = self._loop.time()
+
+    def end(self) -> None:
+        self._began = None
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        due = (now if self._began is None else self._began) + self._timeout
+        if due <= now:
+            self._scope.cancel()
+        else:
+            self._timer = self._loop.call_at(due, self._look)

@@ -13,21 +13,22 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections.abc import Collection
 from enum import Enum
 
 from millstream.core.info import EngineInfo
-from millstream.core.request import FailureEvent, Request
+from millstream.core.request import Request
 from millstream.core.statistics import Statistics
 from millstream.errors import (
     ContextTooLong,
     EngineUnavailable,
-    GenerationFailed,
-    InvalidRequest,
     MillstreamError,
     Overloaded,
+    RequestCancelled,
     ShuttingDown,
     StartupError,
 )
+from millstream.runtime.failures import error_of
 from millstream.runtime.host import EngineHost
 from millstream.runtime.messages import Add, Cancel, Fatal, FromEngine, Ready, Step
 from millstream.runtime.stream import TokenStream
@@ -96,30 +97,46 @@ class EngineClient:
         """
         return self.open_many(1)[0]
 
-    def open_many(self, count: int) -> list[TokenStream]:
-        """Like `open()`, for `count` places at once or none. At most `max_open` can be had."""
+    def open_many(self, count: int, *, names: Collection[str] = ()) -> list[TokenStream]:
+        """Like `open()`, for `count` places at once or none. At most `max_open` can be had.
+
+        names: what `cancel()` may call them, all of them alike, for as long as they are open.
+        """
         self._check_available()
         if len(self._streams) + count > self.max_open:
             raise Overloaded("Model is overloaded: all running and waiting places are taken")
         if not self._streams:
             self._supervisor.expect_news()
         streams = [
-            TokenStream(next(self._ids), send=self._add, forget=self._forget) for _ in range(count)
+            TokenStream(next(self._ids), send=self._add, forget=self._forget, names=names)
+            for _ in range(count)
         ]
         self._streams |= {stream.id: stream for stream in streams}
         return streams
 
-    def check_length(self, *, num_prompt: int) -> int:
+    def cancel(self, name: str) -> bool:
+        """Ends the open streams of this name with RequestCancelled; their places are free at once.
+
+        False if there is none that has not ended.
+        """
+        found = [s for s in self._streams.values() if name in s.names and not s.is_ended]
+        for stream in found:
+            self._forget(stream)
+            stream.fail(RequestCancelled("the request was cancelled"))
+        return bool(found)
+
+    def check_length(self, *, num_prompt: int, param: str = "messages") -> int:
         """Tokens that may be generated after a prompt of this many tokens, at least one.
 
-        Raises ContextTooLong with the numbers when the prompt leaves no room.
+        Raises ContextTooLong with the numbers when the prompt leaves no room. param: the field
+        that has the prompt.
         """
         limit = self.info.max_context
         if num_prompt >= limit:
             raise ContextTooLong(
                 f"The prompt has {num_prompt} tokens, but this model's context holds {limit} "
-                "tokens for prompt and answer together. Shorten the messages.",
-                param="messages",
+                f"tokens for prompt and answer together. Shorten the {param}.",
+                param=param,
             )
         return limit - num_prompt
 
@@ -226,14 +243,4 @@ class EngineClient:
         for failure in step.failures:
             stream = self._streams.get(failure.request_id)
             if stream is not None:
-                stream.fail(_error_of(failure))
-
-
-def _error_of(failure: FailureEvent) -> MillstreamError:
-    if failure.code == ContextTooLong.code:
-        return ContextTooLong(failure.message, param="messages")
-    if failure.code == Overloaded.code:
-        return Overloaded(failure.message)
-    if failure.code == "no_token_allowed":
-        return InvalidRequest(failure.message, code=failure.code)
-    return GenerationFailed(failure.message, code=failure.code)
+                stream.fail(error_of(failure))

@@ -7,7 +7,7 @@ Closing is cancelling. A reader that falls behind gets everything it missed in o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from millstream.core.request import Request, TokenEvent
 from millstream.errors import GenerationTimeout, MillstreamError
@@ -17,6 +17,7 @@ class TokenStream:
     """Async iterator over batches of TokenEvents; holds one place of the admission limit.
 
     Created by `EngineClient.open()`. Belongs to one event loop. Must be closed.
+    names: what `EngineClient.cancel()` knows it by.
     num_waiting: prompt tokens that wait for their first event.
     """
 
@@ -26,13 +27,15 @@ class TokenStream:
         *,
         send: Callable[[Request], None],
         forget: Callable[[TokenStream], None],
+        names: Collection[str] = (),
     ) -> None:
         self.id = request_id
+        self.names = names
         self._send = send
         self._forget = forget
         self._events: list[TokenEvent] = []
         self._failure: MillstreamError | None = None
-        self._news = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.num_waiting = 0
         self.is_started = False
@@ -63,8 +66,12 @@ class TokenStream:
                 raise self._failure
             if self.is_ended:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            assert self._reader is None, "one reader at a time"
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
         events, self._events = self._events, []
         return events
 
@@ -82,7 +89,7 @@ class TokenStream:
         if event.finish_reason is not None:
             self.is_ended = True
             self._stop_timer()
-        self._news.set()
+        self._wake()
 
     def fail(self, error: MillstreamError) -> None:
         """For the client only: this request ends with `error` after what was delivered."""
@@ -91,7 +98,12 @@ class TokenStream:
             self._failure = error
             self.num_waiting = 0
             self._stop_timer()
-            self._news.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        # Done already when more than one event comes before the reader runs, or if it left.
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
 
     def _expire(self, timeout: float) -> None:
         self._forget(self)

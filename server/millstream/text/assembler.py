@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -20,6 +20,7 @@ class TextDelta(NamedTuple):
 
     token_ids: the tokens that came with it, whatever text they made. logprobs: see text/logprobs.
     parts: what the text means, if it is parsed: the client then gets these, not the text.
+    stop_reason: the stop string that ended the answer, or the stop token that the request named.
     """
 
     text: str
@@ -27,6 +28,7 @@ class TextDelta(NamedTuple):
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TextLogprob, ...] = ()
     parts: tuple[Delta, ...] | None = None
+    stop_reason: str | int | None = None
 
 
 class TextAssembler:
@@ -34,6 +36,8 @@ class TextAssembler:
 
     min_tokens: stop strings that end within so many tokens are text. include_stop: stop strings
     and stop tokens are part of the text. vocabulary: given if log probabilities were asked for.
+    scores_every_token: tokens that are no text have one too.
+    stop_token_ids: the stop tokens that the request itself named.
     """
 
     def __init__(
@@ -46,13 +50,20 @@ class TextAssembler:
         include_stop: bool = False,
         skip_special_tokens: bool = True,
         vocabulary: Vocabulary | None = None,
+        scores_every_token: bool = False,
+        stop_token_ids: Collection[int] = (),
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer, prompt, skip_special_tokens=skip_special_tokens)
         self._stops = StopMatcher(stops, include_stop=include_stop)
         self._min_tokens = min_tokens
+        self._stop_token_ids = stop_token_ids
         self._include_stop = include_stop
         self._track = (
-            LogprobTrack(vocabulary, skip_special_tokens=skip_special_tokens)
+            LogprobTrack(
+                vocabulary,
+                skip_special_tokens=skip_special_tokens,
+                every_token=scores_every_token,
+            )
             if vocabulary is not None
             else None
         )
@@ -82,7 +93,12 @@ class TextAssembler:
         if self._track is not None:
             self._num_shown += len(text)
             logprobs = self._track.shown(self._num_shown, is_last=reason is not None)
-        return TextDelta(text, reason, tuple(token_ids), logprobs)
+        if reason is None:
+            return TextDelta(text, None, tuple(token_ids), logprobs)
+        stop_reason: str | int | None = self._stops.matched
+        if stop_reason is None and reason == "stop" and token_ids[-1] in self._stop_token_ids:
+            stop_reason = token_ids[-1]
+        return TextDelta(text, reason, tuple(token_ids), logprobs, stop_reason=stop_reason)
 
     def _push_event(
         self, event: TokenEvent, pieces: list[str], token_ids: list[int]
@@ -104,7 +120,9 @@ class TextAssembler:
             return None
         rest = self._detokenizer.flush()
         if self._track is not None:
-            self._track.complete(len(rest))
+            self._track.complete(rest)
+            if num_shown < len(tokens):
+                self._track.push_silent(event.logprobs[-1])
         pieces.append(self._match(rest))
         if self._stops.is_stopped:
             return "stop"

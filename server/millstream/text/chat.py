@@ -159,13 +159,13 @@ class ChatFormatter:
             ) from error
         return text
 
-    def tokenize(self, text: str, *, max_context: int) -> tuple[int, ...]:
-        """Token ids of a rendered conversation.
+    def tokenize(self, text: str, *, max_context: int | None) -> tuple[int, ...]:
+        """Token ids of a rendered conversation. max_context: None if it may have any length.
 
         Raises ContextTooLong if the text is so long that it is not worth tokenising (over 64
         characters for each token of context).
         """
-        if len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
+        if max_context is not None and len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
             raise ContextTooLong(
                 f"The messages have {len(text)} characters, far more than this model's context of "
                 f"{max_context} tokens. Shorten the messages.",

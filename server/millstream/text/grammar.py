@@ -15,6 +15,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper,
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 
 MAX_CHARACTERS = 65_536
+CHECKED_MARK = 257
+"""The token that stands for every special one in a grammar that is to be checked."""
+
 _MAX_REASON = 300
 
 # A weak model left to write blanks writes nothing else. One space or one indented new line is
@@ -78,6 +81,20 @@ def lark_grammar(grammar: str) -> str:
     return LLMatcher.grammar_from_lark(grammar)
 
 
+def without_forcing(grammar: str) -> str:
+    """A grammar as made above, in which a text that cannot go on otherwise is left to be drawn.
+
+    llguidance would take the token of a marker (`<think>`) for the same text, and then not find it
+    in the grammar.
+    """
+    option = '%llguidance {"no_forcing": true}\n'
+    if not grammar.startswith("{"):
+        return option + grammar
+    whole = json.loads(grammar)
+    top = {"lark_grammar": f"{option}start: @{whole['grammars'][0]['name']}"}
+    return json.dumps({"grammars": [top, *whole["grammars"]]}, ensure_ascii=False)
+
+
 class GrammarChecker:
     """Compiles grammars for a vocabulary of bytes, where everything but the masks is the same.
 
@@ -103,8 +120,8 @@ class _Bytes:
 
     eos_token_id = 256
     bos_token_id = None
-    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
-    special_token_ids = (256,)
+    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>", b"<\x01>")
+    special_token_ids = (256, CHECKED_MARK)
 
     def __call__(self, text: bytes | str) -> list[int]:
         return list(text.encode() if isinstance(text, str) else text)

@@ -2,7 +2,7 @@
 
 Rules:
 1. What is reported, joined, is the answer's text; tokens that make no text (the end of the turn,
-   skipped special tokens) are not reported.
+   skipped special tokens) are not reported, unless every token is asked for.
 2. Nothing is reported before its text is shown, so a stop string does not leak here either. The
    token in which a stop string begins is reported whole, as the token it is, if any of its text
    was shown.
@@ -28,11 +28,17 @@ class TextLogprob(NamedTuple):
 
 
 class LogprobTrack:
-    """Keeps the scores of one answer until their text is shown. Offsets are in characters."""
+    """Keeps the scores of one answer until their text is shown. Offsets are in characters.
 
-    def __init__(self, vocabulary: Vocabulary, *, skip_special_tokens: bool) -> None:
+    every_token: tokens that make no text are reported too, without one.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, *, skip_special_tokens: bool, every_token: bool = False
+    ) -> None:
         self._vocabulary = vocabulary
         self._skip_special_tokens = skip_special_tokens
+        self._every_token = every_token
         self._parts: list[TextLogprob] = []
         self._held: deque[tuple[int, int, TextLogprob]] = deque()
         self._num_known = 0
@@ -40,18 +46,33 @@ class LogprobTrack:
     def push(self, score: TokenLogprob, text: str) -> None:
         """The next token, and the text it completed."""
         if self._skip_special_tokens and self._vocabulary.is_special(score.token_id):
+            if text:  # of the parts before it
+                self.complete(text)
+            self.push_silent(score)
             return
         if text and not self._parts:
             self._hold([TextLogprob(text, text.encode(), score)], len(text))
             return
         raw = self._vocabulary[score.token_id].raw
-        self._parts.append(TextLogprob(text, raw, score))
+        self._parts.append(TextLogprob("", raw, score))
         if text:
-            self.complete(len(text))
+            self.complete(text)
 
-    def complete(self, num_characters: int) -> None:
-        """The parts of a character make a text of this length, 0 if it was cut off."""
-        self._hold(self._parts, num_characters)
+    def push_silent(self, score: TokenLogprob) -> None:
+        """The next token, which is no text."""
+        if not self._every_token:
+            return
+        entry = TextLogprob("", self._vocabulary[score.token_id].raw, score)
+        if self._parts:
+            self._parts.append(entry)
+        else:
+            self._hold([entry], 0)
+
+    def complete(self, text: str) -> None:
+        """The parts of a character make this text, none if it was cut off."""
+        if self._parts:
+            self._parts[-1] = self._parts[-1]._replace(text=text)
+        self._hold(self._parts, len(text))
         self._parts = []
 
     def shown(self, num_shown: int, *, is_last: bool) -> tuple[TextLogprob, ...]:

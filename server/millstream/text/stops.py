@@ -12,7 +12,7 @@ from collections.abc import Sequence
 class StopMatcher:
     """Watches one answer for any of `stops` (non-empty strings).
 
-    include_stop: the stop string itself is shown.
+    include_stop: the stop string itself is shown. matched: the one that ended the answer.
     """
 
     def __init__(self, stops: Sequence[str], *, include_stop: bool = False) -> None:
@@ -21,14 +21,18 @@ class StopMatcher:
         self._include_stop = include_stop
         self._held = ""
         self._num_exempt = 0  # so much of the held text is no place for a match to end
-        self.is_stopped = False
+        self.matched: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.matched is not None
 
     def push(self, text: str, *, can_stop: bool = True) -> str:
         """The text that may be shown now. After a match, nothing more.
 
         can_stop: False if no match may end in this text. It may begin there.
         """
-        if self.is_stopped:
+        if self.matched is not None:
             return ""
         if not self._stops:
             return text
@@ -36,8 +40,8 @@ class StopMatcher:
         if not can_stop:
             self._num_exempt = len(self._held)
         elif (match := self._first_match()) is not None:
-            self.is_stopped = True
-            shown, self._held = self._held[:match], ""
+            size, self.matched = match
+            shown, self._held = self._held[:size], ""
             return shown
         return self._release(len(self._held) - self._num_undecided())
 
@@ -50,17 +54,17 @@ class StopMatcher:
         self._num_exempt = max(self._num_exempt - size, 0)
         return shown
 
-    def _first_match(self) -> int | None:
-        """How much of the held text is shown if a match ends in it."""
+    def _first_match(self) -> tuple[int, str] | None:
+        """How much of the held text is shown if a match ends in it, and the match."""
         found = []
         for stop in self._stops:
             start = self._held.find(stop, max(self._num_exempt - len(stop) + 1, 0))
             if start >= 0:
-                found.append((start + len(stop), start))
+                found.append((start + len(stop), start, stop))
         if not found:
             return None
-        end, start = min(found)
-        return end if self._include_stop else start
+        end, start, stop = min(found)
+        return end if self._include_stop else start, stop
 
     def _num_undecided(self) -> int:
         """Length of the longest end of the held text that begins a stop string."""

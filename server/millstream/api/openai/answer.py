@@ -48,7 +48,8 @@ class Report:
     """What a client wants to read beside the text.
 
     logprobs, prompt_logprobs, token_ids: whether to report them. usage: the last event of a
-    stream has it. running_usage: every event does.
+    stream has it. running_usage: every event does. is_tool_named: the one call was asked for by
+    name, and the finish reason does not speak of it (OpenAI's contract).
     """
 
     logprobs: bool = False
@@ -56,6 +57,7 @@ class Report:
     token_ids: bool = False
     usage: bool = False
     running_usage: bool = False
+    is_tool_named: bool = False
 
 
 def finish_reason(reason: FinishReason | None, *, has_calls: bool) -> str | None:
@@ -79,6 +81,7 @@ class WholeChoice:
 
     said: ParsedAnswer
     finish_reason: FinishReason | None = None
+    stop_reason: str | int | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TextLogprob] = field(default_factory=list)
 
@@ -87,6 +90,7 @@ class WholeChoice:
         return cls(
             said=_said(deltas),
             finish_reason=deltas[-1].finish_reason,
+            stop_reason=deltas[-1].stop_reason,
             token_ids=[token for delta in deltas for token in delta.token_ids],
             logprobs=[entry for delta in deltas for entry in delta.logprobs],
         )
@@ -129,7 +133,11 @@ def _whole_choice(
         "index": index,
         "message": _message(identity, index, choice.said),
         "logprobs": content_logprobs(choice.logprobs, vocabulary) if report.logprobs else None,
-        "finish_reason": finish_reason(choice.finish_reason, has_calls=bool(choice.said.calls)),
+        "finish_reason": finish_reason(
+            choice.finish_reason,
+            has_calls=bool(choice.said.calls) and not report.is_tool_named,
+        ),
+        "stop_reason": choice.stop_reason,
     }
     return content | {"token_ids": choice.token_ids} if report.token_ids else content
 

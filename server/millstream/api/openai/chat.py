@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from typing import Any, Protocol
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
@@ -19,19 +19,30 @@ from starlette.responses import JSONResponse, Response
 from millstream.api.body import read_json
 from millstream.api.choices import Choice, close_all, merge
 from millstream.api.context import ServerContext
-from millstream.api.disconnect import ClientGone, unless_disconnected
 from millstream.api.errors import error_event
 from millstream.api.openai.answer import Identity, Report, WholeChoice, usage, whole_answer
 from millstream.api.openai.chunks import ChatStream
+from millstream.api.openai.endpoint import identity_of, open_places, respond, time_limit
 from millstream.api.openai.preparation import Preparation, Prepared
 from millstream.api.openai.schema import ChatRequest, parse_chat_request
-from millstream.api.sse import EventStream
-from millstream.errors import InvalidRequest, MillstreamError
+from millstream.api.openai.schema.answers import ChatCompletion, ChatCompletionChunk
+from millstream.api.operation import EVENTS, JSON, Operation
+from millstream.errors import MillstreamError
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
+
+CHAT = Operation(
+    path="/v1/chat/completions",
+    method="POST",
+    summary="An answer to a conversation, whole or as a stream",
+    description="With `stream`, the answer is events; the last is `[DONE]`, or one with an error.",
+    request=ChatRequest,
+    answers={200: {JSON: ChatCompletion, EVENTS: ChatCompletionChunk}},
+    errors=(429, 499, 503, 504),
+)
 
 
 class ChatCompletions:
@@ -46,42 +57,25 @@ class ChatCompletions:
         context = self._context
         body = await read_json(http, limit=context.settings.payload_limit)
         chat = parse_chat_request(body)
-        streams = self._open(chat)
-        try:
-            answer = await self._start(chat, streams)
-        except BaseException:
-            close_all(streams)
-            raise
-        if chat.stream:
-            return EventStream(
-                answer.events(),
-                on_end=lambda: close_all(streams),
-                ping_seconds=context.settings.ping_seconds,
-                send_timeout=context.settings.send_timeout,
-            )
-        try:
-            return await unless_disconnected(http, answer.whole())
-        except ClientGone:
-            # 499 is what proxies log for this; nobody is there to read it.
-            return Response(status_code=499)
-        finally:
-            close_all(streams)
+        completion_id = f"chatcmpl-{secrets.token_hex(16)}"
+        streams = open_places(
+            context.engine,
+            chat.num_choices,
+            names=(completion_id, http.state.request_id),
+            param="n",
+            asked=f"n is {chat.num_choices}",
+        )
+        starting = self._start(chat, streams, completion_id)
+        return await respond(
+            http, context.settings, streams, starting, is_streamed=bool(chat.stream)
+        )
 
-    def _open(self, chat: ChatRequest) -> list[TokenStream]:
-        """A place for each answer, all or none."""
-        engine = self._context.engine
-        if chat.num_choices > engine.max_open:
-            raise InvalidRequest(
-                f"n is {chat.num_choices}, more than the {engine.max_open} requests this server "
-                "can hold",
-                param="n",
-            )
-        return engine.open_many(chat.num_choices)
-
-    async def _start(self, chat: ChatRequest, streams: Sequence[TokenStream]) -> Answer:
+    async def _start(
+        self, chat: ChatRequest, streams: Sequence[TokenStream], completion_id: str
+    ) -> Answer:
         """Tokenises off the event loop and hands the requests to the engine."""
         prepared = await run_in_threadpool(self._preparation.prepare, chat)
-        timeout = self._timeout(chat)
+        timeout = time_limit(chat, self._context.settings)
         choices = []
         for index, stream in enumerate(streams):
             follows = streams[0].id if index else None
@@ -104,14 +98,8 @@ class ChatCompletions:
             chat.prompt_cache_key,
             chat.metadata,
         )
-        identity = Identity(
-            completion_id=f"chatcmpl-{secrets.token_hex(16)}",
-            model=self._context.settings.model_name,
-            created=int(time.time()),
-            fingerprint=self._context.fingerprint,
-        )
         return Answer(
-            identity,
+            identity_of(completion_id, self._context),
             choices,
             report=report_of(chat),
             vocabulary=self._vocabulary,
@@ -129,11 +117,16 @@ class ChatCompletions:
             include_stop=bool(chat.include_stop_str_in_output),
             skip_special_tokens=chat.skip_special_tokens is not False and not is_marked,
             vocabulary=self._vocabulary if chat.logprobs else None,
+            stop_token_ids=chat.stop_token_ids or (),
         )
 
-    def _timeout(self, chat: ChatRequest) -> float | None:
-        limits = (chat.timeout, self._context.settings.request_timeout)
-        return min((limit for limit in limits if limit is not None), default=None)
+
+class Builder(Protocol):
+    """Makes the events of one request out of the deltas of its choices."""
+
+    def chunk(self, index: int, delta: TextDelta, usage: dict[str, Any] | None = None) -> bytes: ...
+
+    def end(self, usage: dict[str, Any]) -> bytes: ...
 
 
 class Answer:
@@ -177,14 +170,17 @@ class Answer:
         )
         return JSONResponse(answer)
 
-    async def events(self) -> AsyncGenerator[bytes, None]:
-        """The events of the stream. A failure is its last event."""
-        builder = ChatStream(
+    def _builder(self) -> Builder:
+        return ChatStream(
             self._identity,
             report=self._report,
             vocabulary=self._vocabulary,
             prompt=self._prompt,
         )
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The events of the stream. A failure is its last event."""
+        builder = self._builder()
         num_open = len(self._choices)
         try:
             async with aclosing(merge(self._choices)) as news:
@@ -217,4 +213,5 @@ def report_of(chat: ChatRequest) -> Report:
         token_ids=bool(chat.return_token_ids),
         usage=chat.include_usage,
         running_usage=chat.include_running_usage,
+        is_tool_named=bool(chat.offered_tools) and chat.is_tool_named,
     )

@@ -76,8 +76,9 @@ class ChatStream:
         elif delta.text or delta.logprobs or (delta.token_ids and self._report.token_ids):
             events += before + self._detailed(delta, usage)
         if delta.finish_reason is not None:
-            ended = finish_reason(delta.finish_reason, has_calls=index in self._calling)
-            reason = f'"{ended}"'
+            has_calls = index in self._calling and not self._report.is_tool_named
+            ended = finish_reason(delta.finish_reason, has_calls=has_calls)
+            reason = f'"{ended}","stop_reason":{json.dumps(delta.stop_reason)}'
             events += before + self._detailed(_NO_DELTA, usage, reason=reason)
         return events.encode()
 

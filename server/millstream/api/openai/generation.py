@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import struct
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeVar
 
 from millstream.api.openai.schema.sampling import SamplingFields
+from millstream.core.grammar import Grammar
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import InvalidRequest
@@ -82,6 +84,29 @@ def engine_request(
         cache_salt=fields.cache_salt or "",
         prompt_logprobs=fields.prompt_logprobs,
     )
+
+
+def choice_request(first: Request, request_id: int, index: int, *, follows: int | None) -> Request:
+    """The request of one of several answers to a prompt. Only the first reports on the prompt."""
+    sampling = first.sampling
+    return replace(
+        first,
+        id=request_id,
+        sampling=replace(sampling, seed=choice_seed(sampling.seed, index)),
+        prompt_logprobs=None if index else first.prompt_logprobs,
+        follows=follows,
+    )
+
+
+def with_grammar(request: Request, grammar: Grammar | None, fields: SamplingFields) -> Request:
+    """The request, with the form of its answer. Raises InvalidRequest if nothing could end it."""
+    if grammar is not None and not request.stop_token_ids:
+        raise InvalidRequest(
+            "an answer with a format needs a token that ends it: stop_token_ids, or the "
+            "model's own without ignore_eos",
+            param="ignore_eos" if fields.ignore_eos else "stop_token_ids",
+        )
+    return replace(request, grammar=grammar)
 
 
 def stop_token_ids(fields: SamplingFields, *, model: Iterable[int]) -> tuple[int, ...]:

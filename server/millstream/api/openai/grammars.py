@@ -1,23 +1,35 @@
-"""From the format a client asks for to the grammar of an engine request."""
+"""From the format or the calls a client asks for to the grammar of an engine request."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
 from millstream.api.openai.schema.formats import WantedFormat
+from millstream.api.openai.schema.tools import Tool, WantedCalls
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammar import (
+    CHECKED_MARK,
     GrammarChecker,
     GrammarError,
     choice_grammar,
     json_grammar,
     lark_grammar,
     regex_grammar,
+    without_forcing,
+)
+from millstream.text.parsing.detection import ParserChoice
+from millstream.text.tagged_values import CannotWrite
+from millstream.text.tool_grammar import (
+    MAX_CALLS,
+    CallableTool,
+    arguments_schema,
+    calls_grammar,
 )
 
 _MAX_CHECKED = 256
@@ -31,6 +43,13 @@ _READERS: Mapping[str, Callable[[Any], str]] = {
 _REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 
 
+class CallForm(NamedTuple):
+    """The form of an answer that calls tools, and how it is read."""
+
+    grammar: Grammar
+    reader: ParserChoice
+
+
 class Formats:
     """Grammars for the answers of one model. Safe to call from several threads."""
 
@@ -42,6 +61,8 @@ class Formats:
         # Only where each marker is a token of its own: text can be written in many ways.
         ids = [tuple(map(tokenizer.token_to_id, markers)) for markers in _REASONING]
         self._reasoning = [(begin, end) for begin, end in ids if None not in (begin, end)]
+        self._tokens = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items()}
+        self._marks = [mark for mark in self._tokens if mark.startswith(("<", "["))]
         self._check = lru_cache(_MAX_CHECKED)(GrammarChecker().check)
 
     def grammar(self, wanted: WantedFormat, prompt: Sequence[int], *, may_think: bool) -> Grammar:
@@ -49,17 +70,89 @@ class Formats:
 
         Raises InvalidRequest for what cannot be enforced.
         """
-        if not self._has_bytes:
-            raise InvalidRequest(
-                f"{wanted.param}: this model's tokenizer is not made of bytes, so its answers "
-                "cannot be given a form",
-                param=wanted.param,
-            )
+        self._check_bytes(wanted.param)
         try:
             text = _READERS[wanted.kind](wanted.value)
             self._check(text)
+            said = json.dumps(wanted.value, ensure_ascii=False)
+            if any(mark in said for mark in self._marks):
+                text = without_forcing(text)
         except GrammarError as error:
             raise InvalidRequest(f"{wanted.param}: {error}", param=wanted.param) from error
+        return self._placed(text, prompt, may_think=may_think)
+
+    def calls(
+        self,
+        wanted: WantedCalls,
+        tools: Sequence[Tool],
+        parsers: ParserChoice,
+        *,
+        prompt: Sequence[int],
+        may_think: bool,
+    ) -> CallForm:
+        """Calls in the model's own format; where that cannot be, and there must be a call, JSON.
+
+        parsers: what reads the model's answers. may_think: as for `grammar()`. Raises
+        InvalidRequest for tools whose arguments cannot be held to their schemas.
+        """
+        self._check_bytes(wanted.param)
+        callable_tools = [self._callable(place, tools[place]) for place in wanted.places]
+        readers = [parsers] if parsers.writing else []
+        readers += [parsers.of_json_calls] if wanted.is_forced else []
+        reason = "this model's format of tool calls is read only when they are complete"
+        for reader in readers:
+            try:
+                text = self._calls_text(wanted, callable_tools, reader)
+            except CannotWrite as error:
+                reason = str(error)
+                continue
+            except GrammarError as error:
+                raise InvalidRequest(f"tools: {error}", param="tools") from error
+            if reader.reasoning is None and reader.response_parsers is None:
+                return CallForm(Grammar(text=text), reader)
+            return CallForm(self._placed(text, prompt, may_think=may_think), reader)
+        raise InvalidRequest(
+            f"{wanted.param}: {reason}; tool_choice required, or a named tool, can do it",
+            param=wanted.param,
+        )
+
+    def _callable(self, place: int, tool: Tool) -> CallableTool:
+        path = f"tools[{place}].function.parameters"
+        try:
+            schema = arguments_schema(tool.function.parameters)
+            self._check(json_grammar(schema))
+        except GrammarError as error:
+            raise InvalidRequest(f"{path}: {error}", param=path) from error
+        return CallableTool(tool.function.name, schema)
+
+    def _calls_text(
+        self, wanted: WantedCalls, tools: Sequence[CallableTool], reader: ParserChoice
+    ) -> str:
+        assert reader.writing is not None
+        checked, text = (
+            calls_grammar(
+                reader.writing,
+                tools,
+                tokens,
+                is_forced=wanted.is_forced,
+                max_calls=wanted.max_calls or MAX_CALLS,
+                strips=reader.strips_values,
+            )
+            for tokens in (dict.fromkeys(self._tokens, CHECKED_MARK), self._tokens)
+        )
+        self._check(checked)
+        return text
+
+    def _check_bytes(self, param: str) -> None:
+        if not self._has_bytes:
+            raise InvalidRequest(
+                f"{param}: this model's tokenizer is not made of bytes, so its answers "
+                "cannot be given a form",
+                param=param,
+            )
+
+    def _placed(self, text: str, prompt: Sequence[int], *, may_think: bool) -> Grammar:
+        """The grammar, to begin where the answer does: at once, or after the reasoning."""
         last = self._last_marker(prompt)
         for begin, end in self._reasoning:
             if last == begin:

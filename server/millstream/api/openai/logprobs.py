@@ -13,6 +13,10 @@ _LOWEST = -9999.0
 """Stands for minus infinity, which JSON does not have; the number that vLLM sends."""
 
 
+def finite(logprob: float) -> float:
+    return max(logprob, _LOWEST)
+
+
 def content_logprobs(tokens: Iterable[TextLogprob], vocabulary: Vocabulary) -> dict[str, Any]:
     """The value of a choice's `logprobs`."""
     content = []
@@ -33,7 +37,7 @@ def prompt_logprobs(scores: Iterable[TokenLogprob], vocabulary: Vocabulary) -> l
 
 
 def _entry(text: str, raw: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": text, "bytes": list(raw), "logprob": max(logprob, _LOWEST)}
+    return {"token": text, "bytes": list(raw), "logprob": finite(logprob)}
 
 
 def _ranked(score: TokenLogprob, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def _ranked(score: TokenLogprob, vocabulary: Vocabulary) -> dict[str, Any]:
     ]
     return {
         str(token_id): {
-            "logprob": max(number, _LOWEST),
+            "logprob": finite(number),
             "rank": rank,
             "decoded_token": vocabulary[token_id].text,
         }

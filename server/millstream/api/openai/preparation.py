@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.generation import check_token_ids, choice_seed, engine_request
+from millstream.api.openai.generation import (
+    check_token_ids,
+    choice_request,
+    engine_request,
+    with_grammar,
+)
 from millstream.api.openai.grammars import Formats
+from millstream.api.openai.prompts import Prompt, Prompts
 from millstream.api.openai.schema import ChatRequest
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
-from millstream.errors import InvalidRequest
 from millstream.text.parsing.deltas import OutputParser
+from millstream.text.parsing.detection import ParserChoice
+from millstream.text.parsing.parser import Held
 from millstream.text.vocabulary import Vocabulary
 
 
@@ -32,13 +40,22 @@ class Prepared:
 
     def request(self, request_id: int, index: int, *, follows: int | None) -> Request:
         """The request of one answer. Only the first reports on the prompt."""
-        sampling = self.first.sampling
-        return replace(
-            self.first,
-            id=request_id,
-            sampling=replace(sampling, seed=choice_seed(sampling.seed, index)),
-            prompt_logprobs=None if index else self.first.prompt_logprobs,
-            follows=follows,
+        return choice_request(self.first, request_id, index, follows=follows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What an answer is held to, if anything, and who reads it."""
+
+    grammar: Grammar | None
+    reader: ParserChoice
+    held: Held
+
+    @property
+    def begins_at_once(self) -> bool:
+        """Whether the whole answer is of the form, so that nothing of it can be reasoning."""
+        return self.held is Held.ANSWER and (
+            self.grammar is not None and self.grammar.starts_after is None
         )
 
 
@@ -48,6 +65,7 @@ class Preparation:
     def __init__(self, context: ServerContext, vocabulary: Vocabulary) -> None:
         self._context = context
         self._vocabulary = vocabulary
+        self._prompts = Prompts(context)
         self._formats = Formats(context.tokenizer)
 
     def prepare(self, chat: ChatRequest) -> Prepared:
@@ -56,83 +74,57 @@ class Preparation:
         engine = self._context.engine
         info = engine.info
         check_token_ids(chat, vocab_size=info.vocab_size)
-        variables = self._variables(chat)
-        text = self._render(chat, variables)
-        prompt = self._context.chat.tokenize(text, max_context=info.max_context)
-        room = engine.check_length(num_prompt=len(prompt))
+        prompt = self._prompts.prompt(chat, max_context=info.max_context)
+        room = engine.check_length(num_prompt=len(prompt.token_ids))
         vocabulary = self._vocabulary
         request = engine_request(
             chat,
             info,
             request_id=0,
-            prompt=prompt,
+            prompt=prompt.token_ids,
             wanted=chat.wanted_tokens,
             room=room,
             logprobs=chat.num_logprobs,
             bad_words=[way for word in chat.bad_words or () for way in vocabulary.sequences(word)],
             end_of_turn=(*info.stop_token_ids, *self._context.stop_token_ids),
         )
-        grammar = self._grammar(chat, prompt, variables)
-        if grammar is not None and not request.stop_token_ids:
-            raise InvalidRequest(
-                "an answer with a format needs a token that ends it: stop_token_ids, or the "
-                "model's own without ignore_eos",
-                param="ignore_eos" if chat.ignore_eos else "stop_token_ids",
-            )
-        return Prepared(replace(request, grammar=grammar), self._parsers(chat, text, grammar))
+        form = self._form(chat, prompt)
+        request = with_grammar(request, form.grammar, chat)
+        return Prepared(request, self._parsers(chat, prompt.text, form))
 
-    def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:
-        """The prompt as text. Raises InvalidRequest for tools that the model cannot be offered."""
-        formatter = self._context.chat
-        tools = chat.offered_tools
-        if tools and not (self._context.parsers.can_call_tools and formatter.reads("tools")):
-            raise InvalidRequest("tools: this model cannot call any", param="tools")
-        is_continued = bool(chat.continue_final_message)
-        return formatter.render(
-            [message.to_template() for message in chat.messages],
-            add_generation_prompt=chat.add_generation_prompt is not False and not is_continued,
-            continue_final_message=is_continued,
-            variables=variables,
-            tools=tools,
+    def _parsers(self, chat: ChatRequest, text: str, form: _Form) -> tuple[OutputParser, ...]:
+        """text: the prompt. None for those who want special tokens, or a format from the start."""
+        tools, is_at_once = chat.callable_tools, form.begins_at_once
+        if chat.skip_special_tokens is False or not form.reader.reads(tools):
+            return ()
+        if is_at_once and not tools:
+            return ()
+        started = "" if is_at_once else text
+        return tuple(
+            form.reader.parser(prompt=started, tools=tools, held=form.held)
+            for _ in range(chat.num_choices)
         )
 
-    def _parsers(
-        self, chat: ChatRequest, text: str, grammar: Grammar | None
-    ) -> tuple[OutputParser, ...]:
-        """text: the prompt. None for those who want special tokens, or a format from the start."""
-        parsers, tools = self._context.parsers, chat.offered_tools
-        is_format = grammar is not None and grammar.starts_after is None
-        if chat.skip_special_tokens is False or is_format or not parsers.reads(tools):
-            return ()
-        return tuple(parsers.parser(prompt=text, tools=tools) for _ in range(chat.num_choices))
+    def _form(self, chat: ChatRequest, prompt: Prompt) -> _Form:
+        """What the client wants the answer to look like."""
+        parsers = self._context.parsers
+        may_think = self._may_think(prompt.variables)
+        if (wanted := chat.wanted_format) is not None:
+            grammar = self._formats.grammar(wanted, prompt.token_ids, may_think=may_think)
+            return _Form(grammar, parsers.of_forms, Held.ANSWER)
+        if (calls := chat.wanted_calls) is not None:
+            form = self._formats.calls(
+                calls, chat.tools or (), parsers, prompt=prompt.token_ids, may_think=may_think
+            )
+            held = Held.ANSWER if calls.is_forced else Held.CALLS
+            return _Form(form.grammar, form.reader, held)
+        return _Form(None, parsers, Held.NOTHING)
 
-    def _grammar(
-        self, chat: ChatRequest, prompt: tuple[int, ...], variables: dict[str, Any]
-    ) -> Grammar | None:
-        """The form of the answer, if the client wants one."""
-        wanted = chat.wanted_format
-        if wanted is None:
-            return None
+    def _may_think(self, variables: Mapping[str, Any]) -> bool:
         # Models whose templates have this switch think unless it is off.
         has_switch = self._context.chat.reads("enable_thinking")
-        may_think = (
+        return bool(
             variables.get("enable_thinking", has_switch)
             or variables.get("thinking")
             or variables.get("reasoning_effort", "none") != "none"
         )
-        return self._formats.grammar(wanted, prompt, may_think=bool(may_think))
-
-    def _variables(self, chat: ChatRequest) -> dict[str, Any]:
-        """What the client tells the chat template beside the messages."""
-        formatter = self._context.chat
-        variables = chat.chat_template_kwargs or {}
-        formatter.check_variables(variables)
-        if chat.reasoning_effort is None:
-            return variables
-        effort = formatter.reasoning_variables(chat.reasoning_effort)
-        if not variables.keys().isdisjoint(effort):
-            raise InvalidRequest(
-                "reasoning_effort says what chat_template_kwargs says already; send one of them",
-                param="reasoning_effort",
-            )
-        return variables | effort

@@ -2,7 +2,7 @@
 
 Rule: a name that the operator gives comes first, then the tokenizer's response template, then the
 markers that the chat template is seen to use. A model that none of them tells about has no parser:
-its text is content, and it is offered no tools.
+its text is content, and it calls tools only if it must, in plain JSON.
 """
 
 from __future__ import annotations
@@ -23,11 +23,18 @@ from millstream.text.parsing.formats import (
     ReasoningFormat,
     ToolFormat,
 )
-from millstream.text.parsing.parser import MarkupParser
+from millstream.text.parsing.parser import Held, MarkupParser
 from millstream.text.parsing.scanning import compiled
 from millstream.text.parsing.schemas import Tools
 from millstream.text.parsing.template_parser import ResponseParsers, TemplateParser
 from millstream.text.parsing.templates import CannotCompile, compile_template
+from millstream.text.parsing.writings import (
+    JSON_CALLS,
+    JSON_WRITING,
+    WRITINGS,
+    CallWriting,
+    is_read_back,
+)
 
 AUTO = "auto"
 NONE = "none"
@@ -41,7 +48,9 @@ class ParserChoice:
 
     description: for the operator. visible: the special tokens that are markers; if there are any,
     answers must be detokenised with special tokens, of which the parser drops all others.
-    anchor: pattern of the text after which, in a prompt, the answer begins.
+    anchor: pattern of the text after which, in a prompt, the answer begins. writing: how calls are
+    written that this reads, if that is known. markup_reasoning: as the chat template shows it,
+    where transformers' parser reads the answers.
     """
 
     description: str = "none"
@@ -51,6 +60,8 @@ class ParserChoice:
     visible: frozenset[str] = frozenset()
     anchor: str = ""
     response_parsers: ResponseParsers | None = None
+    writing: CallWriting | None = None
+    markup_reasoning: ReasoningFormat | None = None
 
     @property
     def is_none(self) -> bool:
@@ -60,15 +71,38 @@ class ParserChoice:
     def can_call_tools(self) -> bool:
         return bool(self.calls or self.response_parsers)
 
+    @property
+    def strips_values(self) -> bool:
+        """Whether white space around the values of tags is dropped."""
+        return any(call.strip for call in self.calls)
+
+    @property
+    def of_json_calls(self) -> ParserChoice:
+        """The same for an answer whose calls are plain JSON."""
+        return replace(self.of_forms, calls=(JSON_CALLS,), writing=JSON_WRITING)
+
+    @property
+    def of_forms(self) -> ParserChoice:
+        """The same for an answer of a form that is no call."""
+        if self.response_parsers is None:
+            return self
+        return replace(self, response_parsers=None, reasoning=self.markup_reasoning, writing=None)
+
     def reads(self, tools: Sequence[Mapping[str, Any]]) -> bool:
         """Whether there can be anything but content in an answer that may call these tools."""
         return bool(tools or self.reasoning or self.response_parsers)
 
-    def parser(self, *, prompt: str, tools: Sequence[Mapping[str, Any]] = ()) -> OutputParser:
+    def parser(
+        self,
+        *,
+        prompt: str,
+        tools: Sequence[Mapping[str, Any]] = (),
+        held: Held = Held.NOTHING,
+    ) -> OutputParser:
         """A parser for one answer.
 
         prompt: the text before the answer, which may have opened the reasoning. tools: as in an
-        OpenAI request, validated; without any, nothing is a call.
+        OpenAI request, validated; without any, nothing is a call. held: by a grammar.
         """
         if self.response_parsers is not None:
             return TemplateParser(self.response_parsers, prompt=prompt, tools=tools)
@@ -78,6 +112,7 @@ class ParserChoice:
             noise=self.noise,
             tools=Tools.of(tools),
             started=self._started(prompt),
+            held=held,
         )
 
     def _started(self, prompt: str) -> str:
@@ -119,11 +154,13 @@ def detect(
         except CannotCompile:
             if response_parsers is not None:
                 visible = _visible(_strings(response_template), special_tokens)
-                return ParserChoice(
+                choice = ParserChoice(
                     "response template, calls delivered whole",
                     visible=visible,
                     response_parsers=response_parsers,
+                    markup_reasoning=_pick(REASONING_FORMATS, AUTO, chat_template, "reasoning"),
                 )
+                return _with_writing(choice, chat_template)
         else:
             choice = ParserChoice(
                 "response template",
@@ -132,7 +169,7 @@ def detect(
                 template.noise,
                 anchor=template.anchor,
             )
-            return _with_tokens(choice, special_tokens)
+            return _with_writing(_with_tokens(choice, special_tokens), chat_template)
     thought = _pick(REASONING_FORMATS, reasoning, chat_template, "reasoning")
     called = _pick(TOOL_FORMATS, tools, chat_template, "tool-call")
     names = [
@@ -148,7 +185,24 @@ def detect(
             dict.fromkeys(noise for found in (thought, called) if found for noise in found.noise)
         ),
     )
-    return _with_tokens(choice, special_tokens)
+    choice = _with_tokens(choice, special_tokens)
+    return _with_writing(choice, chat_template, called.name if called else None)
+
+
+def _with_writing(
+    choice: ParserChoice, chat_template: str, name: str | None = None
+) -> ParserChoice:
+    """The choice with the first way to write calls that it reads back.
+
+    name: of the format that it reads; without it, all that the chat template may speak are tried.
+    """
+    names = [f.name for f in TOOL_FORMATS if any(sign in chat_template for sign in f.signs)]
+    for known in [name] if name else names:
+        ways = WRITINGS[known]
+        for way in sorted(ways, key=lambda way: way.sign not in chat_template):
+            if is_read_back(way, choice.parser):
+                return replace(choice, writing=way)
+    return choice
 
 
 def _pick(formats: Sequence[_F], name: str, chat_template: str, what: str) -> _F | None:

@@ -6,13 +6,16 @@ Rules:
 2. No text is lost. What turns out to be no call is content, as it was written, with its markers;
    a call that breaks after it has started keeps the rest of its text in its arguments.
 3. Within reasoning only its end is looked for; within a JSON string nothing is.
-4. An answer that ends within a call: before its name it is content, after it the arguments end
+4. In an answer that is held to a form, reasoning stands at the beginning only: what looks like it
+   later is text.
+5. An answer that ends within a call: before its name it is content, after it the arguments end
    where the model did. The client sees finish_reason "length" or arguments that are no JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum, auto
 
 from millstream.text.parsing.bodies import CallReader, CallWriter, Outcome
 from millstream.text.parsing.deltas import Content, Delta, Reasoning, ToolCallStart, merge
@@ -21,6 +24,14 @@ from millstream.text.parsing.json_calls import JsonCallReader
 from millstream.text.parsing.scanning import Channel, next_of, scan
 from millstream.text.parsing.schemas import Tools
 from millstream.text.parsing.tagged_calls import TaggedCallReader
+
+
+class Held(IntEnum):
+    """What a grammar sees to."""
+
+    NOTHING = auto()
+    CALLS = auto()  # calls are valid, what stands before them is free
+    ANSWER = auto()  # after its reasoning, the answer is calls, or text of a form
 
 
 class MarkupParser:
@@ -37,10 +48,14 @@ class MarkupParser:
         noise: Sequence[str] = (),
         tools: Tools | None = None,
         started: str = "",
+        held: Held = Held.NOTHING,
     ) -> None:
         self._reasoning_format = reasoning
         self._tools = tools or Tools({})
-        self._noise = tuple(noise)
+        self._held_to = held
+        is_text = held is Held.ANSWER and not self._tools.parameters
+        self._noise = () if is_text else tuple(noise)
+        self._calls = tuple(calls)
         self._openings = [self._openings_of(calls, is_blank=is_blank) for is_blank in (False, True)]
         self._deltas: list[Delta] = []
         self._content = Channel(lambda text: self._deltas.append(Content(text)))
@@ -61,7 +76,9 @@ class MarkupParser:
         """The calls that may begin, and the patterns to look for: theirs, reasoning's, noise."""
         can_call = bool(self._tools.parameters)
         possible = [c for c in calls if can_call and (is_blank or not c.at_start)]
-        thought = (self._reasoning_format.open,) if self._reasoning_format else ()
+        thought = [self._reasoning_format.open] if self._reasoning_format else []
+        if self._held_to is Held.ANSWER:
+            thought = [rf"\A\s*(?:{pattern})" for pattern in thought if is_blank]
         return possible, (*(call.open for call in possible), *thought, *self._noise)
 
     def push(self, text: str) -> list[Delta]:
@@ -135,6 +152,9 @@ class MarkupParser:
         self._mark()
         if place == 0:
             self._state = self._in_content
+            if self._held_to is Held.ANSWER:
+                self._reasoning_format = None
+                self._openings[True] = self._openings_of(self._calls, is_blank=True)
         return True
 
     def _open_call(self, written: str, name: str | None) -> None:
@@ -150,6 +170,7 @@ class MarkupParser:
                 writer=writer,
                 tools=self._tools,
                 stray=self._content.write,
+                is_valid=self._held_to is not Held.NOTHING,
             )
         self._state = self._in_call
 

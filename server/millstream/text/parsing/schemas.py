@@ -20,7 +20,7 @@ _WORDS = {"true": "true", "false": "false", "null": "null", "none": "null"}
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The tools a request offers: for each name the JSON schemas of its parameters."""
+    """The tools a request offers: for each name the JSON schema of its arguments."""
 
     parameters: Mapping[str, Mapping[str, Any]]
 
@@ -28,34 +28,66 @@ class Tools:
     def of(cls, tools: Iterable[Mapping[str, Any]]) -> Tools:
         """From the `tools` of an OpenAI request."""
         functions = [tool.get("function", tool) for tool in tools]
-        return cls({function["name"]: _properties(function) for function in functions})
+        return cls({function["name"]: function.get("parameters") or {} for function in functions})
 
     def types(self, name: str, key: str) -> tuple[str, ...]:
         """The JSON types that an argument may have; none if the schema does not tell."""
-        return _types(self.parameters.get(name, {}).get(key))
+        schema = self.parameters.get(name, {})
+        properties = schema.get("properties")
+        return types_of(properties.get(key), schema) if isinstance(properties, Mapping) else ()
 
 
-def _properties(function: Mapping[str, Any]) -> Mapping[str, Any]:
-    properties = (function.get("parameters") or {}).get("properties")
-    return properties if isinstance(properties, Mapping) else {}
+def types_of(schema: Any, root: Mapping[str, Any]) -> tuple[str, ...]:
+    """Of a schema as a client wrote it, which may be none: what is malformed tells nothing.
 
-
-def _types(schema: Any) -> tuple[str, ...]:
-    """Of a schema as a client wrote it, which may be none: what is malformed tells nothing."""
+    root: the schema that its references are about.
+    """
     types: list[str] = []
-    pending = [schema]
+    pending, seen = [schema], set[str]()
     while pending:
         schema = pending.pop(0)
         if not isinstance(schema, Mapping):
             continue
-        declared = schema.get("type")
-        declared = declared if isinstance(declared, list) else [declared]
-        types += [kind for kind in declared if isinstance(kind, str)]
-        choices = [schema.get("anyOf"), schema.get("oneOf")]
+        reference = schema.get("$ref")
+        if isinstance(reference, str) and reference not in seen:
+            seen.add(reference)
+            pending.append(referred(reference, root))
+        types += _own_types(schema)
+        choices = [schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")]
         pending += [choice for group in choices if isinstance(group, list) for choice in group]
         if schema.get("nullable"):
             types.append("null")
-    return tuple(types)
+    return tuple(dict.fromkeys(types))
+
+
+def referred(reference: str, root: Mapping[str, Any]) -> Any:
+    """The schema that a reference like `#/$defs/City` means; None if it is not there."""
+    found: Any = root
+    head, *keys = reference.split("/")
+    if head != "#":
+        return None
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _own_types(schema: Mapping[str, Any]) -> list[str]:
+    declared = schema.get("type")
+    if declared is not None:
+        declared = declared if isinstance(declared, list) else [declared]
+        return [kind for kind in declared if isinstance(kind, str)]
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    return [type_of(value) for value in values] if isinstance(values, list) else []
+
+
+def type_of(value: Any) -> str:
+    """The JSON type of a value."""
+    if isinstance(value, bool):
+        return "boolean"
+    for kind, types in _PYTHON_TYPES.items():
+        if isinstance(value, types):
+            return kind
+    return "string"
 
 
 def is_text(types: Iterable[str]) -> bool:

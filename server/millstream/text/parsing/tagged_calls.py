@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import regex
+
 from millstream.text.parsing.bodies import CallWriter, Outcome
 from millstream.text.parsing.formats import CallFormat
-from millstream.text.parsing.scanning import scan
+from millstream.text.parsing.scanning import compiled, scan
 from millstream.text.parsing.schemas import Tools, as_json, is_text
 
 
 class TaggedCallReader:
-    """Reads one call. stray: takes text that is no part of it."""
+    """Reads one call. stray: takes text that is no part of it. is_valid: values that are no
+    strings are JSON, in whose strings a closing tag may stand."""
 
     def __init__(
         self,
@@ -27,12 +30,14 @@ class TaggedCallReader:
         writer: CallWriter,
         tools: Tools,
         stray: Callable[[str], None],
+        is_valid: bool = False,
     ) -> None:
         self._format = call_format
         self._name = name
         self._writer = writer
         self._tools = tools
         self._stray = stray
+        self._is_valid = is_valid
         self._num_values = 0
         self._types: tuple[str, ...] | None = None  # of the value being read
         self._is_trimmed = False
@@ -88,7 +93,12 @@ class TaggedCallReader:
             return text, False
         # Only where white space begins: a long run of it is not searched from each of its places.
         space = r"(?<!\s)\s*" if self._format.strip else r"\n?"
-        _, match, certain = scan(text, (space + self._format.parameter_close,), is_last=is_last)
+        close = space + self._format.parameter_close
+        if self._is_valid and "string" not in self._types and not is_string:
+            match = _end_of_json(text, close)
+            certain = match.start() if match else len(text)
+        else:
+            _, match, certain = scan(text, (close,), is_last=is_last)
         if match is None and not is_string:
             if not is_last:
                 return text, False
@@ -102,3 +112,14 @@ class TaggedCallReader:
         self._writer.write('"' if is_string else "")
         self._types = None
         return text[match.end() :], False
+
+
+def _end_of_json(text: str, close: str) -> regex.Match[str] | None:
+    """The tag that closes a JSON value, which may contain it in its strings."""
+    for match in compiled(close).finditer(text):
+        try:
+            json.loads(text[: match.start()])
+        except ValueError:
+            continue
+        return match
+    return None

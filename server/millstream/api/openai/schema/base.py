@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from millstream.errors import InvalidRequest
 
-_UNION_TAGS = ("text", "parts", "string", "list")
+_UNION_TAGS = ("text", "parts", "string", "list", "strings", "ids", "id_lists")
 
 
 class Body(BaseModel):

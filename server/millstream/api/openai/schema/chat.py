@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from millstream.api.openai.schema.base import Body, invalid
+from millstream.api.openai.schema.base import invalid
+from millstream.api.openai.schema.delivery import DeliveryFields
 from millstream.api.openai.schema.formats import FormatFields
 from millstream.api.openai.schema.messages import Message
 from millstream.api.openai.schema.refused import without_unsupported
@@ -15,41 +16,26 @@ from millstream.api.openai.schema.tools import ToolFields
 from millstream.errors import InvalidRequest
 
 MAX_MESSAGES = 10_000
-MAX_SECONDS = 86_400.0
 
 Label = Annotated[str, StringConstraints(max_length=512)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class StreamOptions(Body):
-    """include_obfuscation: OpenAI's padding against traffic analysis, which is never added."""
-
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-    include_obfuscation: Literal[False] = False
-
-
-class ChatRequest(SamplingFields, FormatFields, ToolFields):
+class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
     """Every accepted field of a chat request."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
-    model: str | None = None
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
 
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: ReasoningEffort | None = None
 
-    timeout: float | None = Field(None, gt=0, le=MAX_SECONDS)
-
     # Words for the log; what they ask of OpenAI's own service has no counterpart here.
-    user: str | None = None
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
     metadata: dict[MetadataKey, Label] | None = Field(None, max_length=16)
@@ -62,14 +48,6 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields):
     def num_logprobs(self) -> int | None:
         """How many alternatives to report with each token; None reports nothing."""
         return (self.top_logprobs or 0) if self.logprobs else None
-
-    @property
-    def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
-
-    @property
-    def include_running_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.continuous_usage_stats
 
 
 _FIELDS = frozenset(ChatRequest.model_fields)
@@ -99,28 +77,13 @@ def _check_lengths(request: ChatRequest) -> None:
             "max_tokens and max_completion_tokens mean the same and differ; send one of them",
             param="max_tokens",
         )
-    wanted = request.wanted_tokens
-    if wanted is not None and (request.min_tokens or 0) > wanted:
-        raise InvalidRequest(
-            f"min_tokens is {request.min_tokens}, more than max_tokens, {wanted}",
-            param="min_tokens",
-        )
+    request.check_min_tokens(request.wanted_tokens)
 
 
 def _check_reports(request: ChatRequest) -> None:
     if request.top_logprobs and not request.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs to be true", param="top_logprobs")
-    if request.prompt_logprobs is not None and request.stream:
-        raise InvalidRequest(
-            "prompt_logprobs is not available in a stream", param="prompt_logprobs"
-        )
-    if request.stream_options is not None and not request.stream:
-        raise InvalidRequest("stream_options is only allowed with stream", param="stream_options")
-    if request.include_running_usage and not request.include_usage:
-        raise InvalidRequest(
-            "continuous_usage_stats needs include_usage",
-            param="stream_options.continuous_usage_stats",
-        )
+    request.check_delivery(prompt_logprobs=request.prompt_logprobs)
 
 
 def _check_turn(request: ChatRequest) -> None:

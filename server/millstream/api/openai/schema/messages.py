@@ -23,8 +23,12 @@ Content = Annotated[
 
 
 class Function(Body):
+    """What clients add when they echo a call: description (null), and the arguments once more."""
+
     name: str
     arguments: str
+    description: None = None
+    parsed_arguments: Any = None
 
 
 class ToolCall(Body):
@@ -40,6 +44,7 @@ class Message(Body):
     """One turn. Fields that SDKs write as null when they echo an answer are accepted as null.
 
     reasoning_content, reasoning: two names of what the assistant thought.
+    parsed: the content once more, as OpenAI's SDKs echo it.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -50,6 +55,7 @@ class Message(Body):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: None = None
+    parsed: Any = None
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = Field(None, max_length=0)

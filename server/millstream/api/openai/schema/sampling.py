@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from millstream.api.openai.schema.base import Body, tag
+from millstream.errors import InvalidRequest
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1000
@@ -74,3 +75,11 @@ class SamplingFields(Body):
     @property
     def num_choices(self) -> int:
         return self.n or 1
+
+    def check_min_tokens(self, wanted: int | None) -> None:
+        """wanted: tokens the answer may have. Raises InvalidRequest if min_tokens are more."""
+        if wanted is not None and (self.min_tokens or 0) > wanted:
+            raise InvalidRequest(
+                f"min_tokens is {self.min_tokens}, more than max_tokens, {wanted}",
+                param="min_tokens",
+            )

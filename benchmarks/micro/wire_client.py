@@ -1,0 +1,212 @@
+"""Many streams read by one thread, as cheaply as Python can, with a time stamp for every read.
+
+Nothing is parsed: all tokens have the same text, a character that nothing else in a chunk has, so
+tokens and events are counted by searching bytes. That keeps the client's share of the cores small.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import time
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import zmq
+
+from benchmarks.measures import percentile
+from benchmarks.micro.wire_engine import Arrived, Begin, Finish, decode_sent, encode
+
+TOKEN_TEXT = b"~"
+_READ_BYTES = 262_144
+_STALL_SECONDS = 30
+_NAP_SECONDS = 0.0005
+
+
+class StreamError(Exception):
+    """The server did not answer as it should; no figure can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is asked for. mark: what an event has once for each of its tokens."""
+
+    fields: Mapping[str, Any]
+    mark: bytes = TOKEN_TEXT
+
+
+@dataclass(slots=True)
+class Stream:
+    """One connection. times: when each of its tokens was read, by time.monotonic_ns()."""
+
+    socket: socket.socket
+    times: array[int]
+    is_open: bool = False
+    is_done: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clocks:
+    """All counters at one moment."""
+
+    time: float
+    server_cpu: float
+    client_cpu: float
+    tokens: int
+    events: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """What one round gave.
+
+    tokens, events: received while it was measured. server_cpu: seconds of the HTTP process, all
+    threads. added: seconds from the engine's socket to the client's, of each token, ascending.
+    worst_stream: the largest median of `added` of a single stream.
+    """
+
+    streams: int
+    seconds: float
+    tokens: int
+    events: int
+    server_cpu: float
+    client_cpu: float
+    added: list[float]
+    worst_stream: float
+
+    @classmethod
+    def of(cls, first: Clocks, last: Clocks, streams: list[Stream], sent: list[int]) -> Round:
+        # The first step opened the streams and the last one ended them.
+        per_stream = [
+            sorted((read - then) / 1e9 for read, then in pairs)
+            for pairs in (list(zip(one.times, sent, strict=True))[1:-1] for one in streams)
+        ]
+        return cls(
+            streams=len(streams),
+            seconds=last.time - first.time,
+            tokens=last.tokens - first.tokens,
+            events=last.events - first.events,
+            server_cpu=last.server_cpu - first.server_cpu,
+            client_cpu=last.client_cpu - first.client_cpu,
+            added=sorted(value for values in per_stream for value in values),
+            worst_stream=max(percentile(values, 50) for values in per_stream),
+        )
+
+    @property
+    def chunks_per_s(self) -> float:
+        return self.events / self.seconds
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of the HTTP process for one chunk."""
+        return self.server_cpu / self.events * 1e6
+
+
+class Load:
+    """Plays rounds against one server whose engine listens on `control`."""
+
+    def __init__(self, port: int, pid: int, control: zmq.Socket[bytes]) -> None:
+        self._address = ("127.0.0.1", port)
+        self._process = psutil.Process(pid)
+        self._control = control
+        self._mark = TOKEN_TEXT
+        self._tokens = 0
+        self._events = 0
+
+    def play(self, begin: Begin, variant: Variant, *, seconds: float) -> Round:
+        """One round: opens the streams, reads them to their ends. Raises StreamError."""
+        self._tokens = self._events = 0
+        self._mark = variant.mark
+        self._control.send(encode(begin))
+        streams = [self._open(variant.fields) for _ in range(begin.streams)]
+        selector = selectors.EpollSelector()
+        try:
+            for stream in streams:
+                selector.register(stream.socket, selectors.EVENT_READ, stream)
+            # A reader that sleeps in between is not woken by every write, as one behind a network
+            # card is not; where time is measured, or one stream waits for the next step, it is.
+            nap = _NAP_SECONDS if begin.interval is None and begin.streams > 1 else 0.0
+            return self._measure(selector, streams, seconds=seconds, nap=nap)
+        finally:
+            selector.close()
+            for stream in streams:
+                stream.socket.close()
+
+    def _open(self, fields: Mapping[str, Any]) -> Stream:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True} | dict(fields)
+        payload = json.dumps(body | {"max_tokens": 1_000_000}).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        )
+        connection = socket.create_connection(self._address)
+        connection.sendall(head.encode() + payload)
+        connection.settimeout(0)
+        return Stream(connection, array("q"))
+
+    def _measure(
+        self,
+        selector: selectors.EpollSelector,
+        streams: list[Stream],
+        *,
+        seconds: float,
+        nap: float,
+    ) -> Round:
+        """Reads all streams to their ends. Measures from the arrival of the first step to that of
+        a later one, after so many seconds; then tells the engine to finish."""
+        steps, num_open = 0, len(streams)
+        first: Clocks | None = None
+        last: Clocks | None = None
+        while num_open:
+            ready = selector.select(timeout=_STALL_SECONDS)
+            if not ready:
+                raise StreamError(f"nothing arrived for {_STALL_SECONDS} s, {num_open} open")
+            for key, _ in ready:
+                stream: Stream = key.data
+                self.read(stream)
+                if stream.is_done:
+                    selector.unregister(stream.socket)
+                    num_open -= 1
+            if nap:
+                time.sleep(nap)
+            if last is None and self._tokens // len(streams) > steps:
+                steps = self._tokens // len(streams)
+                first = first or self._clocks()
+                if time.perf_counter() - first.time < seconds:
+                    self._control.send(encode(Arrived(steps)))
+                else:
+                    last = self._clocks()
+                    self._control.send(encode(Finish()))
+        if first is None or last is None:
+            raise StreamError("the streams ended before they were measured")
+        return Round.of(first, last, streams, decode_sent(self._control.recv()).times)
+
+    def read(self, stream: Stream) -> None:
+        """Takes what has arrived. Raises StreamError if that is not the answer asked for."""
+        data = stream.socket.recv(_READ_BYTES)
+        now = time.monotonic_ns()
+        tokens = data.count(self._mark)
+        self._tokens += tokens
+        # What carries no token (the role, the end) is no chunk of the steady state.
+        self._events += min(tokens, data.count(b"data: "))
+        for _ in range(tokens):
+            stream.times.append(now)
+        if b"[DONE]" in data:
+            stream.is_done = True
+        elif not data or not (stream.is_open or data.startswith(b"HTTP/1.1 200")):
+            raise StreamError(f"a stream was refused or cut: {data[:300]!r}")
+        stream.is_open = True
+
+    def _clocks(self) -> Clocks:
+        cpu = self._process.cpu_times()
+        return Clocks(
+            time=time.perf_counter(),
+            server_cpu=cpu.user + cpu.system,
+            client_cpu=time.process_time(),
+            tokens=self._tokens,
+            events=self._events,
+        )

@@ -1,0 +1,95 @@
+"""What stands between the socket and the routes, from the outside in.
+
+    RequestId       every answer has an id, whoever makes it
+    RootPath        a proxy may have taken the prefix away, or not
+    CORSMiddleware  also for refusals and failures, so that a page can read why
+    RequireKey      nothing of a request is read or routed without a key
+
+Intentional: around Starlette's application, not in it. Its own list of middleware stands inside of
+what answers 500, whose answers would then lack the id and the CORS headers.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from millstream.api.auth import RequireKey
+from millstream.api.operation import DescribedRoute
+from millstream.errors import StartupError
+from millstream.settings import Settings
+
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "WWW-Authenticate")
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def check_origins(settings: Settings) -> None:
+    """Raises StartupError for a combination that would hand out the browser's credentials."""
+    if settings.allow_credentials and "*" in (settings.allowed_origins or ("*",)):
+        raise StartupError("--allow-credentials: name the pages in --allowed-origins, without *")
+
+
+def protect(app: ASGIApp, routes: Sequence[DescribedRoute], settings: Settings) -> ASGIApp:
+    """The application as the socket sees it."""
+    root_path = settings.root_path or ""
+    if settings.api_key:
+        open_paths = {root_path + route.path for route in routes if route.operation.is_open}
+        app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
+    if settings.allowed_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.allowed_origins,
+            allow_methods=sorted({route.operation.method for route in routes}),
+            allow_headers=["*"],
+            allow_credentials=settings.allow_credentials,
+            allow_private_network=True,
+            expose_headers=EXPOSED_HEADERS,
+        )
+    return RequestId(RootPath(app, root_path=root_path))
+
+
+class RootPath:
+    """Gives every path the prefix, which a proxy may have removed, exactly once."""
+
+    def __init__(self, app: ASGIApp, *, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._root_path and scope["type"] == "http":
+            path, root = scope["path"], self._root_path
+            has_root = path == root or path.startswith(root + "/")
+            scope = {**scope, "root_path": root, "path": path if has_root else root + path}
+        await self._app(scope, receive, send)
+
+
+class RequestId:
+    """Answers every request with `x-request-id`: the client's if it is harmless, else a new one.
+
+    Handlers find it as `request.state.request_id`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)

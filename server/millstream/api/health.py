@@ -1,0 +1,58 @@
+"""GET /health: whether requests are served, and how busy the server is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pydantic import ConfigDict, with_config
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from millstream.api.context import ServerContext
+from millstream.api.operation import JSON, Handler, Operation
+from millstream.runtime.client import State
+
+
+@with_config(ConfigDict(extra="forbid"))
+class EngineLoad(TypedDict):
+    """Counts of now, but for num_preemptions, which is since the engine's start."""
+
+    num_running: int
+    num_waiting: int
+    num_blocks: int
+    num_blocks_used: int
+    num_blocks_cached: int
+    num_preemptions: int
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Health(TypedDict):
+    """open_requests: those that hold a place. engine: what it said last of its work."""
+
+    status: State
+    open_requests: int
+    engine: EngineLoad
+
+
+HEALTH = Operation(
+    path="/health",
+    method="GET",
+    summary="Whether requests are served",
+    description="200 when requests are served, 503 while loading, restarting or shutting down.",
+    answers={200: {JSON: Health}, 503: {JSON: Health}},
+    is_open=True,
+)
+
+
+def health(context: ServerContext) -> Handler:
+    async def answer(request: Request) -> Response:
+        engine = context.engine
+        body = {
+            "status": engine.state.value,
+            "open_requests": engine.num_open,
+            "engine": asdict(engine.statistics),
+        }
+        return JSONResponse(body, status_code=200 if engine.state is State.READY else 503)
+
+    return answer

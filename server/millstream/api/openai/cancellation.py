@@ -1,0 +1,77 @@
+"""POST /v1/chat/completions/{id}/cancel and /v1/completions/{id}/cancel.
+
+Rules: a request is known by the id of its completion, which is in each of its events, and by its
+`x-request-id`, which its client chose or reads in the headers before the first event. It is known
+while it has its places, from before it is tokenised until it ends, so nothing is kept here. Who
+knows an id may cancel; those made here are 128 random bits. All who share an id are cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from millstream.api.body import read_json
+from millstream.api.context import ServerContext
+from millstream.api.openai.schema.answers import closed
+from millstream.api.operation import JSON, Handler, Operation
+from millstream.errors import InvalidRequest, NotFound
+
+_MAX_SHOWN = 200
+
+
+@closed
+class Cancelled(TypedDict):
+    """id: as it was sent."""
+
+    id: str
+    object: Literal["request.cancelled"]
+    cancelled: Literal[True]
+
+
+def _operation(path: str) -> Operation:
+    return Operation(
+        path=path,
+        method="POST",
+        summary="Ends a request, running or waiting",
+        description="By the id of its completion or by its `X-Request-Id`. The request itself ends "
+        "with status 499, or with an error event if its stream has begun.",
+        answers={200: {JSON: Cancelled}},
+        errors=(400, 404, 408, 413, 415),
+    )
+
+
+CANCEL_CHAT = _operation("/v1/chat/completions/{id}/cancel")
+CANCEL_COMPLETION = _operation("/v1/completions/{id}/cancel")
+
+
+def cancel(context: ServerContext) -> Handler:
+    """One handler for both routes: an id says by itself whose it is."""
+
+    async def answer(http: Request) -> Response:
+        await _check_body(http, limit=context.settings.payload_limit)
+        request_id = http.path_params["id"]
+        if not context.engine.cancel(request_id):
+            shown = request_id[:_MAX_SHOWN]
+            raise NotFound(
+                f"no request with the id {shown!r} is running or waiting",
+                param="id",
+                code="request_not_found",
+            )
+        return JSONResponse(Cancelled(id=request_id, object="request.cancelled", cancelled=True))
+
+    return answer
+
+
+async def _check_body(http: Request, *, limit: int) -> None:
+    """Raises InvalidRequest for a field: there are none. No body is needed."""
+    headers = http.headers
+    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        return
+    for name in await read_json(http, limit=limit):
+        raise InvalidRequest(
+            f"{name} is not a field of this API", param=name, code="unknown_parameter"
+        )

@@ -1,0 +1,83 @@
+"""From a checked completion request to engine requests, one for each prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from millstream.api.context import ServerContext
+from millstream.api.openai.generation import check_token_ids, engine_request, with_grammar
+from millstream.api.openai.grammars import Formats
+from millstream.api.openai.schema.completion import CompletionRequest, TextOrIds
+from millstream.core.info import EngineInfo
+from millstream.core.request import Request
+from millstream.errors import InvalidRequest
+from millstream.text.prompt import EncodedPrompt, decode_ids, encode_text
+from millstream.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """first: the engine request of its first answer, but for the id of its stream."""
+
+    prompt: EncodedPrompt
+    first: Request
+
+
+class CompletionPreparation:
+    """Prepares requests for one model. Safe to call from several threads."""
+
+    def __init__(self, context: ServerContext, vocabulary: Vocabulary) -> None:
+        self._context = context
+        self._vocabulary = vocabulary
+        self._formats = Formats(context.tokenizer)
+
+    def prepare(self, completion: CompletionRequest) -> list[PreparedPrompt]:
+        """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
+        leaves no room for an answer."""
+        info = self._context.engine.info
+        check_token_ids(completion, vocab_size=info.vocab_size)
+        prompts = [self._encode(completion, prompt, info) for prompt in completion.prompts]
+        self._check_total(prompts)
+        return [PreparedPrompt(prompt, self._request(completion, prompt)) for prompt in prompts]
+
+    def _encode(
+        self, completion: CompletionRequest, prompt: TextOrIds, info: EngineInfo
+    ) -> EncodedPrompt:
+        tokenizer = self._context.tokenizer
+        if isinstance(prompt, str):
+            is_framed = completion.add_special_tokens is not False
+            return encode_text(
+                tokenizer, prompt, add_special_tokens=is_framed, max_context=info.max_context
+            )
+        return decode_ids(tokenizer, prompt, vocab_size=info.vocab_size)
+
+    def _check_total(self, prompts: list[EncodedPrompt]) -> None:
+        """Raises InvalidRequest for prompts that could never wait together."""
+        limit = self._context.settings.max_queue_tokens
+        total = sum(len(prompt.token_ids) for prompt in prompts)
+        if len(prompts) > 1 and total > limit:
+            raise InvalidRequest(
+                f"prompt: {len(prompts)} prompts with {total} tokens are more than the {limit} "
+                "tokens that may wait; send them in several requests",
+                param="prompt",
+            )
+
+    def _request(self, completion: CompletionRequest, prompt: EncodedPrompt) -> Request:
+        """What the engine is asked: one token at least, which is not shown if none was wanted."""
+        engine, words = self._context.engine, completion.bad_words or ()
+        request = engine_request(
+            completion,
+            engine.info,
+            request_id=0,
+            prompt=prompt.token_ids,
+            wanted=max(completion.wanted_tokens, 1),
+            room=engine.check_length(num_prompt=len(prompt.token_ids), param="prompt"),
+            logprobs=completion.logprobs,
+            bad_words=[way for word in words for way in self._vocabulary.sequences(word)],
+            end_of_turn=(*engine.info.stop_token_ids, *self._context.stop_token_ids),
+        )
+        wanted, grammar = completion.wanted_format, None
+        if wanted is not None:
+            grammar = self._formats.grammar(wanted, prompt.token_ids, may_think=False)
+        request = with_grammar(request, grammar, completion)
+        return replace(request, prompt_logprobs=completion.num_prompt_logprobs)

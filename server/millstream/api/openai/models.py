@@ -1,0 +1,91 @@
+"""GET /v1/models and /v1/models/{id}: the one model that is served."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from millstream.api.context import ServerContext
+from millstream.api.openai.schema.answers import closed
+from millstream.api.operation import JSON, Operation
+from millstream.errors import NotFound
+from millstream.runtime.client import State
+
+_MAX_SHOWN = 200
+
+
+@closed
+class Model(TypedDict):
+    """root: what was loaded under this name. parent: of an adapter; there are none.
+
+    max_model_len: tokens of prompt and answer together; null while the model loads.
+    """
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    root: str
+    parent: None
+    max_model_len: int | None
+
+
+@closed
+class ModelList(TypedDict):
+    object: Literal["list"]
+    data: list[Model]
+
+
+LIST_MODELS = Operation(
+    path="/v1/models",
+    method="GET",
+    summary="The model that is served, as a list",
+    answers={200: {JSON: ModelList}},
+)
+RETRIEVE_MODEL = Operation(
+    path="/v1/models/{model:path}",
+    method="GET",
+    summary="The model that is served",
+    answers={200: {JSON: Model}},
+    errors=(404,),
+)
+
+
+class Models:
+    """The endpoints. created: when this server started."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._created = int(time.time())
+
+    async def list_models(self, http: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def retrieve(self, http: Request) -> Response:
+        """Raises NotFound for any name but that of the model. Names may have slashes."""
+        model_id = http.path_params["model"]
+        if model_id != self._context.settings.model_name:
+            shown = model_id[:_MAX_SHOWN]
+            raise NotFound(
+                f"the model {shown!r} does not exist", param="model", code="model_not_found"
+            )
+        return JSONResponse(self._model())
+
+    def _model(self) -> Model:
+        settings, engine = self._context.settings, self._context.engine
+        # Where a folder lies is the operator's business, unless it is the model's only name.
+        is_folder = Path(settings.model_id).is_dir()
+        return {
+            "id": settings.model_name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "millstream",
+            "root": settings.model_name if is_folder else settings.model_id,
+            "parent": None,
+            "max_model_len": engine.info.max_context if engine.state is State.READY else None,
+        }

@@ -1,0 +1,74 @@
+"""From the turns of a chat request to the prompt that the model reads.
+
+Rules: whoever needs the prompt of a conversation gets it here, so that what /tokenize shows is
+what /v1/chat/completions computes. It takes time in proportion to the text: for worker threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from millstream.api.context import ServerContext
+from millstream.api.openai.schema import ChatRequest
+from millstream.errors import InvalidRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """text: what the chat template wrote. token_ids: at least one.
+
+    variables: what the template was told beside messages and tools.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    variables: dict[str, Any]
+
+
+class Prompts:
+    """Makes the prompts of one model. Safe to call from several threads."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._chat = context.chat
+        self._parsers = context.parsers
+
+    def prompt(self, chat: ChatRequest, *, max_context: int | None) -> Prompt:
+        """The prompt of a conversation. max_context: None for one of any length.
+
+        Raises InvalidRequest for what this model cannot be given, ContextTooLong for a text that
+        is far longer than the context.
+        """
+        variables = self._variables(chat)
+        text = self._render(chat, variables)
+        token_ids = self._chat.tokenize(text, max_context=max_context)
+        return Prompt(text=text, token_ids=token_ids, variables=variables)
+
+    def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:
+        """The prompt as text. Raises InvalidRequest for tools that the model cannot be offered."""
+        tools = chat.offered_tools
+        can_call = self._parsers.can_call_tools or chat.must_call
+        if tools and not (can_call and self._chat.reads("tools")):
+            raise InvalidRequest("tools: this model cannot call any", param="tools")
+        is_continued = bool(chat.continue_final_message)
+        return self._chat.render(
+            [message.to_template() for message in chat.messages],
+            add_generation_prompt=chat.add_generation_prompt is not False and not is_continued,
+            continue_final_message=is_continued,
+            variables=variables,
+            tools=tools,
+        )
+
+    def _variables(self, chat: ChatRequest) -> dict[str, Any]:
+        """What the client tells the chat template beside the messages."""
+        variables = chat.chat_template_kwargs or {}
+        self._chat.check_variables(variables)
+        if chat.reasoning_effort is None:
+            return variables
+        effort = self._chat.reasoning_variables(chat.reasoning_effort)
+        if not variables.keys().isdisjoint(effort):
+            raise InvalidRequest(
+                "reasoning_effort says what chat_template_kwargs says already; send one of them",
+                param="reasoning_effort",
+            )
+        return variables | effort

@@ -1,0 +1,127 @@
+"""POST /tokenize and POST /detokenize: texts and conversations as the model reads them.
+
+Rules: a conversation gives exactly the prompt that it has in /v1/chat/completions; nothing is cut,
+so that a client can count what is too long. The work, seconds for the longest body, is done in few
+of the worker threads, so that the others are there for those who generate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import NotRequired, TypedDict
+
+from millstream.api.body import read_json
+from millstream.api.context import ServerContext
+from millstream.api.disconnect import ClientGone, unless_disconnected
+from millstream.api.openai.prompts import Prompts
+from millstream.api.openai.schema.answers import closed
+from millstream.api.openai.schema.tokenization import (
+    ConversationBody,
+    DetokenizeRequest,
+    TokenizeText,
+    parse_detokenize_request,
+    parse_tokenize_request,
+)
+from millstream.api.operation import JSON, Operation
+from millstream.core.info import EngineInfo
+from millstream.errors import InvalidRequest
+
+Work = Callable[[dict[str, Any], EngineInfo], Response]
+
+_MAX_THREADS = 2
+
+
+@closed
+class Tokenized(TypedDict):
+    """token_strs: if asked for. max_model_len: tokens of prompt and answer together."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: NotRequired[list[str]]
+
+
+@closed
+class Detokenized(TypedDict):
+    prompt: str
+
+
+TOKENIZE = Operation(
+    path="/tokenize",
+    method="POST",
+    summary="The tokens of a text, or of the prompt of a conversation",
+    request=TokenizeText | ConversationBody,
+    answers={200: {JSON: Tokenized}},
+    errors=(503,),
+)
+DETOKENIZE = Operation(
+    path="/detokenize",
+    method="POST",
+    summary="The text of tokens",
+    request=DetokenizeRequest,
+    answers={200: {JSON: Detokenized}},
+    errors=(503,),
+)
+
+
+class Tokenization:
+    """The endpoints."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._prompts = Prompts(context)
+        self._turns = asyncio.Semaphore(_MAX_THREADS)
+
+    async def tokenize(self, http: Request) -> Response:
+        """Raises EngineUnavailable while the model, whose limits are told, is loading."""
+        return await self._answer(http, self._tokenize)
+
+    async def detokenize(self, http: Request) -> Response:
+        """Raises InvalidRequest for ids that the model does not have."""
+        return await self._answer(http, self._detokenize)
+
+    async def _answer(self, http: Request, work: Work) -> Response:
+        body = await read_json(http, limit=self._context.settings.payload_limit)
+        info = self._context.engine.info
+        try:
+            return await unless_disconnected(http, self._in_turn(work, body, info))
+        except ClientGone:
+            return Response(status_code=499)
+
+    async def _in_turn(self, work: Work, body: dict[str, Any], info: EngineInfo) -> Response:
+        async with self._turns:
+            return await run_in_threadpool(work, body, info)
+
+    def _tokenize(self, body: dict[str, Any], info: EngineInfo) -> Response:
+        wanted, tokenizer = parse_tokenize_request(body), self._context.tokenizer
+        if isinstance(wanted, TokenizeText):
+            is_framed = wanted.add_special_tokens is not False
+            tokens: list[int] = tokenizer.encode(wanted.prompt, add_special_tokens=is_framed).ids
+        else:
+            tokens = list(self._prompts.prompt(wanted.chat, max_context=None).token_ids)
+        answer = Tokenized(count=len(tokens), max_model_len=info.max_context, tokens=tokens)
+        if wanted.return_token_strs:
+            answer["token_strs"] = [tokenizer.id_to_token(token) or "" for token in tokens]
+        return _json(answer)
+
+    def _detokenize(self, body: dict[str, Any], info: EngineInfo) -> Response:
+        tokens = parse_detokenize_request(body).tokens
+        if (largest := max(tokens, default=0)) >= info.vocab_size:
+            raise InvalidRequest(
+                f"tokens: {largest} is not a token of this model, which has {info.vocab_size}",
+                param="tokens",
+            )
+        text = self._context.tokenizer.decode(tokens, skip_special_tokens=False)
+        return _json(Detokenized(prompt=text))
+
+
+def _json(answer: Tokenized | Detokenized) -> Response:
+    # Not JSONResponse: millions of numbers are written ten times faster so.
+    return Response(msgspec.json.encode(answer), media_type=JSON)

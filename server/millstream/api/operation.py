@@ -1,0 +1,52 @@
+"""What a route takes and answers, said beside its handler; the API document is made of it.
+
+Rule: every route of the application is a DescribedRoute, so nothing is served undescribed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+HTML = "text/html"
+TEXT = "text/plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path.
+
+    request: the type of the JSON body. answers: for each status of success, media type to the type
+    of the body (of the data of one event, for a stream; None where JSON has no say). errors: other
+    statuses with the common error body; 401, 404 of the route and those of any body come by
+    themselves. is_open: no API key is needed.
+    """
+
+    path: str
+    method: str
+    summary: str
+    answers: Mapping[int, Mapping[str, Any]]
+    description: str = ""
+    request: Any = None
+    errors: tuple[int, ...] = field(default=())
+    is_open: bool = False
+
+    def route(self, handler: Handler) -> DescribedRoute:
+        return DescribedRoute(self, handler)
+
+
+class DescribedRoute(Route):
+    """A route that knows its description."""
+
+    def __init__(self, operation: Operation, handler: Handler) -> None:
+        super().__init__(operation.path, handler, methods=[operation.method])
+        self.operation = operation

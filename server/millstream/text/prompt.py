@@ -1,0 +1,78 @@
+"""A prompt that no chat template writes: text, or the token ids of one.
+
+Rules: what the client sent is read as it is. Echoed, a text is the text that was sent, and ids are
+the text they make, special tokens included; each character belongs to the token that completes it.
+Encoding takes time in proportion to the text, so callers do it in a worker thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from tokenizers import Tokenizer
+
+from millstream.errors import ContextTooLong, InvalidRequest
+from millstream.text.detokenizer import Detokenizer
+
+_MAX_CHARACTERS_PER_TOKEN = 64
+
+
+class EncodedPrompt(NamedTuple):
+    """token_ids: at least one. text: as it is echoed. starts: where in it each token begins."""
+
+    token_ids: tuple[int, ...]
+    text: str
+    starts: tuple[int, ...]
+
+
+def encode_text(
+    tokenizer: Tokenizer, text: str, *, add_special_tokens: bool, max_context: int
+) -> EncodedPrompt:
+    """add_special_tokens: whether the tokenizer adds what it puts around a text, if anything.
+
+    Raises ContextTooLong for a text that is far longer than the context (over 64 characters for
+    each token), and InvalidRequest for one that makes no token.
+    """
+    if len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
+        raise ContextTooLong(
+            f"The prompt has {len(text)} characters, far more than this model's context of "
+            f"{max_context} tokens. Shorten the prompt.",
+            param="prompt",
+        )
+    encoding = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    if not encoding.ids:
+        raise InvalidRequest("prompt: an empty text, with nothing that begins it", param="prompt")
+    return EncodedPrompt(tuple(encoding.ids), text, _starts(encoding.offsets))
+
+
+def decode_ids(tokenizer: Tokenizer, token_ids: Sequence[int], *, vocab_size: int) -> EncodedPrompt:
+    """Raises InvalidRequest for no ids, and for an id that the model does not have."""
+    if not token_ids:
+        raise InvalidRequest("prompt: a list without token ids", param="prompt")
+    if max(token_ids) >= vocab_size:
+        raise InvalidRequest(
+            f"prompt: {max(token_ids)} is not a token of this model, which has {vocab_size}",
+            param="prompt",
+        )
+    detokenizer = Detokenizer(tokenizer, skip_special_tokens=False)
+    pieces = [detokenizer.push(token) for token in token_ids]
+    rest = detokenizer.flush()
+    starts = accumulate(map(len, pieces[:-1]), initial=0)
+    return EncodedPrompt(tuple(token_ids), "".join(pieces) + rest, tuple(starts))
+
+
+def _starts(offsets: Iterable[tuple[int, int]]) -> tuple[int, ...]:
+    """Where each token's text begins, so that every character is some token's.
+
+    offsets: the tokenizer's. They leave out spaces, repeat a character for each of its tokens, and
+    are (0, 0) for tokens that are not in the text.
+    """
+    starts: list[int] = []
+    begin = end = 0
+    for first, last in offsets:
+        begin = max(begin, min(end, first) if last > first else end)
+        end = max(end, last)
+        starts.append(begin)
+    return tuple(starts)

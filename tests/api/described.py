@@ -1,0 +1,77 @@
+"""A way to the app that holds every answer against what the API document says of it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import httpx
+from pydantic import TypeAdapter
+from starlette.routing import Match
+
+from millstream.api.app import all_routes, build_app
+from millstream.api.context import ServerContext
+from millstream.api.docs import with_document
+from millstream.api.errors import ErrorBody
+from millstream.api.openapi import error_statuses
+from millstream.api.operation import EVENTS, JSON, Operation
+
+
+class CheckedTransport(httpx.ASGITransport):
+    """Fails the test for a status, media type or field that is not in the document."""
+
+    def __init__(self, context: ServerContext) -> None:
+        # What a bug raises is answered with 500, as a real server does it.
+        super().__init__(build_app(context), raise_app_exceptions=False)
+        self._settings = context.settings
+        self._routes = with_document(all_routes(context), context.settings)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        await response.aread()
+        operation = self._operation(request)
+        if operation is None:
+            if response.headers["content-type"] == JSON:  # else it is about preflight
+                assert response.status_code in (401, 404, 405)
+                _adapter(ErrorBody).validate_json(response.content, strict=True)
+        else:
+            check_answer(operation, response, needs_keys=self._settings.api_key is not None)
+        return response
+
+    def _operation(self, request: httpx.Request) -> Operation | None:
+        path, root = request.url.path, self._settings.root_path
+        if root is not None and path.startswith(root + "/"):
+            path = path.removeprefix(root)
+        scope = {"type": "http", "path": path, "method": request.method}
+        found = [r.operation for r in self._routes if r.matches(scope)[0] is Match.FULL]
+        return found[0] if found else None
+
+
+def check_answer(operation: Operation, response: httpx.Response, *, needs_keys: bool) -> None:
+    """Fails if the operation's description has no such answer."""
+    status, media = response.status_code, response.headers["content-type"].split(";")[0]
+    where = f"{operation.method} {operation.path}: {status} {media}"
+    contents = operation.answers.get(status)
+    if contents is None:
+        assert status in error_statuses(operation, needs_keys=needs_keys), where
+        contents = {JSON: ErrorBody}
+    assert media in contents, where
+    if media == EVENTS:
+        check_events(response.text, contents[media])
+    elif contents[media] is not None:
+        _adapter(contents[media]).validate_json(response.content, strict=True)
+
+
+def check_events(text: str, event: Any) -> None:
+    """Each event is as described; after `[DONE]`, or after an error, there is none."""
+    events = [part.removeprefix("data: ") for part in text.split("\n\n") if part[:1] != ":"]
+    assert events.pop() == "", "the last event is complete"
+    for data in events[:-1]:
+        _adapter(event).validate_json(data, strict=True)
+    if events[-1] != "[DONE]":
+        _adapter(ErrorBody).validate_json(events[-1], strict=True)
+
+
+@cache
+def _adapter(one: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(one)

@@ -1,0 +1,158 @@
+"""The API document: every route, true of every answer, valid in itself. And its page."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+from pydantic import ValidationError
+from starlette.routing import Route
+
+from millstream.api.app import all_routes
+from millstream.api.context import ServerContext
+from millstream.api.docs import with_document
+from millstream.api.openai.chat import CHAT
+from millstream.api.openai.schema import UNSUPPORTED, ChatRequest
+from millstream.api.openapi import document
+from millstream.api.operation import DescribedRoute
+from millstream.settings import Settings
+from tests.api.described import check_answer, check_events
+from tests.api.serving import Serve, context, serve
+
+__all__ = ["context", "serve"]
+
+PAGE = resources.files("millstream.api").joinpath("docs.html").read_text(encoding="utf-8")
+
+
+def operations(found: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    return {
+        (method.upper(), path): operation
+        for path, methods in found["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+async def test_it_has_every_route_and_no_other(serve: Serve, context: ServerContext) -> None:
+    routes = with_document(all_routes(context), context.settings)
+    assert all(type(route) is DescribedRoute for route in routes)
+    served = set()
+    for route in routes:
+        assert isinstance(route, Route)
+        path = re.sub(r"{(\w+):path}", r"{\1}", route.path)
+        served |= {(method, path) for method in (route.methods or set()) - {"HEAD"}}
+    found = (await serve().get("/openapi.json")).json()
+    assert set(operations(found)) == served
+    identifiers = [operation["operationId"] for operation in operations(found).values()]
+    assert len(set(identifiers)) == len(identifiers)
+
+
+@pytest.mark.parametrize("settings", [{}, {"api_key": "sesame", "root_path": "/llm"}], ids=str)
+async def test_it_is_valid(serve: Serve, settings: dict[str, Any]) -> None:
+    headers = {"Authorization": "Bearer sesame"}
+    response = await serve(**settings).get("/openapi.json", headers=headers)
+    assert response.status_code == 200
+    found = response.json()
+    validate(found)
+    assert found["servers"] == [{"url": settings.get("root_path", "/")}]
+    needs = {key for key, operation in operations(found).items() if "security" in operation}
+    if settings:
+        scheme = found["components"]["securitySchemes"]["ApiKey"]
+        assert scheme == {"type": "http", "scheme": "bearer"}
+        for (method, path), operation in operations(found).items():
+            assert ("401" in operation["responses"]) == ((method, path) in needs)
+        assert ("POST", "/v1/chat/completions") in needs
+        assert ("GET", "/health") not in needs
+    else:
+        assert not needs
+        assert "securitySchemes" not in found["components"]
+    assert "sesame" not in response.text
+
+
+def test_objects_are_closed(context: ServerContext) -> None:
+    """What is not in the document is neither accepted nor sent."""
+    found = document(with_document(all_routes(context), context.settings), Settings())
+    for name, schema in found["components"]["schemas"].items():
+        if "properties" in schema:
+            assert schema["additionalProperties"] is False, name
+
+
+def test_chat_requests_are_described(context: ServerContext) -> None:
+    found = document(with_document(all_routes(context), context.settings), Settings())
+    schema = found["components"]["schemas"]["ChatRequest"]
+    assert set(schema["properties"]) == set(ChatRequest.model_fields)
+    assert UNSUPPORTED.isdisjoint(schema["properties"])
+    assert schema["required"] == ["messages"]
+    whole = {"$ref": "#/components/schemas/ChatRequest", "components": found["components"]}
+    validator = Draft202012Validator(whole)
+    messages = [{"role": "user", "content": "Hi"}]
+    assert validator.is_valid({"messages": messages, "temperature": 0.5, "stop": ["a"]})
+    for wrong in (
+        {"temperature": 3},
+        {"temperature": "1"},
+        {"echo": True},
+        {"stop": [""]},
+        {"n": 0},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": "Hi", "color": "red"}]},
+    ):
+        assert not validator.is_valid({"messages": messages} | wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("status", "media", "content"),
+    [
+        (200, "application/json", '{"id": "x"}'),
+        (200, "text/plain", "{}"),
+        (418, "application/json", '{"error": {}, "error_type": "x"}'),
+        (400, "application/json", '{"error": {"message": "x"}, "error_type": "x"}'),
+        (400, "text/plain", "no"),
+        (401, "application/json", "{}"),
+    ],
+)
+def test_the_check_of_answers_can_fail(status: int, media: str, content: str) -> None:
+    response = httpx.Response(status, headers={"Content-Type": media}, text=content)
+    with pytest.raises((AssertionError, ValidationError)):
+        check_answer(CHAT, response, needs_keys=False)
+
+
+@pytest.mark.parametrize(
+    "text", ["data: {}\n\ndata: [DONE]\n\n", "data: [DONE]", "data: {}\n\n", "data:[DONE]\n\n"]
+)
+def test_the_check_of_events_can_fail(text: str) -> None:
+    with pytest.raises((AssertionError, ValidationError)):
+        check_events(text, CHAT.answers[200]["text/event-stream"])
+
+
+async def test_the_page_asks_nothing_of_others(serve: Serve) -> None:
+    response = await serve(api_key="sesame").get("/docs")
+    assert response.status_code == 200
+    assert response.text == PAGE
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|src=", PAGE), "something from outside"
+    policy = response.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; connect-src 'self'")
+    assert "unsafe" not in policy
+    assert len(re.findall(r"(?:script|style)-src 'sha256-[\w+/]{43}='", policy)) == 2
+
+
+def test_the_page_makes_no_markup_of_texts() -> None:
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", PAGE)
+    assert not re.search(r"\son\w+=|style=|javascript:", PAGE), "the policy would not run it"
+    assert PAGE.count("<script>") == PAGE.count("</script>") == 1
+
+
+def test_the_page_fits_the_document(context: ServerContext) -> None:
+    """What its script reads of the document is there."""
+    found = document(with_document(all_routes(context), context.settings), Settings())
+    for path in ("info.title", "info.version", "info.description", "components.schemas", "paths"):
+        assert f"api.{path}" in PAGE
+        at: Any = found
+        for key in path.split("."):
+            at = at[key]
+        assert at
+    assert json.dumps(found)
