@@ -21,7 +21,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    # Whatever a tokenizer class of transformers raises where it finds no files of its kind.
+    except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
         if not (folder / "tokenizer.json").is_file():
             raise StartupError(
                 f"{folder} has no tokenizer.json, nor a tokenizer that can be converted to one"
