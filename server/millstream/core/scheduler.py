@@ -9,8 +9,8 @@ Rules:
 3. A request that does not fit now may be overtaken by smaller ones, `MAX_OVERTAKEN` times.
 4. No livelock: the sequence of the best rank is never a victim, and alone it always fits, because
    `fits()` is asked at the door.
-5. No torch, no clock, no threads. `plan()` and `commit()` alternate; `add()` and `cancel()` come
-   between steps. `check()` holds between any two calls.
+5. No torch, no clock, no threads. `plan()` and `commit()` alternate; `add()` comes at any time,
+   `cancel()` too if the request is not part of an open plan. `check()` holds between any two calls.
 """
 
 from __future__ import annotations

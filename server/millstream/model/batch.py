@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from millstream.core.plan import Plan
 from millstream.model.attention import LayerOptions, attend_dense, causal_mask
 from millstream.model.block_tables import BlockTables
 from millstream.model.kv_cache import KVCache
+
+Numbers = NDArray[np.int64]
 
 _SMALLEST_GROUP = 8  # blocks; sequences up to this long share one group
 _POWERS = 2 ** np.arange(40)
@@ -165,6 +168,26 @@ class ModelInput:
     batch: PagedBatch
 
 
+class Layout(NamedTuple):
+    """A plan as arrays of the host. Of chunks: rows (of the block tables), starts, lengths, ends
+    (of their rows in the batch); of tokens: token_ids, positions, slots; wanted: as in ModelInput.
+    """
+
+    rows: Numbers
+    starts: Numbers
+    lengths: Numbers
+    ends: Numbers
+    token_ids: Numbers
+    positions: Numbers
+    slots: Numbers
+    wanted: Numbers
+
+    @property
+    def num_decodes(self) -> int:
+        """Chunks of one token; they come first."""
+        return int((np.append(self.lengths, 0) != 1).argmax())
+
+
 class Packer:
     """Lays the tokens of each plan out in one row. Made once for a cache.
 
@@ -178,6 +201,21 @@ class Packer:
 
     def pack(self, plan: Plan) -> ModelInput:
         """Tensors of one step; good until the next call."""
+        step = self._lay_out(plan)
+        rows, starts, num_decodes = step.rows, step.starts, step.num_decodes
+        decodes = self._decode_groups(rows[:num_decodes], starts[:num_decodes])
+        prompts = [
+            self._prompt_part(rows[i : i + 1], starts[i], step.lengths[i], step.ends[i])
+            for i in range(num_decodes, len(rows))
+        ]
+        return ModelInput(
+            input_ids=self._tensor(step.token_ids).unsqueeze(0),
+            positions=self._tensor(step.positions).unsqueeze(0),
+            wanted=self._tensor(step.wanted),
+            batch=self._batch(self._tensor(step.slots), decodes, prompts),
+        )
+
+    def _lay_out(self, plan: Plan) -> Layout:
         chunks, block_size = plan.chunks, self._cache.block_size
         rows = self._tables.rows(chunks)
         starts = np.array([chunk.start for chunk in chunks], dtype=np.int64)
@@ -193,18 +231,10 @@ class Packer:
             for chunk, end, length in zip(chunks, ends, lengths, strict=True)
             if chunk.score_from is not None
         ]
-        num_decodes = int((np.append(lengths, 0) != 1).argmax())
-        decodes = self._decode_groups(rows[:num_decodes], starts[:num_decodes])
-        prompts = [
-            self._prompt_part(rows[index : index + 1], starts[index], lengths[index], ends[index])
-            for index in range(num_decodes, len(chunks))
-        ]
-        slots = self._tensor(blocks * block_size + positions % block_size)
-        return ModelInput(
-            input_ids=self._tensor(np.fromiter(tokens, np.int64, num_tokens)).unsqueeze(0),
-            positions=self._tensor(positions).unsqueeze(0),
-            wanted=self._tensor(np.concatenate([ends[is_sampled] - 1, *scored])),
-            batch=self._batch(slots, decodes, prompts),
+        return Layout(
+            *(rows, starts, lengths, ends, np.fromiter(tokens, np.int64, num_tokens), positions),
+            slots=blocks * block_size + positions % block_size,
+            wanted=np.concatenate([ends[is_sampled] - 1, *scored]),
         )
 
     def _batch(

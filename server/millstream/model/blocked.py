@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from millstream.model.transfers import upload
+
 T = TypeVar("T")
 
 _BLOCK = 64
@@ -118,7 +120,7 @@ def float_rows(logits: Tensor, places: list[int], space: Tensor) -> Tensor:
         return logits[first:end]
     if is_range:
         return space.copy_(logits[first:end])
-    return space.copy_(logits.index_select(0, torch.tensor(places).to(logits.device)))
+    return space.copy_(logits.index_select(0, upload(torch.tensor(places), logits.device)))
 
 
 def _by_block(rows: Tensor, reduce: Callable[..., Tensor]) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from millstream.core.request import Request
 from millstream.model.grammar import Progress
+from millstream.model.transfers import upload
 
 Ids = NDArray[np.int64]
 Values = NDArray[np.float32]
@@ -166,14 +167,14 @@ def constrain(logits: Tensor, rows: Sequence[Constraints | None]) -> None:
         flat[places] = values.clamp_(max=_LARGEST)
     if present:
         banned = _tensor([row.banned() + first for first, row in present], logits)
-        flat[banned] = float("-inf")
+        flat.index_fill_(0, banned, float("-inf"))
     for index, row in enumerate(rows):
         if row is not None and row.allowed is not None:
-            allowed = torch.from_numpy(row.allowed).to(logits.device)
+            allowed = upload(torch.from_numpy(row.allowed), logits.device)
             values = logits[index, allowed]
             logits[index].fill_(float("-inf"))[allowed] = values
         if row is not None and row.grammar is not None:
-            forbidden = torch.from_numpy(row.grammar.forbidden).to(logits.device)
+            forbidden = upload(torch.from_numpy(row.grammar.forbidden), logits.device)
             logits[index].masked_fill_(forbidden, float("-inf"))
 
 
@@ -186,11 +187,11 @@ def _known(tokens: Iterable[int], vocab: int) -> Ids:
 
 
 def _tensor(parts: list[Ids] | list[Values], like: Tensor) -> Tensor:
-    return torch.from_numpy(np.concatenate(parts)).to(like.device)
+    return upload(torch.from_numpy(np.concatenate(parts)), like.device)
 
 
 def _spread(rows: list[tuple[float, Counts]], like: Tensor) -> Tensor:
     """Each row's number, once for each of its counted tokens."""
     numbers = np.array([number for number, _ in rows], np.float32)
     sizes = [len(counts.ids) for _, counts in rows]
-    return torch.from_numpy(np.repeat(numbers, sizes)).to(like.device)
+    return upload(torch.from_numpy(np.repeat(numbers, sizes)), like.device)

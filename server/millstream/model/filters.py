@@ -20,6 +20,7 @@ from torch import Tensor
 
 from millstream.core.request import SamplingParams
 from millstream.model.blocked import block_values, pick, total
+from millstream.model.transfers import upload
 
 LOOKS = (128, 1024, 8192)
 
@@ -129,7 +130,7 @@ def keep(
     is_pure = torch.tensor(
         [p.typical_p < 1 and needs_population(p) and p.top_p >= 1 for p in params]
     )
-    is_pure = is_pure.to(values.device)
+    is_pure = upload(is_pure, values.device)
     is_complete &= (threshold.squeeze(1) > bound) | knows_all | is_pure
     if any(p.typical_p < 1 for p in params):
         within, reaches = _typical(lead, params, kept, everyone, is_pure)
@@ -201,7 +202,7 @@ def _given(everyone: Population) -> tuple[Tensor, Tensor]:
 
 def _column(numbers: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     column = torch.tensor(numbers, dtype=dtype or like.dtype).unsqueeze(1)
-    return column.to(like.device)
+    return upload(column, like.device)
 
 
 def _columns(parts: Sequence[Leaders] | Sequence[Population]) -> list[Tensor]:

@@ -5,7 +5,8 @@ Rules:
    scheduler's business; here are only the tensors.
 2. Everything that can be read is finite: masked-out keys take part in the arithmetic, and NaN times
    nothing is NaN. So memory starts as zeros, short block tables are padded with a block that
-   nobody writes, and the blocks of a request that produced NaN are scrubbed.
+   nobody writes, and the blocks of a request that produced NaN are scrubbed. One more block is
+   there to be written by rows that only fill up a step of a fixed size.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class LayerShape:
 
 
 class KVCache:
-    """Key and value tensors [num_blocks + 1, block_size, kv_heads, dim] of each layer index.
+    """Key and value tensors [num_blocks + 2, block_size, kv_heads, dim] of each layer index.
 
-    padding_block: the last block, always zeros.
+    padding_block: always zeros; spare_block: may hold anything, nobody reads it.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class KVCache:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.padding_block = num_blocks
+        self.spare_block = num_blocks + 1
 
         def blank(shape: LayerShape, dim: int) -> Tensor:
-            size = (num_blocks + 1, block_size, shape.kv_heads, dim)
+            size = (num_blocks + 2, block_size, shape.kv_heads, dim)
             return _zeros(size, dtype, device)
 
         self.keys = {layer: blank(shape, shape.key_dim) for layer, shape in shapes.items()}

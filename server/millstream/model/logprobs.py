@@ -16,6 +16,7 @@ from millstream.core.plan import Chunk
 from millstream.core.request import TokenLogprob
 from millstream.model import filters
 from millstream.model.blocked import Workspace, block_maxima, float_rows, sum_before, total
+from millstream.model.transfers import Download, upload
 
 _LARGEST_LOOK = 2**21  # numbers of top lists that are put in order together
 
@@ -75,7 +76,7 @@ def _look(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob |
     num_top = min(max(item.num_top for item in asked), logits.shape[1])
     own, ranks, leads, tops = [], [], [], []
     for tile, space, logs in Workspace(asked, logits.shape[1], logits.device).tiles():
-        tokens = torch.tensor([[item.token] for item in tile], device=logits.device)
+        tokens = upload(torch.tensor([[item.token] for item in tile]), logits.device)
         values = float_rows(logits, [item.row for item in tile], space)
         torch.log_softmax(values, dim=-1, out=logs)
         own.append(logs.gather(1, tokens))
@@ -84,11 +85,14 @@ def _look(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob |
             leads.append(lead)
             tops.append(logs.gather(1, lead.ids))
         ranks.append(_ranks(values, tokens, logs))
-    singles = zip(asked, torch.cat(own).squeeze(1).tolist(), torch.cat(ranks).tolist(), strict=True)
+    wanted = [torch.cat(own).squeeze(1), torch.cat(ranks)]
+    if num_top:
+        wanted += _in_order(filters.join(leads), torch.cat(tops), num_top)
+    own_logs, own_ranks, *top_lists = Download(wanted).lists()
+    singles = zip(asked, own_logs, own_ranks, strict=True)
     if not num_top:
         return [TokenLogprob(item.token, log, rank, ()) for item, log, rank in singles]
-    lead = filters.join(leads)
-    ids, top_logs, num_certain = _in_order(lead, torch.cat(tops), num_top)
+    ids, top_logs, num_certain = top_lists
     return [
         TokenLogprob(item.token, log, rank, tuple(zip(top, row_logs, strict=True))[: item.num_top])
         if certain >= min(item.num_top, logits.shape[1])
@@ -99,9 +103,7 @@ def _look(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob |
     ]
 
 
-def _in_order(
-    lead: filters.Leaders, logs: Tensor, num_top: int
-) -> tuple[list[list[int]], list[list[float]], list[int]]:
+def _in_order(lead: filters.Leaders, logs: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:
     """The first `num_top` ids and log probabilities by value, then id; how many leaders are
     certain: larger than everything not looked at."""
     ids, order = lead.ids.sort(dim=-1)
@@ -109,11 +111,10 @@ def _in_order(
     by_value = by_value[:, :num_top]
     bound = lead.bound.unsqueeze(1)
     is_certain = (lead.values > bound) | (bound == float("-inf"))
-    certain: list[int] = is_certain.sum(dim=-1).tolist()
     return (
-        ids.gather(1, by_value).tolist(),
-        logs.gather(1, order.gather(1, by_value)).tolist(),
-        certain,
+        ids.gather(1, by_value),
+        logs.gather(1, order.gather(1, by_value)),
+        is_certain.sum(dim=-1),
     )
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from millstream.core.info import EngineInfo
-from millstream.core.plan import Plan, StepOutput
+from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.errors import StartupError
 from millstream.model import memory, native
 from millstream.model.batch import Packer
+from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.forward import Forward
 from millstream.model.fused import fuse
 from millstream.model.grammar import Grammars
@@ -32,7 +34,7 @@ from millstream.model.native_attention import NativePacker
 from millstream.model.packing import pack_linears
 from millstream.model.probe import Layer, probe_layers
 from millstream.model.quantization import pack_int8
-from millstream.model.sampler import Sampler
+from millstream.model.sampler import Drawing, Sampler
 from millstream.model.tokenizer import read_tokenizer
 from millstream.model.verify import own_logits, verify
 from millstream.settings import Settings
@@ -44,6 +46,16 @@ _CUDA_STEP_TOKENS = 4096
 
 _BACKEND = "sdpa-paged"
 _NATIVE_BACKEND = "native-paged"  # decode; prompts are SDPA's
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step under way. logits: as of `ModelRunner.logits()`; chunks: those that are sampled."""
+
+    plan: Plan
+    logits: Tensor
+    chunks: list[Chunk]
+    drawing: Drawing
 
 
 class ModelRunner:
@@ -74,15 +86,21 @@ class ModelRunner:
         _prepare(loaded, forward, layers, kernels)
         shapes = {i: layer.shape for i, layer in layers.items()}
         self._cache = _make_cache(loaded, settings, shapes)
+        self._packer, backend = Packer(self._cache, loaded.device), _BACKEND
+        self._cuda: CudaSteps | None = None
+        if loaded.device.type == "cuda":
+            self._cuda = make_steps(
+                *(loaded, settings, self._cache, shapes), max_tokens=_step_tokens(loaded, settings)
+            )
+            self._packer, backend = self._cuda.packer, self._cuda.name
+        elif kernels is not None:
+            self._packer, backend = NativePacker(self._cache, kernels), _NATIVE_BACKEND
         self.info = _describe(
-            loaded, settings, self._cache, num_parameters=num_parameters, has_kernels=bool(kernels)
-        )
-        self._packer = (
-            Packer(self._cache, loaded.device)
-            if kernels is None
-            else NativePacker(self._cache, kernels)
+            loaded, settings, self._cache, num_parameters=num_parameters, backend=backend
         )
         verify(loaded, self._cache, self._packer, forward, expected)
+        if self._cuda is not None:
+            self._cuda.capture(forward)
         self._sampler = Sampler(grammars)
         if settings.batch_invariant:
             self._make_invariant(loaded)
@@ -102,14 +120,26 @@ class ModelRunner:
 
     def step(self, plan: Plan) -> StepOutput:
         """Computes the plan. Raises what torch raises."""
+        return self.finish(self.launch(plan))
+
+    def launch(self, plan: Plan) -> Launched:
+        """Queues a step: a CUDA device then computes while the host does something else.
+
+        It has to be finished before the next one is launched.
+        """
         logits = self.logits(plan)
         chunks = [chunk for chunk in plan.chunks if chunk.is_last]
-        sampled, scored = logits[: len(chunks)], logits[len(chunks) :]
-        tokens = self._sampler.sample(sampled, chunks)
+        return Launched(plan, logits, chunks, self._sampler.launch(logits[: len(chunks)], chunks))
+
+    def finish(self, launched: Launched) -> StepOutput:
+        """Waits for what was launched."""
+        chunks = launched.chunks
+        sampled, scored = launched.logits[: len(chunks)], launched.logits[len(chunks) :]
+        tokens = self._sampler.finish(launched.drawing)
         return StepOutput(
             tokens,
             sampled_logprobs(sampled, chunks, tokens),
-            prompt_logprobs(scored, plan.chunks),
+            prompt_logprobs(scored, launched.plan.chunks),
         )
 
     def scrub(self, blocks: Sequence[int]) -> None:
@@ -120,6 +150,8 @@ class ModelRunner:
     def logits(self, plan: Plan) -> Tensor:
         """Logits [s + c, vocab]: of the last token of every chunk that has `sampling`, then of
         every position that is `scored`."""
+        if self._cuda is not None and (logits := self._cuda.logits(plan)) is not None:
+            return logits
         model_input = self._packer.pack(plan)
         return self._forward(
             model_input.input_ids,
@@ -155,7 +187,7 @@ def _describe(
     cache: KVCache,
     *,
     num_parameters: int,
-    has_kernels: bool,
+    backend: str,
 ) -> EngineInfo:
     num_blocks = cache.num_blocks
     max_context = min(loaded.max_context, num_blocks * settings.block_size)
@@ -168,7 +200,7 @@ def _describe(
         device=_device_name(loaded.device),
         dtype=str(loaded.dtype).removeprefix("torch."),
         quantization=loaded.quantization,
-        attention_backend=_NATIVE_BACKEND if has_kernels else _BACKEND,
+        attention_backend=backend,
         num_blocks=num_blocks,
         block_size=settings.block_size,
         kv_cache_bytes=cache.num_bytes,

@@ -1,0 +1,128 @@
+"""Runners over models made on the device, and requests to run on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from millstream.core.blocks import BlockPool
+from millstream.core.plan import Chunk, Plan
+from millstream.core.request import Request, SamplingParams
+from millstream.core.scheduler import Scheduler
+from millstream.model.attention import register
+from millstream.model.loading import LoadedModel
+from millstream.model.runner import ModelRunner
+from millstream.settings import Settings
+
+BLOCK_SIZE = 16
+GREEDY = SamplingParams(temperature=0.0)
+
+SHAPES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+             "vocab_size": 512},
+    "1B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+           "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+           "vocab_size": 128_256, "tie_word_embeddings": True},
+    "8B": {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+           "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+           "vocab_size": 128_256},
+}  # fmt: skip
+"""Llama 3's shapes, and one for dry runs."""
+
+
+def make_llama(shape: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Random weights, drawn on the device."""
+    config = LlamaConfig(
+        **SHAPES[shape],
+        max_position_embeddings=8192,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    with torch.device(device):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model.eval()
+
+
+def make_runner(
+    model: PreTrainedModel, *, max_context: int, max_rows: int, block_size: int = BLOCK_SIZE
+) -> ModelRunner:
+    """A runner whose cache holds `max_rows` sequences of `max_context` tokens."""
+    register()
+    config = model.config.get_text_config()
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    layers, width = config.num_hidden_layers, 2 * config.num_attention_heads * dim
+    most = (max_rows * max_context + block_size) * layers * width * model.dtype.itemsize
+    settings = Settings(
+        model_id="benchmark",
+        native_kernels="off",
+        block_size=block_size,
+        kv_cache_memory=most if model.device.type == "cpu" else None,
+        max_batch_prefill_tokens=4096 if max_rows > 8 else 64,
+        max_concurrent_requests=max_rows,
+    )
+    loaded = LoadedModel(
+        model=model,
+        device=model.device,
+        dtype=model.dtype,
+        quantization=None,
+        max_context=max_context,
+        stop_token_ids=(),
+        is_shared=True,  # transformers' own loops use it, too
+    )
+    return ModelRunner(loaded, settings)
+
+
+def decode_plan(*, rows: int, context: int, vocab: int, sampling: SamplingParams = GREEDY) -> Plan:
+    """A step of one token of each of `rows` sequences, whose blocks lie in random places."""
+    width = -(-context // BLOCK_SIZE)
+    order = torch.randperm(rows * width, generator=torch.Generator().manual_seed(0))
+    history = [number * 37 % vocab for number in range(context)]
+    chunks = [
+        Chunk(
+            Request(id=i + 1, prompt=tuple(history[:-1]), sampling=sampling, max_tokens=context),
+            (history[-1],),
+            context - 1,
+            table,
+            history,
+            is_last=True,
+        )
+        for i, table in enumerate(order.view(rows, width).tolist())
+    ]
+    return Plan(tuple(chunks))
+
+
+def prefill_plan(*, tokens: int, vocab: int) -> Plan:
+    """One prompt of so many tokens, computed at once."""
+    history = [number * 37 % vocab for number in range(tokens)]
+    request = Request(id=1, prompt=tuple(history), sampling=GREEDY, max_tokens=1)
+    table = list(range(-(-tokens // BLOCK_SIZE)))
+    return Plan((Chunk(request, tuple(history), 0, table, history, is_last=True),))
+
+
+def answers(
+    runner: ModelRunner,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    max_rows: int,
+    max_step_tokens: int,
+    num_blocks: int = 0,
+) -> list[list[int]]:
+    """Runs greedy requests together, as the engine does."""
+    info = runner.info
+    scheduler = Scheduler(
+        pool=BlockPool(num_blocks=num_blocks or info.num_blocks, block_size=info.block_size),
+        max_running=max_rows,
+        max_step_tokens=max_step_tokens,
+    )
+    for i, prompt in enumerate(prompts):
+        scheduler.add(Request(id=i, prompt=tuple(prompt), sampling=GREEDY, max_tokens=max_tokens))
+    found: list[list[int]] = [[] for _ in prompts]
+    while (plan := scheduler.plan()) is not None:
+        for event in scheduler.commit(plan, runner.step(plan)):
+            found[event.request_id] += event.token_ids
+    return found

@@ -1,0 +1,116 @@
+"""Does the engine answer what transformers' generate answers, on this device?"""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from benchmarks.gpu.engine import answers, make_runner
+from benchmarks.gpu.report import Report
+from millstream.model.attention import ATTENTION_NAME
+from millstream.model.runner import ModelRunner
+from tests.model.architectures import VOCAB, randomise
+from tests.model.small_configs import small_config
+
+FAMILIES = ("llama", "mistral", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "gpt_oss")
+FAMILIES += ("deepseek_v2", "phi3", "gpt2")
+_MARGIN = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
+_TOKENS, _ROWS = 24, 4
+
+
+def check_family(
+    report: Report, family: str, device: torch.device, dtype: torch.dtype, *, is_fast: bool
+) -> None:
+    """One tiny model: chunked and batched, under preemption with prefix hits, without graphs.
+
+    dtype float32 wants the same tokens; otherwise, and where rounding decides between two tokens,
+    the logits of both have to lie within a margin.
+    """
+    model = _make(family, device, dtype)
+    source = random.Random(1)
+    shared = tuple(source.randrange(1, VOCAB) for _ in range(24))
+    prompts = [
+        shared * (i % 2) + tuple(source.randrange(1, VOCAB) for _ in range(source.randint(3, 40)))
+        for i in range(3 if is_fast else 6)
+    ]
+    expected = [_greedy(model, prompt) for prompt in prompts]
+    runner = make_runner(model, max_context=128, max_rows=_ROWS, block_size=8)
+    ways = {"batched": (64, 0), "small chunks": (16, 0), "few blocks, prefix hits": (24, 18)}
+    results: dict[str, list[list[int]]] = {}
+    for way, (step, blocks) in ways.items():
+        results[way] = _run(runner, prompts, step, blocks)
+    if runner._cuda is not None and runner._cuda.graphs is not None:
+        report.add(f"{family} graphs", str(runner._cuda.graphs.num_replays), "replayed steps")
+        runner._cuda.graphs = None
+        results["without graphs"] = _run(runner, prompts, 64, 0)
+    name = str(dtype).removeprefix("torch.")
+    for way, found in results.items():
+        wrong, close = _differences(model, prompts, found, expected)
+        note = f"{close} decided by rounding, of {len(prompts)}; {runner.info.attention_backend}"
+        report.expect(f"{family} {name} {way}", not wrong, "; ".join([note, *wrong]))
+
+
+def _make(family: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    config = small_config(family, bos_token_id=None, eos_token_id=None)
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    randomise(model, seed=0)
+    return model.to(device, dtype)
+
+
+def _run(
+    runner: ModelRunner, prompts: list[tuple[int, ...]], step: int, blocks: int
+) -> list[list[int]]:
+    return answers(
+        *(runner, prompts),
+        max_tokens=_TOKENS,
+        max_rows=_ROWS,
+        max_step_tokens=step,
+        num_blocks=blocks,
+    )
+
+
+def _greedy(model: PreTrainedModel, prompt: tuple[int, ...]) -> list[int]:
+    ids = torch.tensor([prompt], device=model.device)
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=_TOKENS,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    answer: list[int] = output[0, len(prompt) :].tolist()
+    return answer
+
+
+@torch.inference_mode()
+def _differences(
+    model: PreTrainedModel,
+    prompts: list[tuple[int, ...]],
+    found: list[list[int]],
+    expected: list[list[int]],
+) -> tuple[list[str], int]:
+    """Answers that are wrong, in words, and how many differ only by rounding."""
+    wrong, close = [], 0
+    model.set_attn_implementation("eager")
+    for number, (prompt, mine, theirs) in enumerate(zip(prompts, found, expected, strict=True)):
+        if mine == theirs:
+            continue
+        place = next(
+            (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), None
+        )
+        if place is None:
+            wrong.append(f"answer {number} has {len(mine)} tokens instead of {len(theirs)}")
+            continue
+        ids = torch.tensor([[*prompt, *theirs[:place]]], device=model.device)
+        logits = model(input_ids=ids, use_cache=False).logits[0, -1].float()
+        margin = ((logits[theirs[place]] - logits[mine[place]]).abs() / logits.std()).item()
+        if margin <= _MARGIN[model.dtype]:
+            close += 1
+        else:
+            wrong.append(f"answer {number} differs at token {place}, margin {margin:.2g}")
+    model.set_attn_implementation(ATTENTION_NAME)
+    return wrong, close

@@ -1,0 +1,170 @@
+"""Decode steps replayed from captured graphs: the host queues one launch instead of hundreds.
+
+Rules:
+1. A graph is a step of a fixed number of rows over fixed memory. A step takes the smallest one that
+   holds it; rows for nobody read the padding block and write to the spare block.
+2. Only steps in which every chunk is one token that is sampled come from graphs.
+3. Nothing in a graph depends on lengths on the host: see the backends.
+4. A model that cannot be captured (it makes the host wait, or asks it) runs as it is, and the log
+   says why.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from millstream.core.plan import Plan
+from millstream.model.cuda.backends import Backend, Span
+from millstream.model.cuda.batch import CudaBatch, CudaPacker
+from millstream.model.kv_cache import KVCache
+
+log = logging.getLogger(__name__)
+
+_SMALL = (1, 2, 4, 8)
+_STEP = 8
+_LARGEST = 256
+
+
+class Recording(Protocol):
+    """A captured computation. output: what it wrote last; the memory stays the same."""
+
+    output: Tensor
+
+    def replay(self) -> None: ...
+
+
+Record = Callable[[Callable[[], Tensor]], Recording]
+
+
+def buckets(max_rows: int) -> list[int]:
+    """Row counts to capture, ascending: the last holds every step up to `max_rows` or 256."""
+    largest = min(max_rows, _LARGEST)
+    sizes = [size for size in _SMALL if size < largest]
+    sizes += range(2 * _STEP, largest, _STEP)
+    return [*sizes, largest]
+
+
+def can_replay(plan: Plan) -> bool:
+    """Whether the plan is what graphs hold. No such chunk scores tokens of its prompt."""
+    return all(len(chunk.tokens) == 1 and chunk.is_last for chunk in plan.chunks)
+
+
+class DecodeGraphs:
+    """The graphs of one model over one cache. Mutated by `capture()` only."""
+
+    def __init__(
+        self,
+        *,
+        forward: Callable[..., Tensor],
+        cache: KVCache,
+        packer: CudaPacker,
+        backend: Backend,
+        max_rows: int,
+        max_blocks: int,
+        device: torch.device,
+    ) -> None:
+        """backend: one that handles all; max_blocks: of the longest sequence."""
+        self._forward, self._cache, self._packer = forward, cache, packer
+        self._backend = backend
+        self._sizes = buckets(max_rows)
+        largest = self._sizes[-1]
+        self._inputs = torch.zeros(3, largest, dtype=torch.int64, device=device)
+        self._inputs[2] = cache.spare_block * cache.block_size
+        self._tables = torch.full(
+            (largest, max_blocks), cache.padding_block, dtype=torch.int32, device=device
+        )
+        self._rows = torch.arange(largest + 1, device=device)
+        self._firsts = self._rows.to(torch.int32)
+        self._recordings: dict[int, Recording] = {}
+        self.num_replays = 0
+
+    @property
+    def sizes(self) -> list[int]:
+        """Row counts that were captured."""
+        return sorted(self._recordings)
+
+    @torch.inference_mode()
+    def capture(self, record: Record) -> None:
+        """Captures the largest step first: the smaller ones find their memory in its pool."""
+        for size in reversed(self._sizes):
+            self._recordings[size] = record(lambda size=size: self._compute(size))  # type: ignore[misc]
+
+    def logits(self, plan: Plan) -> Tensor | None:
+        """Logits [rows, vocab], good until the next step; None if no graph holds the plan."""
+        count = len(plan.chunks)
+        size = next((size for size in self._sizes if size >= count), None)
+        if size is None or size not in self._recordings or not can_replay(plan):
+            return None
+        inputs, tables = self._packer.pack_decodes(plan, size)
+        self._inputs[:, :size].copy_(inputs)
+        self._tables[:size, : tables.shape[1]].copy_(tables)
+        recording = self._recordings[size]
+        recording.replay()
+        self.num_replays += 1
+        return recording.output[:count]
+
+    def _compute(self, size: int) -> Tensor:
+        """The step of `size` rows over the static memory; this is what is captured."""
+        ids, positions, slots = self._inputs[:, :size]
+        span = Span(
+            self._tables[:size],
+            positions,
+            (positions + 1).to(torch.int32),
+            self._firsts[: size + 1],
+            longest=1,
+            longest_context=self._tables.shape[1] * self._cache.block_size,
+        )
+        batch = CudaBatch(
+            self._cache, slots, backends=[self._backend], decodes=span, prompts=None, parts=[]
+        )
+        return self._forward(
+            ids.unsqueeze(0), positions.unsqueeze(0), rows=self._rows[:size], batch=batch
+        )
+
+
+class CudaRecorder:
+    """Captures with torch.cuda.CUDAGraph; all recordings share one memory pool."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, compute: Callable[[], Tensor]) -> Recording:
+        # Once outside a graph: libraries set themselves up, and what makes the host wait raises.
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            compute()
+            with raising_where_the_host_waits():
+                compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            output = compute()
+        return _CudaRecording(graph, output)
+
+
+class _CudaRecording:
+    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor) -> None:
+        self._graph = graph
+        self.output = output
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+@contextmanager
+def raising_where_the_host_waits() -> Iterator[None]:
+    """Inside, torch raises RuntimeError where it would wait for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

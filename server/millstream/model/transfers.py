@@ -1,0 +1,66 @@
+"""Small tensors between the host and the device, without making the host wait.
+
+Rules:
+1. On a CUDA device every copy goes through pinned memory and only joins the queue of the device;
+   the host waits in `Download.lists()` and nowhere else. On the CPU nothing is copied.
+2. What a step needs from the device comes in one download, however many tensors that are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A fresh tensor of the host on `device`."""
+    if device.type == "cpu":
+        return tensor
+    # Plain host memory would make the copy wait for everything the device still has to do.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class Download:
+    """Tensors of one device on their way to the host, as one copy."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors = list(tensors)
+        self._copied: torch.cuda.Event | None = None
+        if self._tensors and self._tensors[0].is_cuda:
+            self._start()
+
+    def lists(self) -> list[list[Any]]:
+        """The tensors as (nested) lists, in their order. Waits for the device."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return [tensor.tolist() for tensor in self._tensors]
+
+    def _start(self) -> None:
+        packed, order = pack_bytes(self._tensors)
+        host = torch.empty(packed.shape, dtype=torch.uint8, pin_memory=True)
+        host.copy_(packed, non_blocking=True)
+        self._tensors = unpack_bytes(host, self._tensors, order)
+        self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._copied.record()
+
+
+def pack_bytes(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """All tensors as one of bytes, and the order they lie in: wide types first, so that each
+    starts at a multiple of its size."""
+    order = sorted(range(len(tensors)), key=lambda index: -tensors[index].dtype.itemsize)
+    parts = [tensors[index].contiguous().flatten().view(torch.uint8) for index in order]
+    return torch.cat(parts), order
+
+
+def unpack_bytes(packed: Tensor, like: Sequence[Tensor], order: Sequence[int]) -> list[Tensor]:
+    """Views of `packed` with the shapes and types of `like`."""
+    found: dict[int, Tensor] = {}
+    first = 0
+    for index in order:
+        part = packed[first : first + like[index].nbytes]
+        found[index] = part.view(like[index].dtype).view(like[index].shape)
+        first += like[index].nbytes
+    return [found[index] for index in range(len(like))]
