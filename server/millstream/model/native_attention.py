@@ -56,6 +56,13 @@ class NativeBatch(PagedBatch):
         )
         return self._attend(layer, query, key, value, options)
 
+    def _attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions
+    ) -> Tensor:
+        if self._decodes:
+            return super()._attend(layer, query, key, value, options)
+        return self._attend_chunks(layer, query, options)
+
     def _attend_decode(
         self, layer: int, query: Tensor, group: DecodeGroup, options: LayerOptions
     ) -> Tensor:
@@ -80,11 +87,14 @@ class NativeBatch(PagedBatch):
         options: LayerOptions,
         out: Tensor,
     ) -> None:
-        if not self._prompts:
-            return
-        first = self._prompts[0].first
-        out[first:] = self._kernels.paged_attention_prefill(
-            query[first:],
+        if self._prompts:
+            first = self._prompts[0].first
+            out[first:] = self._attend_chunks(layer, query[first:], options)
+
+    def _attend_chunks(self, layer: int, query: Tensor, options: LayerOptions) -> Tensor:
+        """query: the rows of all prompt chunks."""
+        return self._kernels.paged_attention_prefill(
+            query,
             self._cache.keys[layer],
             self._cache.values[layer],
             self._tables,
