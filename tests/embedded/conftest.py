@@ -77,15 +77,15 @@ def check_idle(engine: Engine) -> None:
 
 def on_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], object]) -> None:
     """Calls `action` in the engine's thread before a step, counted from now."""
-    real = ModelRunner.step
+    real = ModelRunner.launch
     count = iter(range(1, 1_000_000))
 
-    def step(self: ModelRunner, plan: Any) -> Any:
+    def launch(self: ModelRunner, plan: Any) -> Any:
         if next(count) == number:
             action()
         return real(self, plan)
 
-    monkeypatch.setattr(ModelRunner, "step", step)
+    monkeypatch.setattr(ModelRunner, "launch", launch)
 
 
 def our_threads() -> list[str]:
