@@ -190,7 +190,9 @@ def test_a_program_that_forgets_to_close_ends() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stdout) == (0, "1\n")
+    assert done.returncode == 0
+    # One token, or more if the engine was ahead of the reader.
+    assert done.stdout.startswith("1\n")
     assert "Traceback" not in done.stderr
     assert "millstream" not in done.stderr
 
