@@ -83,12 +83,14 @@ async def test_the_prompt_is_what_was_asked_for(api: Api) -> None:
         await api.answer(messages=messages, **fields)
         return "".join(chr(token + ord(" ")) for token in api.requests[-1].prompt)
 
-    assert await end() == "!$%?"
+    assert await end() == "!$%"
+    assert await end(add_generation_prompt=True) == "!$%?"
+    assert await end(continue_final_message=False) == "!$%?"
     assert await end(add_generation_prompt=False) == "!$%"
     assert await end(continue_final_message=True) == "!$%"
-    assert await end(reasoning_effort="high") == "!$%?#"
-    assert await end(reasoning_effort="none") == "!$%?"
-    assert await end(chat_template_kwargs={"enable_thinking": True}) == "!$%?#"
+    assert await end(reasoning_effort="high") == "!$%#"
+    assert await end(reasoning_effort="none") == "!$%"
+    assert await end(chat_template_kwargs={"enable_thinking": True}) == "!$%#"
 
 
 @pytest.mark.parametrize(

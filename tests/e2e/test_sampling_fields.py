@@ -178,8 +178,10 @@ def test_an_answer_can_be_continued(demo_server: RunningServer) -> None:
 
     open_prompt, continued = ask(continue_final_message=True, add_generation_prompt=False)
     assert continued == "\n".join(map(str, range(4, 11)))
-    # Otherwise it is history: the turn is over, and a new one begins.
-    closed_prompt, answer = ask()
+    assert ask() == (open_prompt, continued)
+    # If the request says so, it is history: the turn is over, and a new one begins.
+    closed_prompt, answer = ask(continue_final_message=False)
+    assert ask(add_generation_prompt=True) == (closed_prompt, answer)
     assert not answer.startswith("4")
     end_of_turn = 2
     assert closed_prompt[: len(open_prompt)] == open_prompt

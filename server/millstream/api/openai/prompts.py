@@ -50,11 +50,10 @@ class Prompts:
         can_call = self._parsers.can_call_tools or chat.must_call
         if tools and not (can_call and self._chat.reads("tools")):
             raise InvalidRequest("tools: this model cannot call any", param="tools")
-        is_continued = bool(chat.continue_final_message)
         return self._chat.render(
             [message.to_template() for message in chat.messages],
-            add_generation_prompt=chat.add_generation_prompt is not False and not is_continued,
-            continue_final_message=is_continued,
+            add_generation_prompt=chat.add_generation_prompt is not False and not chat.is_continued,
+            continue_final_message=chat.is_continued,
             variables=variables,
             tools=tools,
         )

@@ -41,6 +41,19 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
     metadata: dict[MetadataKey, Label] | None = Field(None, max_length=16)
 
     @property
+    def ends_in_assistant_text(self) -> bool:
+        """Whether the last message is one that an answer could go on with."""
+        last = self.messages[-1]
+        return last.role == "assistant" and bool(last.text) and not last.tool_calls
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether the answer goes on in the last message: unless the request says otherwise."""
+        if self.continue_final_message is not None:
+            return self.continue_final_message
+        return self.add_generation_prompt is None and self.ends_in_assistant_text
+
+    @property
     def wanted_tokens(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
 
@@ -94,8 +107,7 @@ def _check_turn(request: ChatRequest) -> None:
             "continue_final_message and add_generation_prompt exclude each other",
             param="continue_final_message",
         )
-    last = request.messages[-1]
-    if last.role != "assistant" or not last.text or last.tool_calls:
+    if not request.ends_in_assistant_text:
         raise InvalidRequest(
             "continue_final_message needs the last message to be text of the assistant",
             param="continue_final_message",
