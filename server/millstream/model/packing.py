@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeGuard
 
 import torch
@@ -71,8 +72,7 @@ def packing(kernels: Kernels | None = None) -> Callable[[nn.Linear], nn.Module]:
     """What packs a linear layer where that can be done, and else gives it back as it is."""
     make: Callable[[nn.Linear], nn.Module]
     if kernels is not None and kernels.fast_products()[0]:
-        native = kernels  # for the type checker
-        make = lambda linear: NativeLinear(linear, native)  # noqa: E731
+        make = partial(NativeLinear, kernels=kernels)
     elif is_supported():
         make = PackedLinear
     else:

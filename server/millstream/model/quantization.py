@@ -16,6 +16,7 @@ import importlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal
 
@@ -188,8 +189,7 @@ def pack_int8(model: nn.Module, kernels: Kernels | None = None) -> int:
     """
     make: Callable[[nn.Linear], nn.Module] = Int8Linear
     if kernels is not None and kernels.fast_products()[1]:
-        native = kernels  # for the type checker
-        make = lambda linear: _native(linear, native)  # noqa: E731
+        make = partial(_native, kernels=kernels)
     # Names only: each weight must be free before the next one is copied.
     found = [
         (parent, name)
@@ -206,7 +206,7 @@ def pack_int8(model: nn.Module, kernels: Kernels | None = None) -> int:
     return len(found)
 
 
-def _native(linear: nn.Linear, kernels: Kernels) -> nn.Module:
+def _native(linear: nn.Linear, *, kernels: Kernels) -> nn.Module:
     weight: Any = linear.weight
     return NativeInt8Linear(weight.qdata, weight.scale, linear.bias, kernels)
 

@@ -45,7 +45,7 @@ _CPU_STEP_TOKENS = 512
 _CUDA_STEP_TOKENS = 4096
 
 _BACKEND = "sdpa-paged"
-_NATIVE_BACKEND = "native-paged"  # decode; prompts are SDPA's
+_NATIVE_BACKEND = "native-paged"
 
 
 @dataclass(frozen=True, slots=True)
