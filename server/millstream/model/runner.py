@@ -17,7 +17,7 @@ from torch import Tensor
 from millstream.core.info import EngineInfo
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.errors import StartupError
-from millstream.model import memory, native
+from millstream.model import native
 from millstream.model.batch import Packer
 from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.forward import Forward
@@ -27,7 +27,7 @@ from millstream.model.invariant import InvariantOperators
 from millstream.model.invariant_attention import InvariantPacker
 from millstream.model.invariant_check import InvarianceCheck
 from millstream.model.invariant_modules import make_invariant, use_separate_experts
-from millstream.model.kv_cache import KVCache, LayerShape, bytes_per_token
+from millstream.model.kv_cache import KVCache
 from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel, load_model
 from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.native_attention import NativePacker
@@ -35,14 +35,12 @@ from millstream.model.packing import pack_linears
 from millstream.model.probe import Layer, probe_layers
 from millstream.model.quantization import pack_int8
 from millstream.model.sampler import Drawing, Sampler
+from millstream.model.sizing import make_cache, step_tokens
 from millstream.model.tokenizer import read_tokenizer
 from millstream.model.verify import own_logits, verify
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_CPU_STEP_TOKENS = 512
-_CUDA_STEP_TOKENS = 4096
 
 _BACKEND = "sdpa-paged"
 _NATIVE_BACKEND = "native-paged"
@@ -85,12 +83,12 @@ class ModelRunner:
         self._forward: Callable[..., Tensor] = forward
         _prepare(loaded, forward, layers, kernels)
         shapes = {i: layer.shape for i, layer in layers.items()}
-        self._cache = _make_cache(loaded, settings, shapes)
+        self._cache = make_cache(loaded, settings, shapes)
         self._packer, backend = Packer(self._cache, loaded.device), _BACKEND
         self._cuda: CudaSteps | None = None
         if loaded.device.type == "cuda":
             self._cuda = make_steps(
-                *(loaded, settings, self._cache, shapes), max_tokens=_step_tokens(loaded, settings)
+                *(loaded, settings, self._cache, shapes), max_tokens=step_tokens(loaded, settings)
             )
             self._packer, backend = self._cuda.packer, self._cuda.name
         elif kernels is not None:
@@ -205,7 +203,7 @@ def _describe(
         block_size=settings.block_size,
         kv_cache_bytes=cache.num_bytes,
         max_context=max_context,
-        max_step_tokens=_step_tokens(loaded, settings),
+        max_step_tokens=step_tokens(loaded, settings),
         vocab_size=config.vocab_size,
         stop_token_ids=loaded.stop_token_ids,
         temperature=loaded.temperature,
@@ -214,38 +212,6 @@ def _describe(
         min_p=loaded.min_p,
         typical_p=loaded.typical_p,
         repetition_penalty=loaded.repetition_penalty,
-    )
-
-
-def _step_tokens(loaded: LoadedModel, settings: Settings) -> int:
-    default = _CPU_STEP_TOKENS if loaded.device.type == "cpu" else _CUDA_STEP_TOKENS
-    wanted = settings.max_batch_prefill_tokens or default
-    return max(wanted, settings.max_concurrent_requests)
-
-
-def _make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerShape]) -> KVCache:
-    """A cache as large as settings or free memory say, but not larger than can be used."""
-    blocks_per_request = -(-loaded.max_context // settings.block_size)
-    block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
-    num_blocks = memory.num_blocks(
-        device=loaded.device,
-        block_bytes=block_bytes,
-        wanted_bytes=settings.kv_cache_memory,
-        step_bytes=memory.step_bytes(
-            loaded.model.config.get_text_config(),
-            num_tokens=_step_tokens(loaded, settings),
-            num_rows=settings.max_concurrent_requests,
-            block_bytes=block_bytes,
-            max_blocks=blocks_per_request,
-        ),
-        useful_blocks=settings.max_concurrent_requests * blocks_per_request,
-    )
-    return KVCache(
-        shapes,
-        num_blocks=num_blocks,
-        block_size=settings.block_size,
-        dtype=loaded.dtype,
-        device=loaded.device,
     )
 
 
