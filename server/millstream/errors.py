@@ -4,6 +4,7 @@
     ├── InvalidRequest            400  a field is wrong; `param` names it
     │   ├── ContextTooLong        400  the prompt does not fit the context or the KV cache
     │   ├── Unauthorized          401  no valid API key was sent
+    │   ├── HostNotAllowed        403  the server is called by a name that is not one of its own
     │   ├── NotFound              404  no such route or model
     │   ├── MethodNotAllowed      405
     │   ├── RequestTimeout        408  the body did not arrive in time
@@ -57,6 +58,11 @@ class Unauthorized(InvalidRequest):
     status = 401
     code = "invalid_api_key"
     error_type = "authentication"
+
+
+class HostNotAllowed(InvalidRequest):
+    status = 403
+    code = "host_not_allowed"
 
 
 class NotFound(InvalidRequest):

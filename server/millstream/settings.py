@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, StringConstraints
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEMO_MODEL = "demo"
@@ -35,7 +35,14 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\sA-Z]+)$")]
+Host = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^((\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])$", to_lower=True
+    ),
+]
 ApiKeys = Annotated[tuple[ApiKey, ...] | None, NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[tuple[Host, ...] | None, NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[Origin, ...] | None, NoDecode, BeforeValidator(_split)]
 
 
@@ -84,6 +91,11 @@ class Settings(BaseSettings):
         exclude=True,
         description="keys, of which a client must send one; separated by commas, or given again "
         "(default: anyone may use the server)",
+    )
+    allowed_hosts: Hosts = Field(
+        None,
+        description="names by which the server may be called, like llm.example or *.example; "
+        "separated by commas, or given again; addresses and localhost always may (default: any)",
     )
     allowed_origins: Origins = Field(
         None,

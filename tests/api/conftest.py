@@ -19,7 +19,7 @@ from millstream.runtime.host import ThreadHost
 from millstream.runtime.loop import Runner
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
-from millstream.text.parsing.detection import ParserChoice
+from millstream.text.parsing.choice import ParserChoice
 from tests.api.described import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer

@@ -15,6 +15,7 @@ from millstream.api.docs import with_document
 from millstream.api.errors import ErrorBody
 from millstream.api.openapi import error_statuses
 from millstream.api.operation import EVENTS, JSON, Operation
+from millstream.settings import Settings
 
 
 class CheckedTransport(httpx.ASGITransport):
@@ -32,10 +33,10 @@ class CheckedTransport(httpx.ASGITransport):
         operation = self._operation(request)
         if operation is None:
             if response.headers["content-type"] == JSON:  # else it is about preflight
-                assert response.status_code in (401, 404, 405)
+                assert response.status_code in (401, 403, 404, 405)
                 _adapter(ErrorBody).validate_json(response.content, strict=True)
         else:
-            check_answer(operation, response, needs_keys=self._settings.api_key is not None)
+            check_answer(operation, response, self._settings)
         return response
 
     def _operation(self, request: httpx.Request) -> Operation | None:
@@ -47,13 +48,13 @@ class CheckedTransport(httpx.ASGITransport):
         return found[0] if found else None
 
 
-def check_answer(operation: Operation, response: httpx.Response, *, needs_keys: bool) -> None:
+def check_answer(operation: Operation, response: httpx.Response, settings: Settings) -> None:
     """Fails if the operation's description has no such answer."""
     status, media = response.status_code, response.headers["content-type"].split(";")[0]
     where = f"{operation.method} {operation.path}: {status} {media}"
     contents = operation.answers.get(status)
     if contents is None:
-        assert status in error_statuses(operation, needs_keys=needs_keys), where
+        assert status in error_statuses(operation, settings), where
         contents = {JSON: ErrorBody}
     assert media in contents, where
     if media == EVENTS:

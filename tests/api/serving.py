@@ -15,7 +15,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
-from millstream.text.parsing.detection import ParserChoice
+from millstream.text.parsing.choice import ParserChoice
 from tests.api.conftest import END, LetterTemplate, RecordingRunner
 from tests.api.described import CheckedTransport
 

@@ -118,7 +118,7 @@ def test_chat_requests_are_described(context: ServerContext) -> None:
 def test_the_check_of_answers_can_fail(status: int, media: str, content: str) -> None:
     response = httpx.Response(status, headers={"Content-Type": media}, text=content)
     with pytest.raises((AssertionError, ValidationError)):
-        check_answer(CHAT, response, needs_keys=False)
+        check_answer(CHAT, response, Settings())
 
 
 @pytest.mark.parametrize(

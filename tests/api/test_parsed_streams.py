@@ -8,7 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.api.choices import Choice
-from millstream.api.openai.answer import Report, WholeChoice, whole_answer
+from millstream.api.openai.answer import Report, WholeChoice
+from millstream.api.openai.chat_answer import whole_answer
 from millstream.api.openai.chunks import ChatStream
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta

@@ -21,7 +21,7 @@ SERVER_ONLY = {
     *("send_timeout", "engine_timeout", "graceful_termination_timeout", "log_level"),
     *("max_queue_tokens", "max_queue_seconds", "request_timeout"),
     *("tool_call_parser", "reasoning_parser"),
-    *("api_key", "allowed_origins", "allow_credentials", "root_path"),
+    *("api_key", "allowed_hosts", "allowed_origins", "allow_credentials", "root_path"),
     *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"),
 }
 GIVEN: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,12 +26,14 @@ class GatedRunner(FakeRunner):
     def __init__(self) -> None:
         super().__init__(fake_info(num_blocks=64))
         self._permits = threading.Semaphore(0)
-        self.error: Exception | None = None
+        self.num_begun = 0
+        self.error: BaseException | None = None
 
     def allow(self, steps: int) -> None:
         self._permits.release(steps)
 
     def step(self, plan: Plan) -> StepOutput:
+        self.num_begun += 1
         self._permits.acquire()
         if self.error is not None:
             error, self.error = self.error, None
@@ -85,3 +88,11 @@ def request_for(stream: TokenStream, prompt: tuple[int, ...], max_tokens: int) -
 async def collect(stream: TokenStream) -> list[int]:
     """All tokens of a stream, to its end."""
     return [token async for events in stream for event in events for token in event.token_ids]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for something another thread causes; the deadline is only for a broken test."""
+    deadline = asyncio.get_running_loop().time() + 10
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "did not happen in time"
+        await asyncio.sleep(0.002)

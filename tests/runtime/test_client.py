@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -21,15 +20,14 @@ from millstream.errors import (
 from millstream.runtime.client import EngineClient, State
 from millstream.runtime.host import ThreadHost
 from tests.fakes import FakeRunner, alone, fake_info
-from tests.runtime.conftest import EngineFactory, GatedRunner, begin, collect, request_for
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits for something another thread causes; the deadline is only for a broken test."""
-    deadline = asyncio.get_running_loop().time() + 10
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "did not happen in time"
-        await asyncio.sleep(0.002)
+from tests.runtime.conftest import (
+    EngineFactory,
+    GatedRunner,
+    begin,
+    collect,
+    request_for,
+    until,
+)
 
 
 def is_clean(statistics: Statistics) -> bool:
@@ -276,7 +274,7 @@ async def test_queue_is_bounded_by_prompt_tokens(run_engine_client: EngineFactor
         for stream in (*others, long):
             await collect(stream)
             stream.close()
-        assert sum(stream.num_waiting for stream in others) == 0
+        assert client._waiting.num_tokens == 0
         await until(lambda: is_clean(client.statistics))
 
 

@@ -10,8 +10,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.text.grammar import CHECKED_MARK, GrammarChecker, GrammarError
+from millstream.text.parsing.choice import ParserChoice
 from millstream.text.parsing.deltas import ParsedAnswer, join, parse_whole
-from millstream.text.parsing.detection import NONE, ParserChoice, detect
+from millstream.text.parsing.detection import NONE, detect
 from millstream.text.parsing.parser import Held
 from millstream.text.parsing.writings import WRITINGS
 from millstream.text.tagged_values import CannotWrite

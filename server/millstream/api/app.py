@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +22,7 @@ from millstream.api.health import HEALTH, health
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
 from millstream.api.openai.chat import CHAT, ChatCompletions
 from millstream.api.openai.completions import COMPLETIONS, Completions
+from millstream.api.openai.endpoint import Endpoint
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
 from millstream.api.openai.tokenization import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.operation import DescribedRoute, Handler
@@ -61,7 +64,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     ]
 
 
-def _post(endpoint: ChatCompletions | Completions) -> Handler:
+def _post(endpoint: Endpoint[Any]) -> Handler:
     # Starlette takes a callable object for a raw ASGI app, so it gets the function.
     async def post(request: Request) -> Response:
         return await endpoint(request)

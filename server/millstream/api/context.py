@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 from millstream.text.chat import ChatFormatter
-from millstream.text.parsing.detection import ParserChoice
+from millstream.text.parsing.choice import ParserChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
     RequestId       every answer has an id, whoever makes it
     RootPath        a proxy may have taken the prefix away, or not
     CORSMiddleware  also for refusals and failures, so that a page can read why
+    CheckHost       nothing of a request is routed that calls the server by another name
     RequireKey      nothing of a request is read or routed without a key
 
 Intentional: around Starlette's application, not in it. Its own list of middleware stands inside of
@@ -20,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millstream.api.auth import RequireKey
+from millstream.api.hosts import CheckHost
 from millstream.api.operation import DescribedRoute
 from millstream.errors import StartupError
 from millstream.settings import Settings
@@ -38,9 +40,11 @@ def check_origins(settings: Settings) -> None:
 def protect(app: ASGIApp, routes: Sequence[DescribedRoute], settings: Settings) -> ASGIApp:
     """The application as the socket sees it."""
     root_path = settings.root_path or ""
+    open_paths = {root_path + route.path for route in routes if route.operation.is_open}
     if settings.api_key:
-        open_paths = {root_path + route.path for route in routes if route.operation.is_open}
         app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
+    if settings.allowed_hosts:
+        app = CheckHost(app, names=settings.allowed_hosts, open_paths=open_paths)
     if settings.allowed_origins:
         app = CORSMiddleware(
             app,

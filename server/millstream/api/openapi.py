@@ -21,6 +21,7 @@ STATUSES = {
     200: "Success",
     400: "A field, the body or the request is wrong; `error.param` names the field",
     401: "No valid API key was sent",
+    403: "The server is called by a name that is not one of its own",
     404: "There is no such thing",
     405: "The method is not allowed",
     408: "The body did not arrive in time",
@@ -42,7 +43,7 @@ def document(routes: Sequence[DescribedRoute], settings: Settings) -> dict[str, 
     schemas = Schemas(_types_of(operations))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        described = _describe(operation, schemas, needs_keys=settings.api_key is not None)
+        described = _describe(operation, schemas, settings)
         path = re.sub(r":\w+}", "}", operation.path)
         paths.setdefault(path, {})[operation.method.lower()] = described
     components: dict[str, Any] = {
@@ -95,7 +96,7 @@ def _types_of(operations: Iterable[Operation]) -> Iterable[Any]:
             yield from (one for one in contents.values() if one is not None)
 
 
-def _describe(operation: Operation, schemas: Schemas, *, needs_keys: bool) -> dict[str, Any]:
+def _describe(operation: Operation, schemas: Schemas, settings: Settings) -> dict[str, Any]:
     """The Operation Object."""
     responses = {
         str(status): _response(
@@ -103,7 +104,7 @@ def _describe(operation: Operation, schemas: Schemas, *, needs_keys: bool) -> di
         )
         for status, contents in operation.answers.items()
     }
-    for status in error_statuses(operation, needs_keys=needs_keys):
+    for status in error_statuses(operation, settings):
         content = {JSON: {"schema": schemas[ErrorBody]}}
         responses.setdefault(str(status), _response(status, content))
     described: dict[str, Any] = {
@@ -118,18 +119,20 @@ def _describe(operation: Operation, schemas: Schemas, *, needs_keys: bool) -> di
     if operation.request is not None:
         content = {JSON: {"schema": schemas[operation.request]}}
         described["requestBody"] = {"required": True, "content": content}
-    if needs_keys and not operation.is_open:
+    if settings.api_key is not None and not operation.is_open:
         described["security"] = [{_KEY: []}]
     return described
 
 
-def error_statuses(operation: Operation, *, needs_keys: bool) -> list[int]:
+def error_statuses(operation: Operation, settings: Settings) -> list[int]:
     """The statuses of refusals and failures that a route may answer."""
     statuses = {*operation.errors, 500}
     if operation.request is not None:
         statuses |= set(_BODY_ERRORS)
-    if needs_keys and not operation.is_open:
+    if settings.api_key is not None and not operation.is_open:
         statuses.add(401)
+    if settings.allowed_hosts is not None and not operation.is_open:
+        statuses.add(403)
     return sorted(statuses)
 
 

@@ -27,8 +27,8 @@ class Operation:
 
     request: the type of the JSON body. answers: for each status of success, media type to the type
     of the body (of the data of one event, for a stream; None where JSON has no say). errors: other
-    statuses with the common error body; 401, 404 of the route and those of any body come by
-    themselves. is_open: no API key is needed.
+    statuses with the common error body; 401, 403, 404 of the route and those of any body come by
+    themselves. is_open: it needs no API key, and answers whatever the server is called.
     """
 
     path: str

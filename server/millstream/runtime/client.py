@@ -33,6 +33,7 @@ from millstream.runtime.host import EngineHost
 from millstream.runtime.messages import Add, Cancel, Fatal, FromEngine, Ready, Step
 from millstream.runtime.stream import TokenStream
 from millstream.runtime.supervisor import Supervisor
+from millstream.runtime.waiting import WaitingPrompts
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ class EngineClient:
     ) -> None:
         self._supervisor = Supervisor(host, self, engine_timeout=engine_timeout)
         self.max_open = max_running + max_waiting
-        self._max_waiting_tokens = max_waiting_tokens
+        self._waiting = WaitingPrompts(limit=max_waiting_tokens)
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count(1)
         self._info: EngineInfo | None = None
@@ -208,6 +209,7 @@ class EngineClient:
         for stream in list(self._streams.values()):
             if stream.is_started and not stream.is_ended:
                 self._supervisor.post(Cancel(stream.id))
+            self._waiting.remove(stream.id)
             stream.fail(error)
 
     async def _wait_change(self) -> None:
@@ -220,16 +222,13 @@ class EngineClient:
 
     def _add(self, request: Request) -> None:
         self._check_available()
-        waiting = sum(stream.num_waiting for stream in self._streams.values())
-        total = waiting + len(request.prompt) * (request.follows is None)
-        # A prompt that is longer than the limit is taken when no other waits.
-        if waiting and self._max_waiting_tokens is not None and total > self._max_waiting_tokens:
-            raise Overloaded(f"Model is overloaded: {waiting} prompt tokens are waiting already")
+        self._waiting.add(request)
         self._supervisor.post(Add(request))
 
     def _forget(self, stream: TokenStream) -> None:
         if self._streams.pop(stream.id, None) is None:
             return
+        self._waiting.remove(stream.id)
         if stream.is_started and not stream.is_ended:
             self._supervisor.post(Cancel(stream.id))
         self._changed.set()
@@ -237,10 +236,12 @@ class EngineClient:
     def _deliver(self, step: Step) -> None:
         self.statistics = step.statistics
         for event in step.tokens:
+            self._waiting.remove(event.request_id)
             stream = self._streams.get(event.request_id)
             if stream is not None:
                 stream.push(event)
         for failure in step.failures:
+            self._waiting.remove(failure.request_id)
             stream = self._streams.get(failure.request_id)
             if stream is not None:
                 stream.fail(error_of(failure))

@@ -18,7 +18,6 @@ class TokenStream:
 
     Created by `EngineClient.open()`. Belongs to one event loop. Must be closed.
     names: what `EngineClient.cancel()` knows it by.
-    num_waiting: prompt tokens that wait for their first event.
     """
 
     def __init__(
@@ -37,7 +36,6 @@ class TokenStream:
         self._failure: MillstreamError | None = None
         self._reader: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.num_waiting = 0
         self.is_started = False
         self.is_ended = False
 
@@ -51,8 +49,6 @@ class TokenStream:
             raise self._failure
         self._send(request)
         self.is_started = True
-        # Those who follow another request wait for its prompt, not for one of their own.
-        self.num_waiting = len(request.prompt) if request.follows is None else 0
         if timeout is not None:
             self._timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
 
@@ -85,7 +81,6 @@ class TokenStream:
         if self.is_ended:
             return
         self._events.append(event)
-        self.num_waiting = 0
         if event.finish_reason is not None:
             self.is_ended = True
             self._stop_timer()
@@ -96,7 +91,6 @@ class TokenStream:
         if not self.is_ended:
             self.is_ended = True
             self._failure = error
-            self.num_waiting = 0
             self._stop_timer()
             self._wake()
 

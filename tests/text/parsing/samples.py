@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from millstream.text.parsing.choice import ParserChoice
 from millstream.text.parsing.deltas import (
     Delta,
     OutputParser,
@@ -15,7 +16,7 @@ from millstream.text.parsing.deltas import (
     ParsedCall,
     join,
 )
-from millstream.text.parsing.detection import NONE, ParserChoice, detect
+from millstream.text.parsing.detection import NONE, detect
 
 
 def tool(name: str, **types: Any) -> dict[str, Any]:

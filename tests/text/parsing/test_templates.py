@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 from transformers.utils.chat_parsing import ResponseParser, parse_response
 
 import millstream
+from millstream.text.parsing.choice import ParserChoice
 from millstream.text.parsing.deltas import ParsedAnswer
-from millstream.text.parsing.detection import ParserChoice, detect
+from millstream.text.parsing.detection import detect
 from millstream.text.parsing.templates import CannotCompile, compile_template
 from tests.text.parsing.samples import NESTED, TOOLS, answer, call
 

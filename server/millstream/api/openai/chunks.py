@@ -1,9 +1,7 @@
 """The events of a streamed answer, as bytes ready for the socket. Pure.
 
-Framing facts kept here (each is a client that breaks otherwise): `role` once per choice, in its
-first delta; id and name once per tool call; `data: ` with its space; `content` is never missing
-from a delta, so naive loops can print it; `finish_reason` null until the end; everything ASCII,
-because some readers split lines at U+2028; `[DONE]` once, after the last choice.
+Framing facts kept here beside those of events.py: `role` once per choice, in its first delta; id
+and name once per tool call; `content` is never missing from a delta, so naive loops can print it.
 """
 
 from __future__ import annotations
@@ -12,7 +10,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.answer import Identity, Report, finish_reason
+from millstream.api.openai.answer import Identity, Report
+from millstream.api.openai.chat_answer import finish_reason
+from millstream.api.openai.events import EventBuilder
 from millstream.api.openai.logprobs import content_logprobs
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.deltas import (
@@ -24,18 +24,12 @@ from millstream.text.parsing.deltas import (
 )
 from millstream.text.vocabulary import Vocabulary
 
-DONE = b"data: [DONE]\n\n"
-
 _escape = json.encoder.encode_basestring_ascii
 _NO_DELTA = TextDelta("")
 
 
-class ChatStream:
-    """Makes the events of one request.
-
-    The JSON around the text is made once for each choice; a token costs one string escape and a
-    concatenation, unless more than its text is to be reported.
-    """
+class ChatStream(EventBuilder):
+    """Makes the events of one request."""
 
     def __init__(
         self,
@@ -45,24 +39,16 @@ class ChatStream:
         vocabulary: Vocabulary,
         prompt: Sequence[int] = (),
     ) -> None:
+        super().__init__(identity, "chat.completion.chunk", report=report, vocabulary=vocabulary)
         self._identity = identity
         self._report = report
         self._calling: set[int] = set()  # choices that have called a tool
-        self._vocabulary = vocabulary
-        self._head = json.dumps(identity.head("chat.completion.chunk"))[:-1]
-        # With include_usage every chunk but the last carries `usage: null` (OpenAI's contract).
-        self._tail = ',"usage":null}\n\n' if report.usage else "}\n\n"
-        self._is_plain = not (report.logprobs or report.token_ids or report.running_usage)
         self._prompt = f',"prompt_token_ids":{json.dumps(prompt)}' if report.token_ids else ""
-        self._before: dict[int, str] = {}
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{self._tail}'
 
     def chunk(self, index: int, delta: TextDelta, usage: dict[str, Any] | None = None) -> bytes:
         """The events of a choice's delta: the opening one if it is the first, then what is new,
-        then the finishing one if it is the last.
-
-        usage: the request's so far; needed if running usage is reported.
-        """
+        then the finishing one if it is the last."""
         before = self._before.get(index)
         events = ""
         if before is None:
@@ -81,12 +67,6 @@ class ChatStream:
             reason = f'"{ended}","stop_reason":{json.dumps(delta.stop_reason)}'
             events += before + self._detailed(_NO_DELTA, usage, reason=reason)
         return events.encode()
-
-    def end(self, usage: dict[str, Any]) -> bytes:
-        """The usage event, if asked for, and the end mark."""
-        if not self._report.usage:
-            return DONE
-        return f'data: {self._head},"choices":[],"usage":{json.dumps(usage)}}}\n\n'.encode() + DONE
 
     def _start(self, index: int) -> str:
         return f'data: {self._head},"choices":[{{"index":{index},"delta":{{"content":'

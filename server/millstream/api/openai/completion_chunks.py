@@ -2,7 +2,7 @@
 
 Beside what OpenAI defines, each event with text has TGI's `token` object: it is what programs read
 that stream text with huggingface.js, which sends them here. `logprob` in it is null unless
-log probabilities were asked for. Framing as in chunks.py.
+log probabilities were asked for. Framing as in events.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from millstream.api.openai.answer import Identity
-from millstream.api.openai.chunks import DONE
 from millstream.api.openai.completion_answer import (
     AnsweredPrompt,
     CompletionReport,
@@ -20,6 +19,7 @@ from millstream.api.openai.completion_answer import (
     prompt_entries,
     text_logprobs,
 )
+from millstream.api.openai.events import EventBuilder
 from millstream.api.openai.logprobs import finite
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
@@ -28,12 +28,8 @@ _escape = json.encoder.encode_basestring_ascii
 _PLAIN = ',"logprobs":null,"finish_reason":null}],"token":{"id":'
 
 
-class CompletionStream:
-    """Makes the events of one request. prompts: each has `per_prompt` choices, in their order.
-
-    The JSON around the text is made once for each choice; a token costs one string escape and a
-    concatenation, unless more than its text is to be reported.
-    """
+class CompletionStream(EventBuilder):
+    """Makes the events of one request. prompts: each has `per_prompt` choices, in their order."""
 
     def __init__(
         self,
@@ -44,22 +40,14 @@ class CompletionStream:
         prompts: Sequence[AnsweredPrompt],
         per_prompt: int,
     ) -> None:
+        super().__init__(identity, "text_completion", report=report, vocabulary=vocabulary)
         self._report = report
-        self._vocabulary = vocabulary
         self._prompts = prompts
         self._per_prompt = per_prompt
-        self._head = json.dumps(identity.head("text_completion"))[:-1]
-        # With include_usage every chunk but the last carries `usage: null` (OpenAI's contract).
-        self._tail = ',"usage":null}\n\n' if report.usage else "}\n\n"
-        self._is_plain = not (report.logprobs or report.token_ids or report.running_usage)
-        self._before: dict[int, str] = {}
         self._offsets: dict[int, int] = {}
 
     def chunk(self, index: int, delta: TextDelta, usage: dict[str, Any] | None = None) -> bytes:
-        """The event of a choice's delta, empty if it has no news for the client.
-
-        usage: the request's so far; needed if running usage is reported.
-        """
+        """The event of a choice's delta."""
         if not delta.token_ids and delta.finish_reason is None:
             return b""  # scores of the prompt, which are sent with its echo
         text = delta.text
@@ -77,12 +65,6 @@ class CompletionStream:
             details = self._details(index, delta, usage, text=text, is_first=is_first)
             return (before + details).encode()
         return b""
-
-    def end(self, usage: dict[str, Any]) -> bytes:
-        """The usage event, if asked for, and the end mark."""
-        if not self._report.usage:
-            return DONE
-        return f'data: {self._head},"choices":[],"usage":{json.dumps(usage)}}}\n\n'.encode() + DONE
 
     def _asked(self, index: int) -> AnsweredPrompt:
         return self._prompts[index // self._per_prompt]

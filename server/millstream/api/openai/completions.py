@@ -1,23 +1,16 @@
-"""POST /v1/completions: text that goes on where a prompt ends, for one prompt or several.
-
-The same order as for chat: body, places, prompts, engine, headers.
-"""
+"""POST /v1/completions: text that goes on where a prompt ends, for one prompt or several."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
 
-from millstream.api.body import read_json
 from millstream.api.choices import Choice
 from millstream.api.context import ServerContext
-from millstream.api.openai.answer import Identity, WholeChoice, usage
-from millstream.api.openai.chat import Answer, Builder
+from millstream.api.openai.answer import Identity, WholeChoice
 from millstream.api.openai.completion_answer import (
     AnsweredPrompt,
     CompletionReport,
@@ -25,8 +18,8 @@ from millstream.api.openai.completion_answer import (
 )
 from millstream.api.openai.completion_chunks import CompletionStream
 from millstream.api.openai.completion_preparation import CompletionPreparation, PreparedPrompt
-from millstream.api.openai.endpoint import identity_of, open_places, respond, time_limit
-from millstream.api.openai.generation import choice_request
+from millstream.api.openai.delivery import Answer
+from millstream.api.openai.endpoint import Endpoint, Places, start_all, time_limit
 from millstream.api.openai.schema.completion import CompletionRequest, parse_completion_request
 from millstream.api.openai.schema.completion_answers import Completion, CompletionChunk
 from millstream.api.operation import EVENTS, JSON, Operation
@@ -48,50 +41,38 @@ COMPLETIONS = Operation(
 )
 
 
-class Completions:
+class Completions(Endpoint[CompletionRequest]):
     """The endpoint. Holds no state of its own."""
 
+    id_prefix = "cmpl"
+
     def __init__(self, context: ServerContext) -> None:
-        self._context = context
-        self._vocabulary = Vocabulary(context.tokenizer)
+        super().__init__(context)
         self._preparation = CompletionPreparation(context, self._vocabulary)
 
-    async def __call__(self, http: HttpRequest) -> Response:
-        context = self._context
-        body = await read_json(http, limit=context.settings.payload_limit)
-        completion = parse_completion_request(body)
-        completion_id = f"cmpl-{secrets.token_hex(16)}"
+    def _parse(self, body: dict[str, Any]) -> CompletionRequest:
+        return parse_completion_request(body)
+
+    def _places(self, completion: CompletionRequest) -> Places:
         num_prompts = len(completion.prompts)
         count = num_prompts * completion.num_choices
-        streams = open_places(
-            context.engine,
-            count,
-            names=(completion_id, http.state.request_id),
-            param="prompt" if num_prompts > 1 else "n",
-            asked=f"prompt and n ask for {count} answers",
-        )
-        starting = self._start(completion, streams, completion_id)
-        return await respond(
-            http, context.settings, streams, starting, is_streamed=bool(completion.stream)
-        )
+        param = "prompt" if num_prompts > 1 else "n"
+        return Places(count=count, asked=f"prompt and n ask for {count} answers", param=param)
 
     async def _start(
-        self, completion: CompletionRequest, streams: Sequence[TokenStream], completion_id: str
-    ) -> CompletionAnswer:
-        """Tokenises off the event loop and hands the requests to the engine."""
+        self, completion: CompletionRequest, streams: Sequence[TokenStream], identity: Identity
+    ) -> Answer:
         prepared = await run_in_threadpool(self._preparation.prepare, completion)
         timeout = time_limit(completion, self._context.settings)
+        start_all(streams, [asked.first for asked in prepared], timeout=timeout)
         n = completion.num_choices
-        choices = []
-        for index, stream in enumerate(streams):
-            asked, number = prepared[index // n], index % n
-            follows = streams[index - number].id if number else None
-            request = choice_request(asked.first, stream.id, number, follows=follows)
-            stream.start(request, timeout=timeout)
-            choices.append(Choice(stream, self._assembler(completion, asked)))
+        choices = [
+            Choice(stream, self._assembler(completion, prepared[index // n]))
+            for index, stream in enumerate(streams)
+        ]
         log.debug("request %d: %d prompts, user %r", streams[0].id, len(prepared), completion.user)
         return CompletionAnswer(
-            identity_of(completion_id, self._context),
+            identity,
             choices,
             report=report_of(completion),
             vocabulary=self._vocabulary,
@@ -140,35 +121,29 @@ class CompletionAnswer(Answer):
         vocabulary: Vocabulary,
         prompts: Sequence[AnsweredPrompt],
     ) -> None:
-        super().__init__(identity, choices, report=report, vocabulary=vocabulary, prompt=())
+        super().__init__(choices, report=report, per_prompt=len(choices) // len(prompts))
+        self._identity = identity
         self._completion_report = report
+        self._vocabulary = vocabulary
         self._prompts = prompts
 
-    def _body(self, deltas: Sequence[Sequence[TextDelta]]) -> Response:
-        answer = whole_completion(
+    def _body(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
+        return whole_completion(
             self._identity,
-            [WholeChoice.of(one) for one in deltas],
+            choices,
             self._prompts,
-            self._usage(),
+            usage,
             report=self._completion_report,
             vocabulary=self._vocabulary,
         )
-        return JSONResponse(answer)
 
-    def _builder(self) -> Builder:
+    def _builder(self) -> CompletionStream:
         return CompletionStream(
             self._identity,
             report=self._completion_report,
             vocabulary=self._vocabulary,
             prompts=self._prompts,
-            per_prompt=len(self._choices) // len(self._prompts),
-        )
-
-    def _usage(self) -> dict[str, object]:
-        return usage(
-            num_prompt=sum(asked.assembler.num_prompt for asked in self._prompts),
-            num_generated=sum(choice.assembler.num_generated for choice in self._choices),
-            num_cached=sum(asked.assembler.num_cached for asked in self._prompts),
+            per_prompt=self._per_prompt,
         )
 
 

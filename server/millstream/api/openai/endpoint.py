@@ -1,73 +1,114 @@
-"""What the endpoints that generate share: their places, their time and their response."""
+"""What the endpoints that generate share: their places, their time and their response.
+
+Order: body, places, prompt, engine, headers. Whatever can go wrong before the first token is an
+HTTP status; after that it is one error event and no `[DONE]`.
+"""
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import AsyncGenerator, Collection, Coroutine, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from millstream.api.body import read_json
 from millstream.api.choices import close_all
 from millstream.api.context import ServerContext
 from millstream.api.disconnect import ClientGone, unless_disconnected
 from millstream.api.openai.answer import Identity
+from millstream.api.openai.delivery import Answer
+from millstream.api.openai.generation import choice_request
 from millstream.api.openai.schema.delivery import DeliveryFields
 from millstream.api.sse import EventStream
+from millstream.core.request import Request
 from millstream.errors import InvalidRequest
-from millstream.runtime.client import EngineClient
 from millstream.runtime.stream import TokenStream
 from millstream.settings import Settings
+from millstream.text.vocabulary import Vocabulary
+
+Fields = TypeVar("Fields", bound=DeliveryFields)
 
 
-class Deliverable(Protocol):
-    """A started request on its way to the client."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """How many answers a body asks for, in its words. param: the field to change for fewer."""
 
-    async def whole(self) -> Response:
-        """The one response with everything. Raises the failure that ended a choice."""
-        ...
-
-    def events(self) -> AsyncGenerator[bytes, None]:
-        """The events of the stream. A failure is its last event."""
-        ...
+    count: int
+    asked: str
+    param: str
 
 
-def open_places(
-    engine: EngineClient, count: int, *, names: Collection[str], param: str, asked: str
-) -> list[TokenStream]:
-    """A place for each answer, all or none. names: what they can be cancelled by.
+class Endpoint(ABC, Generic[Fields]):
+    """Answers the bodies of one API. Holds no state of its own. id_prefix: of its answers."""
 
-    Raises InvalidRequest that says what was `asked` in field `param` if there never are so many.
-    """
-    if count > engine.max_open:
-        raise InvalidRequest(
-            f"{asked}, more than the {engine.max_open} requests this server can hold", param=param
-        )
-    return engine.open_many(count, names=names)
+    id_prefix: ClassVar[str]
 
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._vocabulary = Vocabulary(context.tokenizer)
 
-async def respond(
-    http: HttpRequest,
-    settings: Settings,
-    streams: Sequence[TokenStream],
-    starting: Coroutine[Any, Any, Deliverable],
-    *,
-    is_streamed: bool,
-) -> Response:
-    """The response of a request that has its places; it gives them back however it ends."""
-    try:
-        answer = await starting
-    except BaseException:
-        close_all(streams)
-        raise
-    if is_streamed:
+    @abstractmethod
+    def _parse(self, body: dict[str, Any]) -> Fields:
+        """The checked body. Raises InvalidRequest."""
+
+    @abstractmethod
+    def _places(self, fields: Fields) -> Places:
+        """What it asks for."""
+
+    @abstractmethod
+    async def _start(
+        self, fields: Fields, streams: Sequence[TokenStream], identity: Identity
+    ) -> Answer:
+        """Tokenises off the event loop and hands the requests to the engine."""
+
+    async def __call__(self, http: HttpRequest) -> Response:
+        settings = self._context.settings
+        fields = self._parse(await read_json(http, limit=settings.payload_limit))
+        identity = self._identity()
+        names = (identity.completion_id, http.state.request_id)
+        streams = self._open(self._places(fields), names=names)
+        try:
+            answer = await self._start(fields, streams, identity)
+        except BaseException:
+            close_all(streams)
+            raise
+        if not fields.stream:
+            return await _whole(http, answer, streams)
         return EventStream(
             answer.events(),
             on_end=lambda: close_all(streams),
             ping_seconds=settings.ping_seconds,
             send_timeout=settings.send_timeout,
         )
+
+    def _identity(self) -> Identity:
+        return Identity(
+            completion_id=f"{self.id_prefix}-{secrets.token_hex(16)}",
+            model=self._context.settings.model_name,
+            created=int(time.time()),
+            fingerprint=self._context.fingerprint,
+        )
+
+    def _open(self, places: Places, *, names: Collection[str]) -> list[TokenStream]:
+        """A place for each answer, all or none. names: what they can be cancelled by.
+
+        Raises InvalidRequest if there never are so many.
+        """
+        engine = self._context.engine
+        if places.count > engine.max_open:
+            raise InvalidRequest(
+                f"{places.asked}, more than the {engine.max_open} requests this server can hold",
+                param=places.param,
+            )
+        return engine.open_many(places.count, names=names)
+
+
+async def _whole(http: HttpRequest, answer: Answer, streams: Sequence[TokenStream]) -> Response:
     try:
         return await unless_disconnected(http, answer.whole())
     except ClientGone:
@@ -77,16 +118,20 @@ async def respond(
         close_all(streams)
 
 
+def start_all(
+    streams: Sequence[TokenStream], firsts: Sequence[Request], *, timeout: float | None
+) -> None:
+    """Hands the engine one request for each stream. firsts: of each prompt, that of its first
+    answer; as many streams for each, those of the first prompt first."""
+    per_prompt = len(streams) // len(firsts)
+    for index, stream in enumerate(streams):
+        place, number = divmod(index, per_prompt)
+        follows = streams[index - number].id if number else None
+        request = choice_request(firsts[place], stream.id, number, follows=follows)
+        stream.start(request, timeout=timeout)
+
+
 def time_limit(fields: DeliveryFields, settings: Settings) -> float | None:
     """Seconds that an answer may take: the smaller one of the client's and the server's limit."""
     limits = (fields.timeout, settings.request_timeout)
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-def identity_of(completion_id: str, context: ServerContext) -> Identity:
-    return Identity(
-        completion_id=completion_id,
-        model=context.settings.model_name,
-        created=int(time.time()),
-        fingerprint=context.fingerprint,
-    )

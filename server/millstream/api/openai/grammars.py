@@ -23,7 +23,7 @@ from millstream.text.grammar import (
     regex_grammar,
     without_forcing,
 )
-from millstream.text.parsing.detection import ParserChoice
+from millstream.text.parsing.choice import ParserChoice
 from millstream.text.tagged_values import CannotWrite
 from millstream.text.tool_grammar import (
     MAX_CALLS,

@@ -7,26 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.generation import (
-    check_token_ids,
-    choice_request,
-    engine_request,
-    with_grammar,
-)
+from millstream.api.openai.generation import check_token_ids, engine_request, with_grammar
 from millstream.api.openai.grammars import Formats
 from millstream.api.openai.prompts import Prompt, Prompts
 from millstream.api.openai.schema import ChatRequest
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
+from millstream.text.parsing.choice import ParserChoice
 from millstream.text.parsing.deltas import OutputParser
-from millstream.text.parsing.detection import ParserChoice
 from millstream.text.parsing.parser import Held
 from millstream.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request that is ready for the engine, but for the ids of its streams.
+    """first: the engine request of the first answer, but for the id of its stream.
 
     parsers: one for each answer, or none if there is nothing but content to be found.
     """
@@ -37,10 +32,6 @@ class Prepared:
     @property
     def prompt(self) -> tuple[int, ...]:
         return self.first.prompt
-
-    def request(self, request_id: int, index: int, *, follows: int | None) -> Request:
-        """The request of one answer. Only the first reports on the prompt."""
-        return choice_request(self.first, request_id, index, follows=follows)
 
 
 @dataclass(frozen=True, slots=True)

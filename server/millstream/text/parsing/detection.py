@@ -8,122 +8,28 @@ its text is content, and it calls tools only if it must, in plain JSON.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import regex
 from tokenizers import Tokenizer
 
 from millstream.errors import StartupError
-from millstream.text.parsing.deltas import OutputParser
+from millstream.text.parsing.choice import ParserChoice
 from millstream.text.parsing.formats import (
     REASONING_FORMATS,
     TOOL_FORMATS,
-    CallFormat,
     ReasoningFormat,
     ToolFormat,
 )
-from millstream.text.parsing.parser import Held, MarkupParser
-from millstream.text.parsing.scanning import compiled
-from millstream.text.parsing.schemas import Tools
-from millstream.text.parsing.template_parser import ResponseParsers, TemplateParser
+from millstream.text.parsing.template_parser import ResponseParsers
 from millstream.text.parsing.templates import CannotCompile, compile_template
-from millstream.text.parsing.writings import (
-    JSON_CALLS,
-    JSON_WRITING,
-    WRITINGS,
-    CallWriting,
-    is_read_back,
-)
+from millstream.text.parsing.writings import WRITINGS, is_read_back
 
 AUTO = "auto"
 NONE = "none"
 
 _F = TypeVar("_F", ReasoningFormat, ToolFormat)
-
-
-@dataclass(frozen=True, slots=True)
-class ParserChoice:
-    """How a model's answers are read.
-
-    description: for the operator. visible: the special tokens that are markers; if there are any,
-    answers must be detokenised with special tokens, of which the parser drops all others.
-    anchor: pattern of the text after which, in a prompt, the answer begins. writing: how calls are
-    written that this reads, if that is known. markup_reasoning: as the chat template shows it,
-    where transformers' parser reads the answers.
-    """
-
-    description: str = "none"
-    reasoning: ReasoningFormat | None = None
-    calls: tuple[CallFormat, ...] = ()
-    noise: tuple[str, ...] = ()
-    visible: frozenset[str] = frozenset()
-    anchor: str = ""
-    response_parsers: ResponseParsers | None = None
-    writing: CallWriting | None = None
-    markup_reasoning: ReasoningFormat | None = None
-
-    @property
-    def is_none(self) -> bool:
-        return not (self.reasoning or self.calls or self.noise or self.response_parsers)
-
-    @property
-    def can_call_tools(self) -> bool:
-        return bool(self.calls or self.response_parsers)
-
-    @property
-    def strips_values(self) -> bool:
-        """Whether white space around the values of tags is dropped."""
-        return any(call.strip for call in self.calls)
-
-    @property
-    def of_json_calls(self) -> ParserChoice:
-        """The same for an answer whose calls are plain JSON."""
-        return replace(self.of_forms, calls=(JSON_CALLS,), writing=JSON_WRITING)
-
-    @property
-    def of_forms(self) -> ParserChoice:
-        """The same for an answer of a form that is no call."""
-        if self.response_parsers is None:
-            return self
-        return replace(self, response_parsers=None, reasoning=self.markup_reasoning, writing=None)
-
-    def reads(self, tools: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether there can be anything but content in an answer that may call these tools."""
-        return bool(tools or self.reasoning or self.response_parsers)
-
-    def parser(
-        self,
-        *,
-        prompt: str,
-        tools: Sequence[Mapping[str, Any]] = (),
-        held: Held = Held.NOTHING,
-    ) -> OutputParser:
-        """A parser for one answer.
-
-        prompt: the text before the answer, which may have opened the reasoning. tools: as in an
-        OpenAI request, validated; without any, nothing is a call. held: by a grammar.
-        """
-        if self.response_parsers is not None:
-            return TemplateParser(self.response_parsers, prompt=prompt, tools=tools)
-        return MarkupParser(
-            reasoning=self.reasoning,
-            calls=self.calls,
-            noise=self.noise,
-            tools=Tools.of(tools),
-            started=self._started(prompt),
-            held=held,
-        )
-
-    def _started(self, prompt: str) -> str:
-        """What the prompt has already written of the answer."""
-        if self.anchor:
-            ends = [match.end() for match in compiled(self.anchor).finditer(prompt)]
-            return prompt[ends[-1] :] if ends else ""
-        if self.reasoning is None:
-            return ""
-        match = compiled(rf"(?:{self.reasoning.open})\s*\Z").search(prompt)
-        return match.group() if match else ""
 
 
 def special_tokens_of(tokenizer: Tokenizer) -> frozenset[str]:
@@ -149,44 +55,62 @@ def detect(
     response template aside. Raises StartupError for an unknown name.
     """
     if response_template and reasoning == tools == AUTO:
-        try:
-            template = compile_template(response_template)
-        except CannotCompile:
-            if response_parsers is not None:
-                visible = _visible(_strings(response_template), special_tokens)
-                choice = ParserChoice(
-                    "response template, calls delivered whole",
-                    visible=visible,
-                    response_parsers=response_parsers,
-                    markup_reasoning=_pick(REASONING_FORMATS, AUTO, chat_template, "reasoning"),
-                )
-                return _with_writing(choice, chat_template)
-        else:
-            choice = ParserChoice(
-                "response template",
-                template.reasoning,
-                template.calls,
-                template.noise,
-                anchor=template.anchor,
-            )
-            return _with_writing(_with_tokens(choice, special_tokens), chat_template)
+        choice = _of_template(
+            response_template,
+            response_parsers,
+            chat_template=chat_template,
+            special_tokens=special_tokens,
+        )
+        if choice is not None:
+            return _with_writing(choice, chat_template)
     thought = _pick(REASONING_FORMATS, reasoning, chat_template, "reasoning")
     called = _pick(TOOL_FORMATS, tools, chat_template, "tool-call")
+    choice = _with_tokens(_of_formats(thought, called), special_tokens)
+    return _with_writing(choice, chat_template, called.name if called else None)
+
+
+def _of_template(
+    response_template: Mapping[str, Any],
+    response_parsers: ResponseParsers | None,
+    *,
+    chat_template: str,
+    special_tokens: Collection[str],
+) -> ParserChoice | None:
+    """None if it can neither be compiled nor be followed by transformers' parser."""
+    try:
+        template = compile_template(response_template)
+    except CannotCompile:
+        if response_parsers is None:
+            return None
+        return ParserChoice(
+            "response template, calls delivered whole",
+            visible=_visible(_strings(response_template), special_tokens),
+            response_parsers=response_parsers,
+            markup_reasoning=_pick(REASONING_FORMATS, AUTO, chat_template, "reasoning"),
+        )
+    choice = ParserChoice(
+        "response template",
+        template.reasoning,
+        template.calls,
+        template.noise,
+        anchor=template.anchor,
+    )
+    return _with_tokens(choice, special_tokens)
+
+
+def _of_formats(thought: ReasoningFormat | None, called: ToolFormat | None) -> ParserChoice:
     names = [
         f"{found.name} {what}"
         for found, what in ((thought, "reasoning"), (called, "calls"))
         if found
     ]
-    choice = ParserChoice(
+    noise = [noise for found in (thought, called) if found for noise in found.noise]
+    return ParserChoice(
         ", ".join(names) or "none",
         thought,
         called.calls if called else (),
-        tuple(
-            dict.fromkeys(noise for found in (thought, called) if found for noise in found.noise)
-        ),
+        tuple(dict.fromkeys(noise)),
     )
-    choice = _with_tokens(choice, special_tokens)
-    return _with_writing(choice, chat_template, called.name if called else None)
 
 
 def _with_writing(

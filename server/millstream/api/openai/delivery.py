@@ -1,0 +1,80 @@
+"""A started request on its way to the client, streamed or whole.
+
+Rule: what went wrong before the answer began is raised; after the first event of a stream it is
+the last one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from millstream.api.choices import Choice, close_all, merge
+from millstream.api.errors import error_event
+from millstream.api.openai.answer import Report, WholeChoice, usage
+from millstream.api.openai.events import EventBuilder
+from millstream.errors import MillstreamError
+from millstream.text.assembler import TextDelta
+
+
+class Answer(ABC):
+    """The choices of one request. per_prompt: each prompt has so many, those of the first first."""
+
+    def __init__(self, choices: Sequence[Choice], *, report: Report, per_prompt: int) -> None:
+        self._choices = choices
+        self._report = report
+        self._per_prompt = per_prompt
+
+    @abstractmethod
+    def _body(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
+        """The answer that is not streamed."""
+
+    @abstractmethod
+    def _builder(self) -> EventBuilder:
+        """What makes the events of a stream."""
+
+    async def whole(self) -> Response:
+        """The one response with everything. Raises the failure that ended a choice."""
+        deltas: list[list[TextDelta]] = [[] for _ in self._choices]
+        async with aclosing(merge(self._choices)) as news:
+            async for index, delta in news:
+                deltas[index].append(delta)
+        if self._report.logprobs or self._report.prompt_logprobs:
+            # Thousands of small objects: not on the event loop.
+            return await run_in_threadpool(self._response, deltas)
+        return self._response(deltas)
+
+    def _response(self, deltas: Sequence[Sequence[TextDelta]]) -> Response:
+        return JSONResponse(self._body([WholeChoice.of(one) for one in deltas], self._usage()))
+
+    async def events(self) -> AsyncGenerator[bytes, None]:
+        """The events of the stream. A failure is its last event."""
+        builder = self._builder()
+        num_open = len(self._choices)
+        try:
+            async with aclosing(merge(self._choices)) as news:
+                async for index, delta in news:
+                    running = self._usage() if self._report.running_usage else None
+                    chunk = builder.chunk(index, delta, running)
+                    num_open -= delta.finish_reason is not None
+                    if num_open == 0:
+                        chunk += builder.end(self._usage())
+                    if chunk:
+                        yield chunk
+        except MillstreamError as error:
+            close_all(choice.stream for choice in self._choices)
+            yield error_event(error)
+
+    def _usage(self) -> dict[str, Any]:
+        # A prompt counts once, however many answers it has.
+        firsts = [choice.assembler for choice in self._choices[:: self._per_prompt]]
+        return usage(
+            num_prompt=sum(first.num_prompt for first in firsts),
+            num_generated=sum(choice.assembler.num_generated for choice in self._choices),
+            num_cached=sum(first.num_cached for first in firsts),
+        )
