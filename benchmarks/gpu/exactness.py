@@ -5,14 +5,13 @@ from __future__ import annotations
 import random
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from benchmarks.gpu.engine import answers, make_runner
 from benchmarks.gpu.report import Report
 from millstream.model.attention import ATTENTION_NAME
 from millstream.model.runner import ModelRunner
-from tests.model.architectures import VOCAB, randomise
-from tests.model.small_configs import small_config
+from tests.model.architectures import VOCAB, greedy, random_model
 
 FAMILIES = ("llama", "mistral", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "gpt_oss")
 FAMILIES += ("deepseek_v2", "phi3", "gpt2")
@@ -28,14 +27,14 @@ def check_family(
     dtype float32 wants the same tokens; otherwise, and where rounding decides between two tokens,
     the logits of both have to lie within a margin.
     """
-    model = _make(family, device, dtype)
+    model = random_model(family).to(device, dtype)
     source = random.Random(1)
     shared = tuple(source.randrange(1, VOCAB) for _ in range(24))
     prompts = [
         shared * (i % 2) + tuple(source.randrange(1, VOCAB) for _ in range(source.randint(3, 40)))
         for i in range(3 if is_fast else 6)
     ]
-    expected = [_greedy(model, prompt) for prompt in prompts]
+    expected = [greedy(model, prompt, _TOKENS) for prompt in prompts]
     runner = make_runner(model, max_context=128, max_rows=_ROWS, block_size=8)
     ways = {"batched": (64, 0), "small chunks": (16, 0), "few blocks, prefix hits": (24, 18)}
     results: dict[str, list[list[int]]] = {}
@@ -52,14 +51,6 @@ def check_family(
         report.expect(f"{family} {name} {way}", not wrong, "; ".join([note, *wrong]))
 
 
-def _make(family: str, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    config = small_config(family, bos_token_id=None, eos_token_id=None)
-    torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    randomise(model, seed=0)
-    return model.to(device, dtype)
-
-
 def _run(
     runner: ModelRunner, prompts: list[tuple[int, ...]], step: int, blocks: int
 ) -> list[list[int]]:
@@ -70,20 +61,6 @@ def _run(
         max_step_tokens=step,
         num_blocks=blocks,
     )
-
-
-def _greedy(model: PreTrainedModel, prompt: tuple[int, ...]) -> list[int]:
-    ids = torch.tensor([prompt], device=model.device)
-    output = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=_TOKENS,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    answer: list[int] = output[0, len(prompt) :].tolist()
-    return answer
 
 
 @torch.inference_mode()

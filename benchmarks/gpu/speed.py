@@ -176,35 +176,45 @@ def _same_work(
     assert all(len(answer) == new for answer in found)
     note = f"{rows} prompts of {length} tokens, {new} new ones each"
     report.add(f"{shape} engine, prompts included", f"{rows * new / mine:,.0f} tokens/s", note)
-    runner._cache.keys.clear()  # their cache needs the memory
+    _free_memory(runner, size.device)
+    theirs = _seconds_of_generate_batch(model, prompts, new)
+    report.add(
+        f"{shape} transformers' generate_batch",
+        f"{rows * new / theirs:,.0f} tokens/s",
+        f"ours is {theirs / mine:.2f} times as fast",
+    )
+
+
+def _free_memory(runner: ModelRunner, device: torch.device) -> None:
+    """Gives up the cache, since transformers' own needs the memory."""
+    runner._cache.keys.clear()
     runner._cache.values.clear()
     if runner._cuda is not None:
         runner._cuda.graphs = None
-    if size.device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def _seconds_of_generate_batch(model: PreTrainedModel, prompts: list[list[int]], new: int) -> float:
+    """From the first request to the last token: its own setting up is not counted."""
     model.set_attn_implementation("sdpa")
     config = GenerationConfig(max_new_tokens=new, do_sample=False, pad_token_id=0, eos_token_id=-1)
     try:
-        if size.device.type == "cuda":  # compilers and graphs, on the way
+        if model.device.type == "cuda":  # compilers and graphs, on the way
             model.generate_batch(prompts[:2], generation_config=config)  # type: ignore[attr-defined]
         outputs = model.generate_batch(  # type: ignore[attr-defined]
             prompts,
             generation_config=config,
             record_timestamps=True,
-            **_small_cache(size.device),
+            **_small_cache(model.device),
         ).values()
     finally:
         model.set_attn_implementation(ATTENTION_NAME)
-    # From the first request to the last token: their own setting up is not counted.
-    begin = min(output.created_time for output in outputs)
-    theirs = max(output.timestamps[-1] for output in outputs) - begin
     count = sum(len(output.generated_tokens) for output in outputs)
-    assert count == rows * new, f"generate_batch gave {count} tokens"
-    report.add(
-        f"{shape} transformers' generate_batch",
-        f"{count / theirs:,.0f} tokens/s",
-        f"ours is {theirs / mine:.2f} times as fast",
-    )
+    assert count == len(prompts) * new, f"generate_batch gave {count} tokens"
+    begin = min(output.created_time for output in outputs)
+    seconds: float = max(output.timestamps[-1] for output in outputs) - begin
+    return seconds
 
 
 def _small_cache(device: torch.device) -> dict[str, object]:

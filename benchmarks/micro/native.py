@@ -103,35 +103,6 @@ def small_operations(
     kernels: Kernels, model: Model, *, batch: int, seconds: float
 ) -> dict[str, list[float]]:
     """Microseconds compiled and in torch, by name."""
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, dtype=torch.bfloat16)
-
-    x, residual, weight = (
-        random(batch, model.hidden),
-        random(batch, model.hidden),
-        random(model.hidden),
-    )
-    merged = random(batch, 2 * model.intermediate)
-    query = random(batch, model.heads, model.dim)
-    key, value = random(batch, model.kv_heads, model.dim), random(batch, model.kv_heads, model.dim)
-    angles = {"cos": random(batch, model.dim), "sin": random(batch, model.dim)}
-    caches = {name: random(batch, 16, model.kv_heads, model.dim) for name in ("key", "value")}
-    slots = torch.arange(batch) * 16
-
-    calls: dict[str, Callable[[Kernels], object]] = {
-        "rms_norm": lambda which: which.rms_norm(x, weight, 1e-5),
-        "add_rms_norm": lambda which: which.add_rms_norm(x, residual, weight, eps=1e-5),
-        "silu_mul": lambda which: which.silu_mul(merged),
-        "gelu_tanh_mul": lambda which: which.gelu_tanh_mul(merged),
-        "rotary_to_cache": lambda which: which.rotary_to_cache(
-            *(query, key, value),
-            **angles,
-            slots=slots,
-            key_cache=caches["key"],
-            value_cache=caches["value"],
-        ),
-    }
     sides = (kernels, plain())
     return {
         name: in_turns(
@@ -139,7 +110,34 @@ def small_operations(
             layers=100,
             seconds=seconds,
         )
-        for name, call in calls.items()
+        for name, call in operations_of_a_step(model, batch).items()
+    }
+
+
+def operations_of_a_step(model: Model, batch: int) -> dict[str, Callable[[Kernels], object]]:
+    """The small ones, as calls by name."""
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.bfloat16)
+
+    x, residual = random(batch, model.hidden), random(batch, model.hidden)
+    weight = random(model.hidden)
+    merged = random(batch, 2 * model.intermediate)
+    query = random(batch, model.heads, model.dim)
+    key, value = random(batch, model.kv_heads, model.dim), random(batch, model.kv_heads, model.dim)
+    angles = {"cos": random(batch, model.dim), "sin": random(batch, model.dim)}
+    caches = {
+        name: random(batch, 16, model.kv_heads, model.dim) for name in ("key_cache", "value_cache")
+    }
+    slots = torch.arange(batch) * 16
+    return {
+        "rms_norm": lambda which: which.rms_norm(x, weight, 1e-5),
+        "add_rms_norm": lambda which: which.add_rms_norm(x, residual, weight, eps=1e-5),
+        "silu_mul": lambda which: which.silu_mul(merged),
+        "gelu_tanh_mul": lambda which: which.gelu_tanh_mul(merged),
+        "rotary_to_cache": lambda which: which.rotary_to_cache(
+            query, key, value, **angles, slots=slots, **caches
+        ),
     }
 
 

@@ -31,12 +31,18 @@ def make_model(
     model_type: str, folder: Path, *, seed: int = 0, **overrides: Any
 ) -> PreTrainedModel:
     """Saves a tiny float32 model in `folder` and returns it."""
+    model = random_model(model_type, seed=seed, **overrides)
+    model.save_pretrained(folder)
+    return model
+
+
+def random_model(model_type: str, *, seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    """A tiny float32 model; no token ends its answers, unless the overrides name one."""
     no_ends = {"bos_token_id": None, "eos_token_id": None}
     config = small_config(model_type, **no_ends | overrides)
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     randomise(model, seed=seed)
-    model.save_pretrained(folder)
     return model
 
 
@@ -53,7 +59,7 @@ def randomise(model: PreTrainedModel, *, seed: int, gain: float = 1.5) -> None:
 
 def greedy(model: PreTrainedModel, prompt: tuple[int, ...], max_tokens: int) -> list[int]:
     """What transformers' own generate answers, with its own attention and cache."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     output = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),

@@ -14,10 +14,11 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams
 from millstream.model.attention import LayerOptions
-from millstream.model.cuda import backends as backends_module
-from millstream.model.cuda.backends import Backend, Span, backend_name, find_backends, make_span
+from millstream.model.cuda import selection
+from millstream.model.cuda.backends import Backend, Span, VarlenBackend
 from millstream.model.cuda.batch import CudaPacker
 from millstream.model.cuda.graphs import DecodeGraphs, Recording, buckets, can_replay
+from millstream.model.cuda.selection import Trial, backend_name, find_backends, make_span
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.steps import CudaSteps
 from millstream.model.kv_cache import KVCache, LayerShape
@@ -297,7 +298,7 @@ def candidates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Backend]]:
 
     def find(**made: Callable[[], object]) -> list[Backend]:
         for name in ("_varlen", "_triton"):
-            monkeypatch.setattr(backends_module, name, made[name])
+            monkeypatch.setattr(selection, name, made[name])
         return find_backends(
             shapes, num_heads=lambda shape: 2 * shape.kv_heads, block_size=16,
             dtype=torch.float32, device=CPU,
@@ -346,13 +347,10 @@ def test_varlen_is_asked_for_what_it_knows() -> None:
             window=None if left < 0 else left + 1,
         )
 
-    backend = backends_module.VarlenBackend(varlen_attn)
-    shape = LayerShape(2, 16, 16)
-    checks = list(
-        backends_module._samples(
-            backend, shape, num_heads=4, block_size=16, dtype=torch.float32, device=CPU
-        )
+    trial = Trial(
+        LayerShape(2, 16, 16), num_heads=4, block_size=16, dtype=torch.float32, device=CPU
     )
+    checks = list(trial.samples(VarlenBackend(varlen_attn)))
     assert len(checks) == 4, "with and without a window; no soft cap, no sinks"
     for _, actual, expected in checks:
         torch.testing.assert_close(actual, expected)

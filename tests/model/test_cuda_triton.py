@@ -15,7 +15,7 @@ _SCRIPT = """
 import itertools
 import torch
 from millstream.model.attention import LayerOptions
-from millstream.model.cuda import triton_kernels
+from millstream.model.cuda import triton_attention
 from millstream.model.native import reference
 
 generator = torch.Generator().manual_seed(0)
@@ -44,14 +44,14 @@ for (dtype, dim, width, kv_heads, group, page), extra in itertools.product(cases
     last = 20 * page
     positions = torch.tensor([0, last // 2 + 3, last - 1])
     query = random(3, heads + 1, dim).to(dtype)[:, :heads]  # tokens lie apart
-    actual = triton_kernels.decode(query, keys, values, wide, positions, options)
+    actual = triton_attention.decode(query, keys, values, wide, positions, options)
     expected = reference.paged_attention_decode(query, keys, values, tables, positions, **passed)
     tolerance = 1e-5 if dtype == torch.float32 else 4e-3
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
     starts, lengths = torch.tensor([0, 5, last - 20]), torch.tensor([70, 3, 20])
     firsts = torch.tensor([0, 70, 73, 93], dtype=torch.int32)
     query = random(93, heads, dim).to(dtype)
-    actual = triton_kernels.prefill(query, keys, values, wide, starts, firsts, options, 70)
+    actual = triton_attention.prefill(query, keys, values, wide, starts, firsts, options, 70)
     expected = reference.paged_attention_prefill(
         query, keys, values, tables, starts, lengths, **passed
     )

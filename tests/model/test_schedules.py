@@ -89,6 +89,13 @@ def drive(
     return Driver(scheduler, runner)  # type: ignore[arg-type]
 
 
+def run_alone(runner: ModelRunner, request: Request) -> Driver:
+    driver = drive(runner, num_blocks=40, max_running=1, max_step_tokens=512)
+    driver.scheduler.add(request)
+    driver.run()
+    return driver
+
+
 def assert_close(actual: list[TokenLogprob], expected: list[TokenLogprob]) -> None:
     """The same tokens; log probabilities up to how products of other row counts round."""
     assert len(actual) == len(expected)
@@ -122,9 +129,7 @@ def test_any_schedule_gives_what_each_gets_alone(runner: ModelRunner, seed: int)
     driver.run()
     driver.assert_clean()
     for request in requests:
-        alone = drive(runner, num_blocks=40, max_running=1, max_step_tokens=512)
-        alone.scheduler.add(request)
-        alone.run()
+        alone = run_alone(runner, request)
         expected, answer = alone.answers[request.id], driver.answers[request.id]
         is_whole = request.id not in cancelled and driver.finished[request.id] != "failed"
         assert answer == (expected if is_whole else expected[: len(answer)])
@@ -166,9 +171,7 @@ def test_batch_invariant_runs_report_the_same_bits(
             driver.step()
         driver.run()
         for request in requests:
-            alone = drive(runner, num_blocks=40, max_running=1, max_step_tokens=512)
-            alone.scheduler.add(request)
-            alone.run()
+            alone = run_alone(runner, request)
             assert driver.answers[request.id] == alone.answers[request.id]
             assert driver.logprobs[request.id] == alone.logprobs[request.id]
             assert driver.scores[request.id] == alone.scores[request.id]

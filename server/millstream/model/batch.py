@@ -10,8 +10,6 @@ Rules:
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +20,7 @@ from millstream.core.plan import Plan
 from millstream.model.attention import LayerOptions, attend_dense, causal_mask
 from millstream.model.block_tables import BlockTables
 from millstream.model.kv_cache import KVCache
-
-Numbers = NDArray[np.int64]
+from millstream.model.layout import Layout, lay_out
 
 _SMALLEST_GROUP = 8  # blocks; sequences up to this long share one group
 _POWERS = 2 ** np.arange(40)
@@ -168,26 +165,6 @@ class ModelInput:
     batch: PagedBatch
 
 
-class Layout(NamedTuple):
-    """A plan as arrays of the host. Of chunks: rows (of the block tables), starts, lengths, ends
-    (of their rows in the batch); of tokens: token_ids, positions, slots; wanted: as in ModelInput.
-    """
-
-    rows: Numbers
-    starts: Numbers
-    lengths: Numbers
-    ends: Numbers
-    token_ids: Numbers
-    positions: Numbers
-    slots: Numbers
-    wanted: Numbers
-
-    @property
-    def num_decodes(self) -> int:
-        """Chunks of one token; they come first."""
-        return int((np.append(self.lengths, 0) != 1).argmax())
-
-
 class Packer:
     """Lays the tokens of each plan out in one row. Made once for a cache.
 
@@ -216,26 +193,7 @@ class Packer:
         )
 
     def _lay_out(self, plan: Plan) -> Layout:
-        chunks, block_size = plan.chunks, self._cache.block_size
-        rows = self._tables.rows(chunks)
-        starts = np.array([chunk.start for chunk in chunks], dtype=np.int64)
-        lengths = np.array([len(chunk.tokens) for chunk in chunks], dtype=np.int64)
-        ends = np.cumsum(lengths)
-        num_tokens = int(ends[-1])
-        positions = np.arange(num_tokens) + np.repeat(starts - (ends - lengths), lengths)
-        blocks = self._tables.blocks_at(np.repeat(rows, lengths), positions // block_size)
-        tokens = chain.from_iterable([chunk.tokens for chunk in chunks])
-        is_sampled = np.array([chunk.sampling is not None for chunk in chunks], dtype=np.bool_)
-        scored = [
-            np.arange(chunk.scored.start, chunk.scored.stop) + end - (chunk.start + length)
-            for chunk, end, length in zip(chunks, ends, lengths, strict=True)
-            if chunk.score_from is not None
-        ]
-        return Layout(
-            *(rows, starts, lengths, ends, np.fromiter(tokens, np.int64, num_tokens), positions),
-            slots=blocks * block_size + positions % block_size,
-            wanted=np.concatenate([ends[is_sampled] - 1, *scored]),
-        )
+        return lay_out(plan, self._tables, self._cache.block_size)
 
     def _batch(
         self, slots: Tensor, decodes: list[DecodeGroup], prompts: list[PromptPart]

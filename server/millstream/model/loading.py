@@ -56,11 +56,47 @@ class LoadedModel:
     is_shared: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How a checkpoint is loaded, as decided before its weights are read.
+
+    plan: of quantising it on the way; quantization: as in LoadedModel.
+    """
+
+    folder: Path
+    config: PretrainedConfig
+    device: torch.device
+    dtype: torch.dtype
+    plan: QuantizationPlan | None
+    quantization: str | None
+    trust_remote_code: bool
+
+
 def load_model(folder: Path, settings: Settings) -> LoadedModel:
     """Loads the model of `folder` with millstream's attention. Raises StartupError if it can't."""
     device = choose_device(settings.device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or choose_threads(folder))
+    recipe = _decide(folder, settings, device)
+    started = time.monotonic()
+    with memory.returning_freed_memory():
+        model = _load(recipe)
+    log.info("loaded in %.1f s", time.monotonic() - started)
+    attention.register()
+    generation = defaults.generation_config(folder)
+    return LoadedModel(
+        model=model,
+        device=device,
+        dtype=recipe.dtype,
+        quantization=recipe.quantization,
+        max_context=defaults.max_context(model.config, settings.max_total_tokens),
+        stop_token_ids=defaults.stop_token_ids(generation, recipe.config),
+        **defaults.sampling_defaults(generation),
+    )
+
+
+def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
+    """Raises StartupError where the weights need not be read to know that this cannot go well."""
     trust = settings.trust_remote_code
     config = checkpoint.read_config(folder, trust_remote_code=trust)
     files = checkpoint.weight_files(folder)
@@ -82,43 +118,28 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
     precision = str(dtype).removeprefix("torch.") + (f" and {plan.scheme}" if plan else "")
     memory.check_weights(size, precision=precision, device=device, is_quantized=plan is not None)
     log.info("loading %s (%s, %s, %.2f GiB)", settings.model_name, precision, device, size / 2**30)
-    started = time.monotonic()
-    with memory.returning_freed_memory():
-        model = _load(
-            folder, config, device=device, dtype=dtype, plan=plan, trust_remote_code=trust
-        )
-    log.info("loaded in %.1f s", time.monotonic() - started)
-    attention.register()
-    generation = defaults.generation_config(folder)
-    return LoadedModel(
-        model=model,
-        device=device,
-        dtype=dtype,
+    return _Recipe(
+        folder,
+        config,
+        device,
+        dtype,
+        plan,
         quantization=stored or (plan.scheme if plan else None),
-        max_context=defaults.max_context(model.config, settings.max_total_tokens),
-        stop_token_ids=defaults.stop_token_ids(generation, config),
-        **defaults.sampling_defaults(generation),
+        trust_remote_code=trust,
     )
 
 
-def _load(
-    folder: Path,
-    config: PretrainedConfig,
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    plan: QuantizationPlan | None,
-    trust_remote_code: bool,
-) -> PreTrainedModel:
+def _load(recipe: _Recipe) -> PreTrainedModel:
+    folder, device, plan = recipe.folder, recipe.device, recipe.plan
     options: dict[str, Any] = {} if plan is None else {"quantization_config": plan.config()}
     try:
         with _quiet_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                config=config,
-                dtype=dtype,
+                config=recipe.config,
+                dtype=recipe.dtype,
                 use_safetensors=True,
-                trust_remote_code=trust_remote_code,
+                trust_remote_code=recipe.trust_remote_code,
                 output_loading_info=True,
                 **options,
             )

@@ -13,18 +13,37 @@ from .base import Source
 from .lookups import INTEGER, STRING, Use, described, lookup, outcome, schema, some_value
 from .words import COMMON, city, invented_word, person
 
+_WEATHER_TOOLS = (
+    "get_weather",
+    "get_current_weather",
+    "weather",
+    "current_weather",
+    "weather_forecast",
+    "check_weather",
+)
+_WEATHER_REQUESTS = (
+    "What is the weather in {c}?",
+    "What's the weather like in {c}?",
+    "How is the weather in {c}?",
+    "Weather in {c}",
+    "Tell me the weather in {c}",
+    "How warm is it in {c}?",
+    "Is it raining in {c}?",
+    "Get the weather for {c}",
+    "What is the weather like in {c} today?",
+    "What is the weather in {c} now?",
+)
+_SKIES = ("sunny", "cloudy", "rainy", "clear", "windy", "snowy", "foggy")
+_MESSAGES = (
+    ("send_email", ("to", "subject"), "email"),
+    ("send_mail", ("recipient", "subject"), "mail"),
+    ("send_message", ("to", "text"), "message"),
+    ("create_note", ("title", "text"), "note"),
+)
+
 
 def weather(src: Source) -> Use:
-    name = src.pick(
-        (
-            "get_weather",
-            "get_current_weather",
-            "weather",
-            "current_weather",
-            "weather_forecast",
-            "check_weather",
-        )
-    )
+    name = src.pick(_WEATHER_TOOLS)
     key = src.pick(("city", "location", "place", "town"))
     place = city(src)
     parameters = {key: (STRING, described(src, f"The {key}, e.g. {city(src)}"))}
@@ -35,40 +54,26 @@ def weather(src: Source) -> Use:
         if src.chance(0.5):
             unit = src.pick(("celsius", "fahrenheit"))
             arguments["unit"] = unit
-    tool = schema(
-        name,
-        src.pick(
-            (
-                "Get the current weather",
-                "Get the weather for a city",
-                f"Get the current weather in a given {key}",
-                "Current weather",
-            )
-        ),
-        parameters,
-        ("unit",),
-    )
-    asked = src.ask(
+    description = src.pick(
         (
-            "What is the weather in {c}?",
-            "What's the weather like in {c}?",
-            "How is the weather in {c}?",
-            "Weather in {c}",
-            "Tell me the weather in {c}",
-            "How warm is it in {c}?",
-            "Is it raining in {c}?",
-            "Get the weather for {c}",
-            "What is the weather like in {c} today?",
-            "What is the weather in {c} now?",
-        ),
-        c=place,
+            "Get the current weather",
+            "Get the weather for a city",
+            f"Get the current weather in a given {key}",
+            "Current weather",
+        )
     )
+    tool = schema(name, description, parameters, ("unit",))
+    asked = src.ask(_WEATHER_REQUESTS, c=place)
     if unit:
         asked = asked.rstrip("?.!") + f" in {unit}" + ("?" if src.chance(0.5) else "")
+    result, answer = _forecast(src, place)
+    return Use(tool, asked, arguments, result, answer)
+
+
+def _forecast(src: Source, place: str) -> tuple[str, str]:
+    """What the tool answers, and how that reads."""
     degrees = src.rng.randint(-9, 39)
-    sky = src.pick(
-        ("sunny", "cloudy", "rainy", "clear", "windy", "snowy", "foggy", invented_word(src))
-    )
+    sky = src.pick((*_SKIES, invented_word(src)))
     pairs: list[tuple[str, object]] = [
         (src.pick(("temperature", "temp", "degrees")), degrees),
         (src.pick(("condition", "sky", "weather", "conditions")), sky),
@@ -76,9 +81,7 @@ def weather(src: Source) -> Use:
     result = json.dumps(dict(pairs if src.chance(0.6) else pairs[::-1]))
     if src.chance(0.25):
         result = src.pick((f"{sky}, {degrees} degrees", f"{sky}, {degrees}"))
-    return Use(
-        tool, asked, arguments, result, f"The weather in {place} is {sky}, {degrees} degrees."
-    )
+    return result, f"The weather in {place} is {sky}, {degrees} degrees."
 
 
 def arithmetic(src: Source) -> Use:
@@ -117,53 +120,43 @@ def arithmetic(src: Source) -> Use:
 
 
 def mail(src: Source) -> Use:
-    name, keys, verb = src.pick(
-        (
-            ("send_email", ("to", "subject"), "email"),
-            ("send_mail", ("recipient", "subject"), "mail"),
-            ("send_message", ("to", "text"), "message"),
-            ("create_note", ("title", "text"), "note"),
-        )
-    )
+    name, (first, second), verb = src.pick(_MESSAGES)
     who = person(src)
     to = f"{who.lower()}@{invented_word(src)}.com" if "mail" in verb and src.chance(0.5) else who
     about = " ".join(
         invented_word(src) if src.chance(0.3) else src.pick(COMMON)
         for _ in range(src.rng.randint(1, 3))
     )
-    second = keys[1]
+    thing = f"an {verb}" if verb[0] in "aeiou" else f"a {verb}"
     joint = f"with the {second}" if src.chance(0.6) else "with"
-    article = "an" if verb[0] in "aeiou" else "a"
-    asked = src.ask(
-        (
-            f"Send {article} {verb} to {{t}} {joint} {{s}}",
-            f'Send {article} {verb} to {{t}} {joint} "{{s}}"',
-        ),
-        t=to,
-        s=about,
-    )
-    if verb == "note":
-        asked = src.ask(
-            (
-                f'Create a note titled {{t}} {joint} "{{s}}"',
-                "Make a note with the title {t} and the text {s}",
-            ),
-            t=to,
-            s=about,
-        )
+    asked = _asked_to_write(src, thing, joint, {"t": to, "s": about})
     tool = schema(
         name,
-        f"{name.split('_')[0].capitalize()} {article} {verb}",
-        {keys[0]: (STRING, ""), second: (STRING, described(src, f"The {second}"))},
+        f"{name.split('_')[0].capitalize()} {thing}",
+        {first: (STRING, ""), second: (STRING, described(src, f"The {second}"))},
     )
     status = src.pick(("sent", "ok", "done", "queued", "delivered"))
     return Use(
         tool,
         asked,
-        {keys[0]: to, second: about},
+        {first: to, second: about},
         json.dumps({"status": status}),
         f"The status is {status}.",
     )
+
+
+def _asked_to_write(src: Source, thing: str, joint: str, values: dict[str, str]) -> str:
+    """values: t, whom to or what to call it, and s, what to say."""
+    sent = (f"Send {thing} to {{t}} {joint} {{s}}", f'Send {thing} to {{t}} {joint} "{{s}}"')
+    # Intentional: drawn for notes as well, so that a seed gives the dialogues that it always gave.
+    asked = src.fill(sent, values)
+    if thing != "a note":
+        return asked
+    noted = (
+        f'Create a note titled {{t}} {joint} "{{s}}"',
+        "Make a note with the title {t} and the text {s}",
+    )
+    return src.fill(noted, values)
 
 
 def search(src: Source) -> Use:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.cuda.backends import Backend, backend_name, find_backends
+from millstream.model.cuda.backends import Backend
 from millstream.model.cuda.batch import CudaPacker
 from millstream.model.cuda.graphs import CudaRecorder, DecodeGraphs, Record
+from millstream.model.cuda.selection import backend_name, find_backends
 from millstream.model.kv_cache import KVCache, LayerShape
 from millstream.model.loading import LoadedModel
 from millstream.settings import Settings

@@ -1,29 +1,16 @@
-"""Paged attention in Triton: one token per sequence, and prompt chunks.
+"""The kernels of paged attention in Triton; `triton_attention` launches them.
 
 Rules:
-1. What they compute is written in `native/reference.py`: same meaning, any device Triton knows.
-2. Keys that a row does not see are not read, so what lies there does not matter.
-3. Nothing depends on lengths but the loops inside: a captured call is right for other lengths.
-4. Decode splits the keys of a row among programs, so that few long sequences keep the device busy
-   (https://pytorch.org/blog/flash-decoding/); a second kernel joins the parts.
+1. Keys that a row does not see are not read, so what lies there does not matter.
+2. Nothing depends on lengths but the loops inside: a captured call is right for other lengths.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, unused-ignore"
 
 from __future__ import annotations
 
-import torch
 import triton  # type: ignore[import-not-found, import-untyped]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped]
-from torch import Tensor
-
-from millstream.model.attention import LayerOptions
-
-_ROWS = 64  # query rows of a program, for prompts
-_SMALLEST_DOT = 16
-_TILE_BYTES = 32 * 1024  # keys of one step of a loop
-_PROGRAMS = 512  # enough for every multiprocessor of a large device, a few times over
-_LARGEST_SPLIT = 64
 
 
 @triton.jit
@@ -37,6 +24,22 @@ def _pointers(cache, table, index, is_seen, head, dims, PAGE: tl.constexpr, HEAD
     block = tl.load(table + index // PAGE, mask=is_seen, other=0).to(tl.int64)
     token = block * PAGE + index % PAGE
     return cache + (token[:, None] * HEADS + head) * DIM + dims[None, :]
+
+
+@triton.jit
+def _nothing_seen(ROWS: tl.constexpr, WIDTH_PAD: tl.constexpr):
+    """acc, best, total of rows before their first key; see _attend."""
+    # Finite, so that a part in which nothing is seen gives no NaN.
+    best = tl.full([ROWS], -1.0e30, tl.float32)
+    return tl.zeros([ROWS, WIDTH_PAD], tl.float32), best, tl.zeros([ROWS], tl.float32)
+
+
+@triton.jit
+def _add_sink(acc, best, total, sink):
+    """acc and total after one more score, which no value belongs to."""
+    larger = tl.maximum(best, sink)
+    shrink = tl.exp(best - larger)
+    return acc * shrink[:, None], total * shrink + tl.exp(sink - larger)
 
 
 @triton.jit
@@ -76,7 +79,7 @@ def _attend(
 
 
 @triton.jit
-def _decode(
+def decode_parts(
     query, keys, values, tables, positions, parts, bests, totals, query_stride, table_stride,
     scale, softcap, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PAGE: tl.constexpr,
     KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, DIM: tl.constexpr,
@@ -102,10 +105,7 @@ def _decode(
         mask=is_head[:, None] & (dims < DIM)[None, :],
         other=0.0,
     )
-    # Finite, so that a part in which nothing is seen gives no NaN.
-    best = tl.full([GROUP_PAD], -1.0e30, tl.float32)
-    total = tl.zeros([GROUP_PAD], tl.float32)
-    acc = tl.zeros([GROUP_PAD, WIDTH_PAD], tl.float32)
+    acc, best, total = _nothing_seen(GROUP_PAD, WIDTH_PAD)
     acc, best, total = _attend(
         vectors, acc, best, total, keys, values, tables + row.to(tl.int64) * table_stride, first,
         last, tl.full([GROUP_PAD], 0, tl.int32) + position, kv_head, KV_HEADS, scale, softcap,
@@ -119,7 +119,7 @@ def _decode(
 
 
 @triton.jit
-def _join(
+def join_parts(
     parts, bests, totals, sinks, out, HEADS: tl.constexpr, SINKS: tl.constexpr,
     WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
@@ -145,7 +145,7 @@ def _join(
 
 
 @triton.jit
-def _prefill(
+def prefill_tile(
     query, keys, values, tables, starts, firsts, sinks, out, query_stride, table_stride, scale,
     softcap, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr, PAGE: tl.constexpr,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
@@ -167,9 +167,7 @@ def _prefill(
             mask=is_row[:, None] & (dims < DIM)[None, :],
             other=0.0,
         )
-        best = tl.full([ROWS], -1.0e30, tl.float32)
-        total = tl.zeros([ROWS], tl.float32)
-        acc = tl.zeros([ROWS, WIDTH_PAD], tl.float32)
+        acc, best, total = _nothing_seen(ROWS, WIDTH_PAD)
         oldest = 0
         if WINDOW > 0:
             oldest = tl.maximum(start + tile * ROWS - WINDOW + 1, 0)
@@ -181,98 +179,9 @@ def _prefill(
         )  # fmt: skip
         if SINKS:
             sink = tl.load(sinks + head).to(tl.float32)
-            larger = tl.maximum(best, sink)
-            acc = acc * tl.exp(best - larger)[:, None]
-            total = total * tl.exp(best - larger) + tl.exp(sink - larger)
+            acc, total = _add_sink(acc, best, total, sink)
         # Rows past the end of a chunk may have seen nothing.
         result = acc / tl.where(total > 0.0, total, 1.0)[:, None]
         where = out + (token[:, None] * HEADS + head) * WIDTH + widths[None, :]
         is_value = is_row[:, None] & (widths < WIDTH)[None, :]
         tl.store(where, result.to(out.dtype.element_ty), mask=is_value)
-
-
-def decode(
-    query: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    tables: Tensor,
-    positions: Tensor,
-    options: LayerOptions,
-) -> Tensor:
-    """`reference.paged_attention_decode()`; tables int32 or int64, last dimensions contiguous."""
-    rows, heads, dim = query.shape
-    _, page, kv_heads, width = value_cache.shape
-    query = _packed_heads(query)
-    splits = num_splits(rows * kv_heads)
-    parts = query.new_empty((rows, heads, splits, width), dtype=torch.float32)
-    bests, totals = query.new_empty((2, rows, heads, splits), dtype=torch.float32)
-    out = query.new_empty(rows, heads, width)
-    sizes = {**_sizes(dim, width, query.dtype), "SPLITS": splits}
-    group = heads // kv_heads
-    _decode[(rows, kv_heads, splits)](
-        query, key_cache, value_cache, tables, positions, parts, bests, totals,
-        query.stride(0), tables.stride(0), options.scale, options.softcap or 1.0,
-        WINDOW=options.window or 0, SOFTCAP=options.softcap is not None, PAGE=page,
-        KV_HEADS=kv_heads, GROUP=group, GROUP_PAD=_padded(group), **sizes,
-    )  # fmt: skip
-    sinks = options.sinks
-    _join[(rows, heads)](
-        parts, bests, totals, out if sinks is None else sinks, out, HEADS=heads,
-        SINKS=sinks is not None, WIDTH=width, WIDTH_PAD=sizes["WIDTH_PAD"], SPLITS=splits,
-    )  # fmt: skip
-    return out
-
-
-def prefill(
-    query: Tensor,
-    key_cache: Tensor,
-    value_cache: Tensor,
-    tables: Tensor,
-    starts: Tensor,
-    firsts: Tensor,
-    options: LayerOptions,
-    longest: int,
-) -> Tensor:
-    """`reference.paged_attention_prefill()`. firsts [c + 1]: row of each chunk's first token, and
-    the end; longest: tokens of the longest chunk."""
-    tokens, heads, dim = query.shape
-    _, page, kv_heads, width = value_cache.shape
-    query = _packed_heads(query)
-    out = query.new_empty(tokens, heads, width)
-    sinks = options.sinks
-    _prefill[(triton.cdiv(longest, _ROWS), len(starts), heads)](
-        query, key_cache, value_cache, tables, starts, firsts, out if sinks is None else sinks,
-        out, query.stride(0), tables.stride(0), options.scale, options.softcap or 1.0,
-        WINDOW=options.window or 0, SOFTCAP=options.softcap is not None, SINKS=sinks is not None,
-        PAGE=page, HEADS=heads, KV_HEADS=kv_heads, ROWS=_ROWS, **_sizes(dim, width, query.dtype),
-    )  # fmt: skip
-    return out
-
-
-def num_splits(programs: int) -> int:
-    """Parts of each row's keys where `programs` would run without: a power of two."""
-    wanted = triton.next_power_of_2(max(1, _PROGRAMS // programs))
-    return int(min(wanted, _LARGEST_SPLIT))
-
-
-def _sizes(dim: int, width: int, dtype: torch.dtype) -> dict[str, int]:
-    dim_pad, width_pad = _padded(dim), _padded(width)
-    tile = _TILE_BYTES // (dtype.itemsize * max(dim_pad, width_pad))
-    return {
-        "DIM": dim,
-        "DIM_PAD": dim_pad,
-        "WIDTH": width,
-        "WIDTH_PAD": width_pad,
-        "TILE": min(128, max(_SMALLEST_DOT, tile)),
-        "num_stages": 2,  # more of wide float32 heads than that do not fit into shared memory
-    }
-
-
-def _padded(number: int) -> int:
-    return int(max(_SMALLEST_DOT, triton.next_power_of_2(number)))
-
-
-def _packed_heads(query: Tensor) -> Tensor:
-    """The heads of a token side by side; tokens may lie apart."""
-    is_packed = query.stride(-1) == 1 and query.stride(1) == query.shape[2]
-    return query if is_packed else query.contiguous()

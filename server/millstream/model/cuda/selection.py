@@ -1,0 +1,157 @@
+"""Which ways to attend to paged keys work on this machine.
+
+Rule: a way is used only after it computed, on this device and with this model's shapes, what plain
+torch does. Whatever goes wrong costs one line in the log, never the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from millstream.model.attention import LayerOptions
+from millstream.model.cuda.backends import Backend, Span, TritonBackend, VarlenBackend
+from millstream.model.kv_cache import LayerShape
+from millstream.model.native import reference
+
+log = logging.getLogger(__name__)
+
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2**-8, torch.bfloat16: 2**-5}
+_KERNELS = "millstream.model.cuda.triton_attention"
+_CONTEXT = 330  # tokens of a trial
+
+
+def find_backends(
+    shapes: Sequence[LayerShape],
+    *,
+    num_heads: Callable[[LayerShape], int],
+    block_size: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> list[Backend]:
+    """Those that work here, best first; none: keys are gathered."""
+    found: list[Backend] = []
+    for make in (_varlen, _triton):
+        try:
+            backend = make()
+            for shape in sorted(set(shapes), key=repr):
+                Trial(
+                    shape,
+                    num_heads=num_heads(shape),
+                    block_size=block_size,
+                    dtype=dtype,
+                    device=device,
+                ).require_right(backend)
+        except Exception as error:  # last resort: compilers and drivers raise what they like
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            log.info("attention by %s is not used: %s", make.__name__.strip("_"), reason)
+        else:
+            found.append(backend)
+    return found
+
+
+def backend_name(found: Sequence[Backend]) -> str:
+    """What the engine says about itself."""
+    return "+".join(backend.name for backend in found) or "sdpa-paged"
+
+
+def _varlen() -> Backend:
+    module = importlib.import_module("torch.nn.attention.varlen")
+    parameters = inspect.signature(module.varlen_attn).parameters
+    missing = {"block_table", "seqused_k", "window_size", "scale"} - set(parameters)
+    if missing:
+        raise NotImplementedError(f"this torch's varlen_attn has no {', '.join(sorted(missing))}")
+    return VarlenBackend(module.varlen_attn)
+
+
+def _triton() -> Backend:
+    if importlib.util.find_spec("triton") is None:
+        raise NotImplementedError("triton is not installed")
+    # Imported here only: it takes a second, and machines without CUDA need not have it.
+    return TritonBackend(importlib.import_module(_KERNELS))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A layer on a device, over which backends are compared with plain torch."""
+
+    shape: LayerShape
+    num_heads: int
+    block_size: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def require_right(self, backend: Backend) -> None:
+        """Raises ArithmeticError where the backend differs."""
+        for what, actual, expected in self.samples(backend):
+            error = (actual.float() - expected.float()).abs().max().item()
+            if not error <= _TOLERANCE[self.dtype]:
+                raise ArithmeticError(
+                    f"{what} is wrong by {error:.1e} for {self.shape} in {self.dtype}"
+                )
+
+    def samples(self, backend: Backend) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """What was computed, by the backend and by plain torch."""
+        generator = torch.Generator().manual_seed(0)
+        width, kv_heads = -(-_CONTEXT // self.block_size), self.shape.kv_heads
+        keys, values = (
+            self._random(generator, 2 * width, self.block_size, kv_heads, dim)
+            for dim in (self.shape.key_dim, self.shape.value_dim)
+        )
+        order = torch.randperm(2 * width, generator=generator).view(2, width)
+        tables = order.to(self.device, torch.int32)
+        sinks = torch.randn(self.num_heads, generator=generator).to(self.device)
+        for options in filter(backend.handles, _layer_options(sinks)):
+            for what, lengths in (("decode", (1, 1)), ("prefill", (3, 80))):
+                starts = torch.tensor([7, _CONTEXT - lengths[1]]).to(self.device)
+                span = make_span(tables, starts, lengths, longest_context=_CONTEXT)
+                query = self._random(generator, sum(lengths), self.num_heads, self.shape.key_dim)
+                actual = getattr(backend, what)(query, keys, values, span, options)
+                yield what, actual, _in_plain_torch(query, keys, values, span, options)
+
+    def _random(self, generator: torch.Generator, *size: int) -> Tensor:
+        return torch.randn(size, generator=generator).to(self.device, self.dtype)
+
+
+def _layer_options(sinks: Tensor) -> tuple[LayerOptions, ...]:
+    """One of each kind."""
+    return (
+        LayerOptions(0.1),
+        LayerOptions(0.1, window=20),
+        LayerOptions(0.1, softcap=5.0, window=300),
+        LayerOptions(0.1, sinks=sinks),
+    )
+
+
+def _in_plain_torch(
+    query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
+) -> Tensor:
+    return reference.paged_attention_prefill(
+        *(query, keys, values, span.tables, span.starts, span.firsts.diff()),
+        scale=options.scale,
+        window=options.window,
+        softcap=options.softcap,
+        sinks=options.sinks,
+    )
+
+
+def make_span(
+    tables: Tensor, starts: Tensor, lengths: Sequence[int], *, longest_context: int
+) -> Span:
+    """From tensors on the device; for tests of the device, not for a step of the engine."""
+    counts = torch.tensor(lengths).to(starts.device)
+    return Span(
+        tables,
+        starts,
+        (starts + counts).to(torch.int32),
+        torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32),
+        max(lengths),
+        longest_context,
+    )

@@ -1,0 +1,109 @@
+"""Paged attention in Triton: one token per sequence, and prompt chunks.
+
+Rules:
+1. What they compute is written in `native/reference.py`: same meaning, any device Triton knows.
+2. Decode splits the keys of a row among programs, so that few long sequences keep the device busy
+   (https://pytorch.org/blog/flash-decoding/); a second kernel joins the parts.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from torch import Tensor
+
+from millstream.model.attention import LayerOptions
+from millstream.model.cuda import triton_kernels as kernels
+
+_ROWS = 64  # query rows of a program, for prompts
+_SMALLEST_DOT = 16
+_TILE_BYTES = 32 * 1024  # keys of one step of a loop
+_PROGRAMS = 512  # enough for every multiprocessor of a large device, a few times over
+_LARGEST_SPLIT = 64
+
+
+def decode(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    tables: Tensor,
+    positions: Tensor,
+    options: LayerOptions,
+) -> Tensor:
+    """`reference.paged_attention_decode()`; tables int32 or int64, last dimensions contiguous."""
+    rows, heads, dim = query.shape
+    _, page, kv_heads, width = value_cache.shape
+    query = _packed_heads(query)
+    splits = num_splits(rows * kv_heads)
+    parts = query.new_empty((rows, heads, splits, width), dtype=torch.float32)
+    bests, totals = query.new_empty((2, rows, heads, splits), dtype=torch.float32)
+    out = query.new_empty(rows, heads, width)
+    sizes = {**_sizes(dim, width, query.dtype), "SPLITS": splits}
+    group = heads // kv_heads
+    kernels.decode_parts[(rows, kv_heads, splits)](
+        query, key_cache, value_cache, tables, positions, parts, bests, totals,
+        query.stride(0), tables.stride(0), options.scale, options.softcap or 1.0,
+        WINDOW=options.window or 0, SOFTCAP=options.softcap is not None, PAGE=page,
+        KV_HEADS=kv_heads, GROUP=group, GROUP_PAD=_padded(group), **sizes,
+    )  # fmt: skip
+    sinks = options.sinks
+    kernels.join_parts[(rows, heads)](
+        parts, bests, totals, out if sinks is None else sinks, out, HEADS=heads,
+        SINKS=sinks is not None, WIDTH=width, WIDTH_PAD=sizes["WIDTH_PAD"], SPLITS=splits,
+    )  # fmt: skip
+    return out
+
+
+def prefill(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    tables: Tensor,
+    starts: Tensor,
+    firsts: Tensor,
+    options: LayerOptions,
+    longest: int,
+) -> Tensor:
+    """`reference.paged_attention_prefill()`. firsts [c + 1]: row of each chunk's first token, and
+    the end; longest: tokens of the longest chunk."""
+    tokens, heads, dim = query.shape
+    _, page, kv_heads, width = value_cache.shape
+    query = _packed_heads(query)
+    out = query.new_empty(tokens, heads, width)
+    sinks = options.sinks
+    kernels.prefill_tile[(triton.cdiv(longest, _ROWS), len(starts), heads)](
+        query, key_cache, value_cache, tables, starts, firsts, out if sinks is None else sinks,
+        out, query.stride(0), tables.stride(0), options.scale, options.softcap or 1.0,
+        WINDOW=options.window or 0, SOFTCAP=options.softcap is not None, SINKS=sinks is not None,
+        PAGE=page, HEADS=heads, KV_HEADS=kv_heads, ROWS=_ROWS, **_sizes(dim, width, query.dtype),
+    )  # fmt: skip
+    return out
+
+
+def num_splits(programs: int) -> int:
+    """Parts of each row's keys where `programs` would run without: a power of two."""
+    wanted = triton.next_power_of_2(max(1, _PROGRAMS // programs))
+    return int(min(wanted, _LARGEST_SPLIT))
+
+
+def _sizes(dim: int, width: int, dtype: torch.dtype) -> dict[str, int]:
+    dim_pad, width_pad = _padded(dim), _padded(width)
+    tile = _TILE_BYTES // (dtype.itemsize * max(dim_pad, width_pad))
+    return {
+        "DIM": dim,
+        "DIM_PAD": dim_pad,
+        "WIDTH": width,
+        "WIDTH_PAD": width_pad,
+        "TILE": min(128, max(_SMALLEST_DOT, tile)),
+        "num_stages": 2,  # more of wide float32 heads than that do not fit into shared memory
+    }
+
+
+def _padded(number: int) -> int:
+    return int(max(_SMALLEST_DOT, triton.next_power_of_2(number)))
+
+
+def _packed_heads(query: Tensor) -> Tensor:
+    """The heads of a token side by side; tokens may lie apart."""
+    is_packed = query.stride(-1) == 1 and query.stride(1) == query.shape[2]
+    return query if is_packed else query.contiguous()
