@@ -15,7 +15,8 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,7 +29,9 @@ from benchmarks.models import find_model
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.model.fused import install
+from millstream.model.fused.install import Fused
 from millstream.model.fused.match import UnusualError
+from millstream.model.fused.stack import DecoderStack
 from millstream.model.runner import ModelRunner, build_runner
 from millstream.settings import Settings
 
@@ -59,7 +62,8 @@ def make_runner(folder: Path, variant: str, *, threads: int, cache_bytes: int) -
         with mock.patch.object(install, "_stack", side_effect=UnusualError("not wanted")):
             return build()
     if variant == "attention":
-        with mock.patch("millstream.model.runner.fuse", return_value="nothing else"):
+        nothing = Fused("nothing else", is_whole=False)
+        with mock.patch("millstream.model.preparation.fuse", return_value=nothing):
             return build()
     return build()
 
@@ -120,6 +124,21 @@ class Products(TorchDispatchMode):
             call()
 
 
+@contextmanager
+def layer_by_layer(runner: ModelRunner) -> Iterator[None]:
+    """Inside, no operator stands for several products."""
+    model = runner._forward._model  # type: ignore[attr-defined]
+    stacks = [module for module in model.modules() if isinstance(module, DecoderStack)]
+    kept = [stack.compiled for stack in stacks]
+    for stack in stacks:
+        stack.compiled = None
+    try:
+        yield
+    finally:
+        for stack, compiled in zip(stacks, kept, strict=True):
+            stack.compiled = compiled
+
+
 def in_turns(
     functions: Mapping[str, Callable[[], object]], *, seconds: float, clock: Clock
 ) -> dict[str, float]:
@@ -143,7 +162,7 @@ def measure(
     sampling, and of its linears."""
     first = next(iter(runners.values()))
     products = Products()
-    with products:
+    with products, layer_by_layer(first):
         first.step(plan)
     functions: dict[str, Callable[[], object]] = {
         name: lambda runner=runner: runner.step(plan) for name, runner in runners.items()

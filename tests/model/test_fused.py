@@ -14,7 +14,6 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from millstream.core.plan import Chunk, Plan
-from millstream.model import native
 from millstream.model.fused.stack import DecoderStack
 from millstream.model.loading import LoadedModel, load_model
 from millstream.model.runner import ModelRunner
@@ -22,13 +21,7 @@ from millstream.settings import Settings
 from tests.model.architectures import greedy, make_model
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
 
-
-@pytest.fixture(scope="module", autouse=True)
-def kernels() -> native.Kernels:
-    found = native.load()
-    if found is None:
-        pytest.skip("no compiled kernels on this machine")
-    return found
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def load(folder: Path, **options: Any) -> tuple[LoadedModel, Settings]:

@@ -14,13 +14,7 @@ from millstream.model import native
 from millstream.model.fused.parts import Joined, find_gated_mlp, find_norm
 from millstream.model.packing import packing
 
-
-@pytest.fixture(scope="module", autouse=True)
-def kernels() -> native.Kernels:
-    found = native.load()
-    if found is None:
-        pytest.skip("no compiled kernels on this machine")
-    return found
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -11,13 +11,7 @@ from millstream.model import native
 from tests.model.architectures import greedy, make_model
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
 
-
-@pytest.fixture(scope="module", autouse=True)
-def kernels() -> native.Kernels:
-    found = native.load()
-    if found is None:
-        pytest.skip("no compiled kernels on this machine")
-    return found
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 @pytest.mark.parametrize(

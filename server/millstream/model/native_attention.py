@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,6 +13,17 @@ from millstream.model.attention import LayerOptions
 from millstream.model.batch import DecodeGroup, Packer, PagedBatch, PromptPart
 from millstream.model.kv_cache import KVCache
 from millstream.model.native.kernels import Kernels
+
+
+class CompiledDecoder(NamedTuple):
+    """All decoder layers of a model as a compiled object.
+
+    indices: theirs in the cache; is_whole: no product in them is computed by torch.
+    """
+
+    decoder: Any
+    indices: tuple[int, ...]
+    is_whole: bool
 
 
 class NativeBatch(PagedBatch):
@@ -28,10 +41,32 @@ class NativeBatch(PagedBatch):
     ) -> None:
         super().__init__(cache, slots, decodes, prompts)
         self._kernels = kernels
+        self._tables: Tensor | None = None
+        self._starts: Tensor | None = None
+        self._lengths: Tensor | None = None
         if prompts:
             self._tables = _stacked([part.blocks[0] for part in prompts])
             self._starts = torch.tensor([part.start for part in prompts])
             self._lengths = torch.tensor([part.length for part in prompts])
+
+    def decode(
+        self, compiled: CompiledDecoder, hidden: Tensor, angles: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """All layers at once. hidden [T, n], angles as in attend_rotary -> [T, n]."""
+        group = self._decodes[0] if self._decodes else None
+        out: Tensor = compiled.decoder.run(
+            hidden,
+            *angles,
+            self._slots,
+            [self._cache.keys[index] for index in compiled.indices],
+            [self._cache.values[index] for index in compiled.indices],
+            None if group is None else group.blocks,
+            None if group is None else group.positions,
+            self._tables,
+            self._starts,
+            self._lengths,
+        )
+        return out
 
     def attend_rotary(
         self,

@@ -17,22 +17,20 @@ from torch import Tensor
 from millstream.core.info import EngineInfo
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.errors import StartupError
-from millstream.model import native
 from millstream.model.batch import Packer
 from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.forward import Forward
-from millstream.model.fused import fuse
 from millstream.model.grammar import Grammars
 from millstream.model.invariant import InvariantOperators
 from millstream.model.invariant_attention import InvariantPacker
 from millstream.model.invariant_check import InvarianceCheck
 from millstream.model.invariant_modules import make_invariant, use_separate_experts
 from millstream.model.kv_cache import KVCache
-from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel, load_model
+from millstream.model.loading import LoadedModel, load_model
 from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.native_attention import NativePacker
-from millstream.model.packing import pack_linears
-from millstream.model.probe import Layer, probe_layers
+from millstream.model.preparation import load_kernels, prepare
+from millstream.model.probe import probe_layers
 from millstream.model.quantization import pack_int8
 from millstream.model.sampler import Drawing, Sampler
 from millstream.model.sizing import make_cache, step_tokens
@@ -74,14 +72,14 @@ class ModelRunner:
             _require_cpu(loaded)
             use_separate_experts(loaded.model)
         num_parameters = loaded.model.num_parameters()
-        kernels = _load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
+        kernels = load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
         if not loaded.is_shared and (num_packed := pack_int8(loaded.model, kernels)):
             log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
         expected = own_logits(loaded)
         layers = probe_layers(loaded.model, max_context=loaded.max_context, device=loaded.device)
         forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})
         self._forward: Callable[..., Tensor] = forward
-        _prepare(loaded, forward, layers, kernels)
+        self._threads = prepare(loaded, forward, layers, kernels)
         shapes = {i: layer.shape for i, layer in layers.items()}
         self._cache = make_cache(loaded, settings, shapes)
         self._packer, backend = Packer(self._cache, loaded.device), _BACKEND
@@ -127,7 +125,10 @@ class ModelRunner:
         """
         logits = self.logits(plan)
         chunks = [chunk for chunk in plan.chunks if chunk.is_last]
-        return Launched(plan, logits, chunks, self._sampler.launch(logits[: len(chunks)], chunks))
+        sampled = logits[: len(chunks)]
+        with self._threads.operations(sampled.numel()):
+            drawing = self._sampler.launch(sampled, chunks)
+        return Launched(plan, logits, chunks, drawing)
 
     def finish(self, launched: Launched) -> StepOutput:
         """Waits for what was launched."""
@@ -151,25 +152,13 @@ class ModelRunner:
         if self._cuda is not None and (logits := self._cuda.logits(plan)) is not None:
             return logits
         model_input = self._packer.pack(plan)
-        return self._forward(
-            model_input.input_ids,
-            model_input.positions,
-            rows=model_input.wanted,
-            batch=model_input.batch,
-        )
-
-
-def _prepare(
-    loaded: LoadedModel, forward: Forward, layers: dict[int, Layer], kernels: native.Kernels | None
-) -> None:
-    """Makes the model's modules faster where they are ours alone."""
-    if loaded.is_shared or loaded.device.type != "cpu":
-        return
-    if kernels is not None:
-        found = fuse(loaded.model, forward, layers, kernels=kernels, max_context=loaded.max_context)
-        log.info("compiled kernels compute attention, %s", found)
-    if num_packed := pack_linears(loaded.model, kernels):
-        log.info("laid out the weights of %d linear layers for this CPU", num_packed)
+        with self._threads.forward():
+            return self._forward(
+                model_input.input_ids,
+                model_input.positions,
+                rows=model_input.wanted,
+                batch=model_input.batch,
+            )
 
 
 def _require_cpu(loaded: LoadedModel) -> None:
@@ -226,23 +215,6 @@ def build_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:
         return runner
 
     return build
-
-
-def _load_kernels(loaded: LoadedModel, settings: Settings, num_bytes: int) -> native.Kernels | None:
-    """Compiled kernels where they can be used and a model of `num_bytes` is worth compiling for."""
-    wanted = settings.native_kernels
-    reasons = {
-        "--native-kernels is off": wanted == "off",
-        "the model is small": wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES,
-        "they are for CPUs": loaded.device.type != "cpu",
-        f"there are none for {loaded.dtype}": loaded.dtype not in native.DTYPES,
-        "--batch-invariant has its own": settings.batch_invariant,
-    }
-    for reason, is_so in reasons.items():
-        if is_so:
-            log.info("no compiled kernels: %s", reason)
-            return None
-    return native.load()
 
 
 def _device_name(device: torch.device) -> str:

@@ -8,12 +8,14 @@ a stack gets them back. Called once, before the model's linears are packed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from millstream.model.forward import Forward
+from millstream.model.fused.compiled import compile_stack
 from millstream.model.fused.match import Known, Parts, UnusualError, match
 from millstream.model.fused.observe import DenseBatch, Sample, observe
 from millstream.model.fused.operations import Operations
@@ -26,6 +28,13 @@ from millstream.model.probe import MODEL_FAILURES, Layer, logits_difference
 _TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}  # of logits, relative to their spread
 
 
+class Fused(NamedTuple):
+    """What was done, in a few words; is_whole: kernels compute all products of all layers."""
+
+    summary: str
+    is_whole: bool
+
+
 @torch.inference_mode()
 def fuse(
     model: PreTrainedModel,
@@ -34,8 +43,8 @@ def fuse(
     *,
     kernels: Kernels,
     max_context: int,
-) -> str:
-    """Does what can be done; says in a few words what that was. forward: of the model."""
+) -> Fused:
+    """Does what can be done. forward: of the model."""
     norms = {m: norm for m in model.modules() if (norm := find_norm(m, kernels)) is not None}
     mlps = {
         m: mlp
@@ -48,18 +57,27 @@ def fuse(
     sample = Sample.spread(
         vocab_size=model.config.get_text_config().vocab_size, max_context=max_context
     )
-    pack = packing(kernels)
+    pack, stack = packing(kernels), None
     try:
         stack = _stack(model, forward, known, sample)
     except UnusualError as error:
-        why = f"; its layers are run one by one: {error}"
+        how = f"its layers are run one by one: {error}"
     else:
         stack.merge(pack)
-        why = f"; {len(layers)} decoder layers as one"
+        how = f"{len(layers)} decoder layers as one"
     for module, mlp in mlps.items():
         mlp.merge(pack)
         _replace_mlp(module, mlp)
-    return f"{len(norms)} norms and {len(mlps)} gated MLPs{why}"
+    if stack is not None:
+        reason = compile_stack(
+            *(stack, forward, sample), kernels=kernels, shapes=known.shapes, dtype=model.dtype
+        )
+        how += ", in one call" if reason is None else f", called from Python: {reason}"
+    compiled = None if stack is None else stack.compiled
+    return Fused(
+        f"{len(norms)} norms and {len(mlps)} gated MLPs; {how}",
+        is_whole=compiled is not None and compiled.is_whole,
+    )
 
 
 def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sample) -> DecoderStack:

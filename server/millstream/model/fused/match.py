@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from millstream.model.fused.layer import Layer
 from millstream.model.fused.observe import Call, Observed
 from millstream.model.fused.operations import GLUE
 from millstream.model.fused.parts import GatedMLP, Joined, Norm, is_close
-from millstream.model.fused.stack import DecoderStack, Layer
+from millstream.model.fused.stack import DecoderStack
 from millstream.model.kv_cache import LayerShape
 from millstream.model.native.kernels import Kernels
 from millstream.model.native.reference import rotate

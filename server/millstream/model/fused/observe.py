@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from millstream.model.attention import LayerOptions, attend_dense, causal_mask
+from millstream.model.attention import (
+    AttentionBatch,
+    LayerOptions,
+    attend_dense,
+    causal_mask,
+)
 from millstream.model.forward import Forward
 from millstream.model.fused.operations import Operations, noted
 from millstream.model.native.reference import rotate
@@ -84,7 +89,7 @@ class Sample(NamedTuple):
         last = max(len(number) - 1, 1)
         return cls((number * 41 % vocab_size)[None], (number * (max_context - 1) // last)[None])
 
-    def run(self, forward: Forward, batch: DenseBatch) -> Tensor:
+    def run(self, forward: Forward, batch: AttentionBatch) -> Tensor:
         """Logits [T, vocab]."""
         rows = torch.arange(self.input_ids.shape[1])
         return forward(self.input_ids, self.positions, rows=rows, batch=batch)

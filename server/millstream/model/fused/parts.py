@@ -43,7 +43,7 @@ class Joined:
 
     def __init__(self, linears: Sequence[nn.Module]) -> None:
         self._calls: list[Callable[[Tensor], Tensor]] = [caller(linear) for linear in linears]
-        self._linears = linears
+        self.linears = linears
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """hidden [T, n] -> [T, sum of outputs]."""
@@ -53,11 +53,14 @@ class Joined:
 
     def merge(self, pack: Pack) -> None:
         """Packs them, as one layer unless one is of another kind (quantised, say)."""
-        plain = [linear for linear in self._linears if is_plain(linear)]
-        if 1 < len(plain) == len(self._linears):
-            self._linears = [merge(plain)]
-        self._linears = [pack(linear) if is_plain(linear) else linear for linear in self._linears]
-        self._calls = [caller(linear) for linear in self._linears]
+        plain = [linear for linear in self.linears if is_plain(linear)]
+        int8 = [linear for linear in self.linears if type(linear) is NativeInt8Linear]
+        if 1 < len(plain) == len(self.linears):
+            self.linears = [merge(plain)]
+        elif len(int8) == len(self.linears) and NativeInt8Linear.can_merge(int8):
+            self.linears = [NativeInt8Linear.merged(int8)]
+        self.linears = [pack(linear) if is_plain(linear) else linear for linear in self.linears]
+        self._calls = [caller(linear) for linear in self.linears]
 
 
 class GatedMLP:
@@ -66,15 +69,15 @@ class GatedMLP:
     def __init__(
         self, inner: Sequence[nn.Module], down: nn.Module, gated: Callable[[Tensor], Tensor]
     ) -> None:
-        self._inner, self._down, self._gated = Joined(inner), Joined([down]), gated
+        self.inner, self.down, self.gated = Joined(inner), Joined([down]), gated
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """hidden [T, n] -> [T, n]."""
-        return self._down(self._gated(self._inner(hidden)))
+        return self.down(self.gated(self.inner(hidden)))
 
     def merge(self, pack: Pack) -> None:
-        self._inner.merge(pack)
-        self._down.merge(pack)
+        self.inner.merge(pack)
+        self.down.merge(pack)
 
 
 def caller(linear: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -9,16 +9,17 @@ whatever the model has. `match` says which models are made of such layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from millstream.model.attention import BATCH_KWARG, AttentionBatch, LayerOptions
-from millstream.model.fused.parts import Joined, Norm, Pack
+from millstream.model.fused.layer import Layer
+from millstream.model.fused.parts import Norm, Pack
 from millstream.model.native.kernels import Kernels
+from millstream.model.native_attention import CompiledDecoder, NativeBatch
 
 
 class RotaryBatch(AttentionBatch, Protocol):
@@ -38,30 +39,6 @@ class RotaryBatch(AttentionBatch, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One decoder layer. qkv: [T, n] -> [T, (heads + 2 * kv_heads) * dim]; mlp keeps [T, n]."""
-
-    index: int
-    heads: int
-    kv_heads: int
-    dim: int
-    attention_norm: Norm
-    qkv: Joined
-    q_norm: Norm | None
-    k_norm: Norm | None
-    is_rotary: bool
-    options: LayerOptions
-    out: Joined
-    mlp_norm: Norm
-    mlp: Callable[[Tensor], Tensor]
-
-    def merge(self, pack: Pack) -> None:
-        """Replaces the linear layers around attention, which nothing else holds then."""
-        self.qkv.merge(pack)
-        self.out.merge(pack)
-
-
 class DecoderStack(nn.Module):
     """Takes the place of a model's list of decoder layers, as its only element."""
 
@@ -71,12 +48,13 @@ class DecoderStack(nn.Module):
         """others: modules of the model that layers call; here they are found and packed."""
         super().__init__()
         self.others = nn.ModuleList(others)
-        self._layers = layers
+        self.layers = layers
+        self.compiled: CompiledDecoder | None = None  # for batches of the kernels
         self._kernels = kernels
 
     def merge(self, pack: Pack) -> None:
         """See Layer."""
-        for layer in self._layers:
+        for layer in self.layers:
             layer.merge(pack)
 
     def forward(
@@ -89,8 +67,10 @@ class DecoderStack(nn.Module):
         """hidden_states [1, T, n], position_embeddings [1, T, r] each -> [1, T, n]."""
         batch: RotaryBatch = kwargs[BATCH_KWARG]
         angles = position_embeddings[0][0], position_embeddings[1][0]
+        if self.compiled is not None and isinstance(batch, NativeBatch):
+            return batch.decode(self.compiled, hidden_states[0], angles).unsqueeze(0)
         add_norm = self._kernels.add_rms_norm
-        x, layers = hidden_states[0], self._layers
+        x, layers = hidden_states[0], self.layers
         norm = layers[0].attention_norm
         normal = self.normal(x, norm)
         for number, layer in enumerate(layers, 1):

@@ -11,6 +11,8 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
+#include <vector>
 
 #include "simd.h"
 
@@ -81,14 +83,15 @@ INLINE Vec multiply(const T* query, const T* key, int dim) {
   return acc;
 }
 
-// query . key for COUNT keys at rows[i] + offset, WIDTH / COUNT parts of each side by side.
+// query . key for COUNT keys at rows[i] + offset, as sums of WIDTH / COUNT parts (see pair_sums).
 template <typename T, int DIM, int COUNT = WIDTH>
 INLINE Vec dot_products(const T* query, const T* const* rows, int64_t offset, int dim) {
   if constexpr (COUNT == 1)
     return multiply<T, DIM>(query, *rows + offset, dim);
   else
-    return pair_sums(dot_products<T, DIM, COUNT / 2>(query, rows, offset, dim),
-                     dot_products<T, DIM, COUNT / 2>(query, rows + COUNT / 2, offset, dim));
+    return pair_sums<COUNT>(
+        dot_products<T, DIM, COUNT / 2>(query, rows, offset, dim),
+        dot_products<T, DIM, COUNT / 2>(query, rows + COUNT / 2, offset, dim));
 }
 
 // scores[head][i] = query[head] . key of token i

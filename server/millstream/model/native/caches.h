@@ -23,4 +23,11 @@ inline Shape shape_of(const Tensor& query, const Tensor& keys, const Tensor& val
   return shape;
 }
 
+inline void check_result(const Tensor& query, const Shape& shape, const Tensor& out) {
+  TORCH_CHECK(query.is_contiguous() && out.is_contiguous(), "query and result must be contiguous");
+  TORCH_CHECK(out.dim() == 3 && out.size(0) == query.size(0) && out.size(1) == shape.heads &&
+              out.size(2) == shape.value_dim && out.scalar_type() == query.scalar_type(),
+              "the result does not fit the query");
+}
+
 }  // namespace millstream

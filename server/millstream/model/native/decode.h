@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "attention.h"
+#include "attention_bf16.h"
 #include "caches.h"
 #include "tensors.h"
 
@@ -36,19 +37,17 @@ struct Spans {
 
 class Decode {
  public:
-  Tensor out;
-
   Decode(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& tables,
          const Tensor& positions, double scale, std::optional<int64_t> window,
-         std::optional<double> softcap, const MaybeTensor& sinks)
-      : query_(query.contiguous()), keys_(keys), values_(values), num_blocks_(keys.size(0)),
+         std::optional<double> softcap, const MaybeTensor& sinks, const Tensor& out)
+      : query_(query), out_(out), keys_(keys), values_(values), num_blocks_(keys.size(0)),
         tables_(tables), width_(tables.size(1)),
         shape_(shape_of(query, keys, values, scale, window, softcap, sinks)),
         spans_(positions, window, tables.size(1) * keys.size(1)) {
     TORCH_CHECK(tables.size(0) == query.size(0) && positions.numel() == query.size(0),
                 "one table and one position per row");
+    check_result(query, shape_, out);
     if (sinks) sinks_ = sinks->to(at::kFloat).contiguous();
-    out = at::empty({query.size(0), shape_.heads, shape_.value_dim}, query.options());
   }
 
   template <typename T>
@@ -61,7 +60,7 @@ class Decode {
       partials.push_back({start, start + shape_.heads, start + 2 * shape_.heads});
     }
     std::vector<std::atomic<int>> done(spans_.rows.size());
-    std::vector<std::vector<float>> scores(at::get_num_threads());
+    std::vector<std::vector<float>> scores(num_threads());
     each_unit(units, [&](int64_t unit, int slot) {
       const Spans::Row& row = spans_.rows[spans_.row_of[unit]];
       scores[slot].resize(shape_.heads * SPAN);
@@ -92,6 +91,10 @@ class Decode {
                      slots,
                      count};
     const T* query = data<T>(query_) + number * shape_.heads * shape_.dim;
+#if defined(__AVX512BF16__)
+    if constexpr (std::is_same_v<T, bf16>)
+      if (can_tile(shape_)) return attend_span_tiled(shape_, query, tokens, scores, partial);
+#endif
     attend_span<T>(shape_, query, tokens, scores, partial);
   }
 
@@ -99,12 +102,12 @@ class Decode {
   void merge_row(int64_t number, const Partial* spans, int count) {
     const float* sinks = sinks_.defined() ? data<float>(sinks_) : nullptr;
     for (int64_t head = 0; head < shape_.heads; head++) {
-      T* to = data<T>(out) + (number * shape_.heads + head) * shape_.value_dim;
+      T* to = data<T>(out_) + (number * shape_.heads + head) * shape_.value_dim;
       merge_spans<T>(spans, count, head, sinks ? sinks + head : nullptr, shape_.value_dim, to);
     }
   }
 
-  Tensor query_, keys_, values_, sinks_;
+  Tensor query_, out_, keys_, values_, sinks_;
   int64_t num_blocks_;
   Indices tables_;
   int64_t width_;

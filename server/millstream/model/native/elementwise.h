@@ -68,6 +68,7 @@ INLINE void gated_row(const T* gate, const T* up, int64_t n, T* out, F&& activat
 }
 
 // Rotates the first `turned` of n elements: x * cos + (-second half, first half) * sin.
+// x and out may be the same.
 template <typename T>
 INLINE void rotate_row(const T* x, const T* cos, const T* sin, int64_t turned, int64_t n, T* out) {
   int64_t half = turned / 2;
@@ -79,7 +80,7 @@ INLINE void rotate_row(const T* x, const T* cos, const T* sin, int64_t turned, i
     store_some(out + i, a, count);
     store_some(out + half + i, b, count);
   });
-  if (turned < n) std::memcpy(out + turned, x + turned, (n - turned) * sizeof(T));
+  if (turned < n && out != x) std::memcpy(out + turned, x + turned, (n - turned) * sizeof(T));
 }
 
 }  // namespace millstream

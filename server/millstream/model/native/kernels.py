@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Kernels:
     paged_attention_decode: Callable[..., Tensor]
     paged_attention_prefill: Callable[..., Tensor]
     fast_products: Callable[[], tuple[bool, bool]]
+    use_threads: Callable[[int], None]
     pack_weight: Callable[[Tensor], Tensor]
     packed_linear: Callable[..., Tensor]
     int8_linear: Callable[..., Tensor]
@@ -34,13 +35,17 @@ class Kernels:
     silu_mul: Callable[..., Tensor]
     gelu_tanh_mul: Callable[..., Tensor]
     rotary_to_cache: Callable[..., tuple[Tensor, Tensor]]
+    classes: Any = field(default=None, repr=False)  # theirs fails
+    """Where they are compiled: the classes of `decoder.h`, Norm, Linear and Decoder."""
 
     @classmethod
-    def of(cls, namespace: Any) -> Kernels:
+    def of(cls, namespace: Any, *, classes: Any = None) -> Kernels:
         """From anything that has the functions by name."""
-        found = {field.name: getattr(namespace, field.name) for field in fields(cls)}
+        names = [part.name for part in fields(cls) if part.name != "classes"]
+        found = {name: getattr(namespace, name) for name in names}
         # The overload itself: going through an operator's packet costs a microsecond a call.
-        return cls(**{name: getattr(found[name], "default", found[name]) for name in found})
+        functions = {name: getattr(found[name], "default", found[name]) for name in found}
+        return cls(**functions, classes=classes)
 
 
 def plain() -> Kernels:

@@ -27,7 +27,7 @@ def load(folder: Path | None = None) -> Kernels | None:
         if not _is_loaded():
             library = str(build(folder or cache_folder()))
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
-        kernels = Kernels.of(torch.ops.millstream)
+        kernels = Kernels.of(torch.ops.millstream, classes=torch.classes.millstream)
         wrong = differences(kernels, plain())
     except (BuildError, OSError, RuntimeError, AttributeError) as error:
         log.warning("no CPU kernels, plain torch is used: %s", error)

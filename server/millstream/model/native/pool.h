@@ -7,12 +7,15 @@
 // in the middle of one.
 //
 // Helpers that find no work look for some for a moment and then sleep, so that an idle engine uses
-// no processor time.
+// no processor time. Torch's threads do the same, and for longer: on the same cores, either would
+// keep the other from working. So where torch computes the large products itself, these loops run
+// on its threads (see threads.py).
 #pragma once
 
 #include <ATen/Parallel.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -132,10 +135,23 @@ class Pool {
   std::exception_ptr error_;
 };
 
-// The loop over units on as many threads as torch may use.
+// Whose threads the loops of this thread run on: a number of them, or one of these.
+constexpr int AS_MANY_AS_TORCH = -1, TORCHS_OWN = 0;
+inline thread_local int chosen_threads = AS_MANY_AS_TORCH;
+
+inline int num_threads() { return chosen_threads > 0 ? chosen_threads : at::get_num_threads(); }
+
+// work(unit, slot) for 0 <= unit < units; see Pool::run.
 template <typename F>
 void each_unit(int64_t units, F&& work) {
-  Pool::get().run(units, at::get_num_threads(), work);
+  int threads = num_threads();
+  if (chosen_threads != TORCHS_OWN) return Pool::get().run(units, threads, work);
+  std::atomic<int64_t> next{0};
+  at::parallel_for(0, std::min<int64_t>(threads, units), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t slot = begin; slot < end; slot++)
+      for (int64_t unit; (unit = next.fetch_add(1, std::memory_order_relaxed)) < units;)
+        work(unit, slot);
+  });
 }
 
 }  // namespace millstream

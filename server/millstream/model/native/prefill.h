@@ -18,6 +18,7 @@
 
 #include "attention.h"
 #include "caches.h"
+#include "elementwise.h"
 #include "tensors.h"
 
 namespace millstream {
@@ -120,10 +121,7 @@ class PromptTile {
       positions_[lane] = positions[std::min(lane, count - 1)];
       most_[lane] = LOWEST;
       total_[lane] = 0;
-      if (lane < count)
-        for (int64_t i = 0; i < shape_.dim; i++)
-          convert(query[offsets[lane] + i],
-                  &query_[(i / PAIR<E> * LANES + lane) * PAIR<E> + i % PAIR<E>]);
+      if (lane < count) set_query(query + offsets[lane], &query_[lane * PAIR<E>]);
     }
   }
 
@@ -163,11 +161,24 @@ class PromptTile {
       scale = std::exp(most_[lane] - most);
       total = total * scale + std::exp(*sink - most);
     }
-    for (int64_t i = 0; i < shape_.value_dim; i++)
-      store_part(to + i, splat(out_[i * LANES + lane] * scale / total), 1);
+    each_vector(shape_.value_dim, [&](int64_t i, auto count) {
+      Vec values = {};
+#pragma GCC unroll 16
+      for (int k = 0; k < count; k++) values[k] = out_[(i + k) * LANES + lane];
+      store_some(to + i, values * scale / total, count);
+    });
   }
 
  private:
+  void set_query(const T* from, float* to) {
+    for (int64_t i = 0; i < shape_.dim; i++) to[i * LANES] = to_float(from[i]);
+  }
+  void set_query(const bf16* from, bf16* to) {
+    int64_t i = 0;
+    for (; i + 2 <= shape_.dim; i += 2) std::memcpy(to + i * LANES, from + i, 2 * sizeof(bf16));
+    if (i < shape_.dim) to[i * LANES] = from[i];
+  }
+
   // The values of a token, or of two side by side; the second one may be missing.
   void set_values(const T* first, const T* second, float* to) {
     for (int64_t i = 0; i < shape_.value_dim; i++) to[i] = to_float(first[i]);
@@ -227,15 +238,13 @@ class PromptTile {
 
 class Prefill {
  public:
-  Tensor out;
-
   Prefill(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& tables,
           const Tensor& starts, const Tensor& lengths, double scale, std::optional<int64_t> window,
-          std::optional<double> softcap, const MaybeTensor& sinks)
-      : query_(query), keys_(keys), values_(values), tables_(tables), num_blocks_(keys.size(0)),
+          std::optional<double> softcap, const MaybeTensor& sinks, const Tensor& out)
+      : query_(query), out_(out), keys_(keys), values_(values), tables_(tables), num_blocks_(keys.size(0)),
         width_(tables.size(1)), window_(window.value_or(0)),
         shape_(shape_of(query, keys, values, scale, window, softcap, sinks)) {
-    TORCH_CHECK(query.is_contiguous(), "query must be contiguous");
+    check_result(query, shape_, out);
     TORCH_CHECK(starts.numel() == tables.size(0) && lengths.numel() == tables.size(0),
                 "one table, start and length per chunk");
     if (sinks) sinks_ = sinks->to(at::kFloat).contiguous();
@@ -253,12 +262,11 @@ class Prefill {
     }
     TORCH_CHECK(row == query.size(0), "the chunks have ", row, " tokens, the query ",
                 query.size(0));
-    out = at::empty({query.size(0), shape_.heads, shape_.value_dim}, query.options());
   }
 
   template <typename T>
   void run() {
-    std::vector<std::unique_ptr<PromptTile<T>>> tiles(at::get_num_threads());
+    std::vector<std::unique_ptr<PromptTile<T>>> tiles(num_threads());
     each_unit(units_.size(), [&](int64_t unit, int slot) {
       if (!tiles[slot]) tiles[slot] = std::make_unique<PromptTile<T>>(shape_);
       attend_unit<T>(units_[unit], *tiles[slot]);
@@ -298,7 +306,7 @@ class Prefill {
     const float* sinks = sinks_.defined() ? data<float>(sinks_) : nullptr;
     for (int i = 0; i < count; i++)
       tile.finish(i, sinks ? sinks + offsets[i] % shape_.heads : nullptr,
-                  data<T>(out) + offsets[i] * shape_.value_dim);
+                  data<T>(out_) + offsets[i] * shape_.value_dim);
   }
 
   template <typename T>
@@ -315,7 +323,7 @@ class Prefill {
                     data<T>(values_) + unit.kv_head * shape_.value_dim, slots, count);
   }
 
-  Tensor query_, keys_, values_, sinks_;
+  Tensor query_, out_, keys_, values_, sinks_;
   Indices tables_;
   int64_t num_blocks_, width_, window_;
   Shape shape_;

@@ -98,6 +98,11 @@ def fast_products() -> tuple[bool, bool]:
     return False, False
 
 
+def use_threads(count: int) -> None:
+    """On which threads kernels called by this thread run: so many of their own; 0: torch's; -1:
+    as many of their own as torch has. Plain torch has no others."""
+
+
 def pack_weight(weight: Tensor) -> Tensor:
     """weight [outputs, inputs], bfloat16 or int8, as the products below read it.
 

@@ -134,9 +134,17 @@ INLINE Vec exp(Vec x) {
 
 INLINE Vec tanh(Vec x) { return 1.0f - 2.0f / (exp(2.0f * x) + 1.0f); }
 
-// Sums of neighbours: a's in the first half of the result, b's in the second.
+// Of two vectors that hold sums of COUNT / 2 rows each, side by side in parts of 2 * WIDTH / COUNT
+// elements, one that holds those of all COUNT, in halves of such parts. Elements of a part add up.
+template <int COUNT>
 INLINE Vec pair_sums(Vec a, Vec b) {
-#if defined(__clang__)
+#if defined(__AVX512F__)  // shuffles within, then of whole quarters: rows come out in their order
+  auto x = (__m512)a, y = (__m512)b;
+  if constexpr (COUNT <= 4)
+    return (Vec)_mm512_add_ps(_mm512_shuffle_ps(x, y, 0x88), _mm512_shuffle_ps(x, y, 0xdd));
+  else
+    return (Vec)_mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+#elif defined(__clang__)
   Vec evens, odds;
   for (int i = 0; i < WIDTH / 2; i++) {
     evens[i] = a[2 * i], evens[i + WIDTH / 2] = b[2 * i];

@@ -15,7 +15,7 @@ namespace millstream {
 using at::Tensor;
 using MaybeTensor = std::optional<Tensor>;
 
-constexpr int64_t GRAIN = 32768;  // elements that are worth a thread
+constexpr int64_t GRAIN = 8192;  // elements that are worth a thread
 
 template <typename T>
 T* data(const Tensor& tensor) { return static_cast<T*>(tensor.data_ptr()); }

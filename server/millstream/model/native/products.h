@@ -1,0 +1,260 @@
+// Products of rows and weights that were laid out once: blocks of 64 output channels, and of each
+// channel as many inputs side by side as an instruction multiplies: two bfloat16 or four bytes.
+//
+// Decoding is bound by memory at a few rows and by arithmetic at a few more: a block is streamed
+// once and meets all rows on its way, and while it is multiplied the next one is asked for, a line
+// at a time. A block too large for a core's cache is taken in parts. A row's products are added up
+// in the order of its inputs in any case: they depend on that row only.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+
+#include "elementwise.h"
+#include "tensors.h"
+
+namespace millstream {
+
+constexpr int CHANNELS = 64;  // output channels of a block
+constexpr int CHANNEL_VECS = CHANNELS / WIDTH;
+constexpr int LINEAR_ROWS = WIDTH == 16 ? 6 : 1;
+constexpr int ROWS_OF_SUMS = 48;
+constexpr int STEP_BYTES = CHANNELS * 4;    // of a block
+constexpr int LINE = 64;                    // bytes of a line of the cache
+constexpr int64_t LARGEST_PART = 1 << 18;   // bytes of which two stay in a core's cache
+
+// Matrix units, where there are some, are what torch's own library is written for.
+#if defined(__AMX_BF16__) || defined(__AMX_INT8__)
+constexpr bool HAS_MATRIX_UNITS = true;
+#else
+constexpr bool HAS_MATRIX_UNITS = false;
+#endif
+
+// What is multiplied: rows of Row and weights, added up as Sum; STEP inputs at a time.
+struct Bfloats {
+  using Row = bf16;
+  using Weight = bf16;
+  using Sum = Vec;
+  using Scalar = float;
+  static constexpr int STEP = 2;
+#if defined(__AVX512BF16__)
+  static constexpr bool IS_FAST = !HAS_MATRIX_UNITS;
+  static INLINE Sum multiply_add(Sum acc, const bf16* one, const bf16* each) {
+    int32_t pair;
+    std::memcpy(&pair, one, sizeof pair);
+    return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair),
+                                 (__m512bh)_mm512_loadu_si512(each));
+  }
+#else
+  static constexpr bool IS_FAST = false;
+  static INLINE Sum multiply_add(Sum acc, const bf16* one, const bf16* each) {
+    for (int i = 0; i < WIDTH; i++)
+      for (int k = 0; k < STEP; k++) acc[i] += to_float(one[k]) * to_float(each[i * STEP + k]);
+    return acc;
+  }
+#endif
+};
+
+// Rows are unsigned: byte instructions want that on one side.
+struct Bytes {
+  using Row = uint8_t;
+  using Weight = int8_t;
+  using Sum = IntVec;
+  using Scalar = int32_t;
+  static constexpr int STEP = 4;
+#if defined(__AVX512VNNI__)
+  static constexpr bool IS_FAST = !HAS_MATRIX_UNITS;
+  static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
+    int32_t four;
+    std::memcpy(&four, one, sizeof four);
+    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(four),
+                                       _mm512_loadu_si512(each));
+  }
+#else
+  static constexpr bool IS_FAST = false;
+  static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
+    for (int i = 0; i < WIDTH; i++)
+      for (int k = 0; k < STEP; k++) acc[i] += int32_t(one[k]) * each[i * STEP + k];
+    return acc;
+  }
+#endif
+};
+
+// Memory that is needed soon: so many lines of it are asked for at every step of a product.
+struct Ahead {
+  const char *next = nullptr, *end = nullptr;
+  int lines = 0;
+
+  INLINE void fetch() {
+    for (int i = 0; i < lines && next < end; i++, next += LINE) __builtin_prefetch(next, 0, 2);
+  }
+};
+
+// sums [ROWS, CHANNELS] = (add ? sums : 0) + ROWS rows times `steps` steps of VECS vectors of a
+// block's channels.
+template <typename P, int ROWS, int VECS>
+void multiply_rows(const typename P::Row* rows, int64_t stride, const typename P::Weight* block,
+                   int64_t steps, bool add, Ahead& ahead, typename P::Scalar* sums) {
+  typename P::Sum acc[ROWS][VECS];
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+    for (int v = 0; v < VECS; v++)
+      acc[r][v] = add ? *reinterpret_cast<typename P::Sum*>(sums + r * CHANNELS + v * WIDTH)
+                      : typename P::Sum{};
+  for (int64_t k = 0; k < steps; k++) {
+    ahead.fetch();
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+      for (int v = 0; v < VECS; v++)
+        acc[r][v] = P::multiply_add(acc[r][v], rows + r * stride + k * P::STEP,
+                                    block + (k * CHANNELS + v * WIDTH) * P::STEP);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+    for (int v = 0; v < VECS; v++)
+      *reinterpret_cast<typename P::Sum*>(sums + r * CHANNELS + v * WIDTH) = acc[r][v];
+}
+
+template <typename P, int VECS>
+void multiply_some(int count, const typename P::Row* rows, int64_t stride,
+                   const typename P::Weight* block, int64_t steps, bool add, Ahead& ahead,
+                   typename P::Scalar* sums) {
+  switch (count) {
+    case 1: return multiply_rows<P, 1, VECS>(rows, stride, block, steps, add, ahead, sums);
+    case 2: return multiply_rows<P, 2, VECS>(rows, stride, block, steps, add, ahead, sums);
+    case 3: return multiply_rows<P, 3, VECS>(rows, stride, block, steps, add, ahead, sums);
+    case 4: return multiply_rows<P, 4, VECS>(rows, stride, block, steps, add, ahead, sums);
+    case 5: return multiply_rows<P, 5, VECS>(rows, stride, block, steps, add, ahead, sums);
+    default: return multiply_rows<P, 6, VECS>(rows, stride, block, steps, add, ahead, sums);
+  }
+}
+
+// Weights as they are read: [blocks, steps, CHANNELS, STEP].
+template <typename P>
+struct PackedWeight {
+  const typename P::Weight* start;
+  int64_t outputs, steps;
+
+  int64_t blocks() const { return padded(outputs, CHANNELS) / CHANNELS; }
+  const typename P::Weight* block(int64_t n) const { return start + n * steps * CHANNELS * P::STEP; }
+  int64_t block_bytes() const { return steps * STEP_BYTES; }
+};
+
+// What the product after this one begins with: each thread asks for one block of it.
+struct Following {
+  const char* start = nullptr;
+  int64_t size = 0, block_bytes = 0;  // size: of all blocks
+
+  Ahead block(int64_t n) const {
+    if (n * block_bytes >= size) return {};
+    return {start + n * block_bytes, start + (n + 1) * block_bytes};
+  }
+};
+
+// Which channels a thread multiplies at a time: blocks, but for the last few, which are halved so
+// that all threads end at once.
+class Units {
+ public:
+  Units(int64_t blocks, int threads) : whole_(blocks - blocks % threads), blocks_(blocks) {}
+
+  int64_t count() const { return 2 * blocks_ - whole_; }
+  bool is_half(int64_t unit) const { return unit >= whole_; }
+  int64_t block(int64_t unit) const { return is_half(unit) ? (unit + whole_) / 2 : unit; }
+  int64_t channel(int64_t unit) const {
+    return block(unit) * CHANNELS + (is_half(unit) ? (unit - whole_) % 2 * (CHANNELS / 2) : 0);
+  }
+
+ private:
+  int64_t whole_, blocks_;
+};
+
+// The rows that are multiplied by one unit of a weight.
+template <typename P>
+class Multiplier {
+ public:
+  Multiplier(const typename P::Row* rows, int64_t stride, int64_t count,
+             const PackedWeight<P>& weight)
+      : rows_(rows), stride_(stride), count_(count), weight_(weight),
+        part_(std::min(weight.steps, LARGEST_PART / STEP_BYTES)) {}
+
+  // finish(row, sums) for all rows; channel: of the block, where to begin. after: needed next.
+  template <int VECS, typename F>
+  void run(int64_t block, int64_t channel, Ahead after, F&& finish) {
+    alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS];
+    bool is_one_part = part_ == weight_.steps;
+    if (is_one_part) pace(after, passes(count_));
+    for (int64_t first = 0; first < count_; first += ROWS_OF_SUMS) {
+      int64_t some = std::min<int64_t>(ROWS_OF_SUMS, count_ - first);
+      for (int64_t k = 0; k < weight_.steps; k += part_) {
+        auto start = weight_.block(block) + (k * CHANNELS + channel) * P::STEP;
+        Ahead part = is_one_part ? after : next_part(block, k, first + some < count_, after);
+        if (!is_one_part) pace(part, passes(some));
+        Ahead& ahead = is_one_part ? after : part;
+        for (int64_t r = 0, left = passes(some), rows; r < some; r += rows, left--) {
+          rows = (some - r + left - 1) / left;
+          multiply_some<P, VECS>(rows, rows_ + (first + r) * stride_ + k * P::STEP, stride_, start,
+                                 std::min(part_, weight_.steps - k), k > 0, ahead,
+                                 sums + r * CHANNELS);
+        }
+      }
+      for (int64_t r = 0; r < some; r++) finish(first + r, sums + r * CHANNELS);
+    }
+  }
+
+ private:
+  static int64_t passes(int64_t rows) { return (rows + LINEAR_ROWS - 1) / LINEAR_ROWS; }
+
+  // In one pass, the processor sees by itself what comes next.
+  static void pace(Ahead& ahead, int64_t passes) {
+    constexpr int64_t lines = STEP_BYTES / LINE;
+    ahead.lines = passes == 1 ? 0 : (lines + passes - 1) / passes;
+  }
+
+  Ahead next_part(int64_t block, int64_t k, bool has_more_rows, const Ahead& after) const {
+    auto start = reinterpret_cast<const char*>(weight_.block(block));
+    int64_t next = k + part_ < weight_.steps ? k + part_ : 0;
+    if (next == 0 && !has_more_rows)
+      return {after.next, std::min(after.end, after.next + part_ * STEP_BYTES)};
+    return {start + next * STEP_BYTES,
+            start + std::min(next + part_, weight_.steps) * STEP_BYTES};
+  }
+
+  const typename P::Row* rows_;
+  int64_t stride_, count_;
+  const PackedWeight<P>& weight_;
+  int64_t part_;
+};
+
+// Calls finish(row, first channel, number of channels, sums) for every row and all channels.
+// rows: of `steps` steps each, `stride` apart.
+template <typename P, typename F>
+void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
+              const PackedWeight<P>& weight, const Following& following, F&& finish) {
+  int threads = num_threads();
+  Units units(weight.blocks(), threads);
+  std::atomic<int64_t> next{0};
+  each_unit(threads, [&](int64_t, int) {
+    Multiplier<P> multiplier(rows, stride, count, weight);
+    for (int64_t unit = next++, then; unit < units.count(); unit = then) {
+      then = next++;  // it is this thread's now, and asked for in the meantime
+      auto start = reinterpret_cast<const char*>(weight.block(units.block(then)));
+      Ahead ahead = then < units.count() ? Ahead{start, start + weight.block_bytes()}
+                                         : following.block(then - units.count());
+      int64_t channel = units.channel(unit), in_block = channel % CHANNELS;
+      int width = units.is_half(unit) ? CHANNELS / 2 : CHANNELS;
+      auto done = [&](int64_t row, const typename P::Scalar* sums) {
+        if (channel < weight.outputs)
+          finish(row, channel, std::min<int64_t>(width, weight.outputs - channel), sums);
+      };
+      if (units.is_half(unit))
+        multiplier.template run<CHANNEL_VECS / 2>(units.block(unit), in_block, ahead, done);
+      else
+        multiplier.template run<CHANNEL_VECS>(units.block(unit), 0, ahead, done);
+    }
+  });
+}
+
+}  // namespace millstream

@@ -1,0 +1,55 @@
+"""What is done with a loaded model before it serves: kernels, merged and packed linear layers.
+
+Rule: a model that others use as well keeps its modules as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from millstream.model import native
+from millstream.model.forward import Forward
+from millstream.model.fused import fuse
+from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel
+from millstream.model.packing import pack_linears
+from millstream.model.probe import Layer
+from millstream.model.threads import Threads
+from millstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def load_kernels(loaded: LoadedModel, settings: Settings, num_bytes: int) -> native.Kernels | None:
+    """Compiled kernels where they can be used and a model of `num_bytes` is worth compiling for."""
+    wanted = settings.native_kernels
+    reasons = {
+        "--native-kernels is off": wanted == "off",
+        "the model is small": wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES,
+        "they are for CPUs": loaded.device.type != "cpu",
+        f"there are none for {loaded.dtype}": loaded.dtype not in native.DTYPES,
+        "--batch-invariant has its own": settings.batch_invariant,
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            log.info("no compiled kernels: %s", reason)
+            return None
+    return native.load()
+
+
+def prepare(
+    loaded: LoadedModel, forward: Forward, layers: dict[int, Layer], kernels: native.Kernels | None
+) -> Threads:
+    """Makes the model's modules faster where they are ours alone; says who computes them."""
+    is_whole = False
+    if not loaded.is_shared and loaded.device.type == "cpu":
+        if kernels is not None:
+            model, max_context = loaded.model, loaded.max_context
+            found = fuse(model, forward, layers, kernels=kernels, max_context=max_context)
+            log.info("compiled kernels compute attention, %s", found.summary)
+            is_whole = found.is_whole
+        if num_packed := pack_linears(loaded.model, kernels):
+            log.info("laid out the weights of %d linear layers for this CPU", num_packed)
+    # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
+    is_ours = threading.current_thread() is threading.main_thread()
+    return Threads(kernels, is_alone=is_whole and is_ours)
