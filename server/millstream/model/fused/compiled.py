@@ -8,6 +8,7 @@ decodes and a chunk of prompt at once. Other stacks are run by Python, layer by 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,14 +46,12 @@ def compile_stack(
     dtype: torch.dtype,
 ) -> str | None:
     """Lets the stack run as one call from now on, or says why not. forward: of its model."""
+    logits = partial(_logits, forward, sample, kernels, shapes, dtype)
     try:
         found = compiled(stack.layers, kernels)
-        expected = _logits(forward, sample, kernels, shapes, dtype)
+        expected = logits()
         stack.compiled = found
-        if (
-            logits_difference(_logits(forward, sample, kernels, shapes, dtype), expected)
-            <= (_TOLERANCE[dtype])
-        ):
+        if logits_difference(logits(), expected) <= _TOLERANCE[dtype]:
             return None
         reason = "it computes something else"
     except UnknownPartError as error:

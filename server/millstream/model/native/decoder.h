@@ -7,7 +7,6 @@
 #include <ATen/ops/linear.h>
 #include <torch/custom_class.h>
 
-#include <array>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -107,7 +106,7 @@ struct DecoderLayer {
 // The rows of a step: first one of each sequence that decodes, then those of prompt chunks.
 struct StepRows {
   Tensor cos, sin, slots;
-  MaybeTensor tables, positions;                // of rows that decode
+  MaybeTensor tables, positions;              // of rows that decode
   MaybeTensor chunk_tables, starts, lengths;  // of chunks
 };
 
