@@ -7,7 +7,7 @@ from millstream.model.kv_cache import KVCache, LayerShape, bytes_per_token
 from millstream.model.loading import LoadedModel
 from millstream.settings import Settings
 
-_CPU_STEP_TOKENS = 512
+_CPU_STEP_TOKENS = 256
 _CUDA_STEP_TOKENS = 4096
 
 
