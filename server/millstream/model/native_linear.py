@@ -15,6 +15,15 @@ from torch import Tensor, nn
 from millstream.model.native import Kernels
 
 
+def joined_biases(biases: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
+    """Side by side, zeros of that size where a linear layer has none; None if none has."""
+    like = next((bias for bias in biases if bias is not None), None)
+    if like is None:
+        return None
+    pairs = zip(biases, sizes, strict=True)
+    return torch.cat([like.new_zeros(size) if bias is None else bias for bias, size in pairs])
+
+
 class NativeLinear(nn.Module):
     """Computes what the bfloat16 nn.Linear it replaces computes; holds only the packed weight."""
 
@@ -57,18 +66,12 @@ class NativeInt8Linear(nn.Module):
     def merged(cls, linears: Sequence[NativeInt8Linear]) -> NativeInt8Linear:
         """One layer whose outputs are those of `linears` side by side. They can_merge()."""
         made = copy(linears[0])
-        made.out_features = sum(linear.out_features for linear in linears)
+        sizes = [linear.out_features for linear in linears]
+        made.out_features = sum(sizes)
         made.packed = torch.cat([linear.packed for linear in linears])
         made.sums = torch.cat([linear.sums for linear in linears])
         made.scales = torch.cat([linear.scales for linear in linears])
-        if any(linear.bias is not None for linear in linears):
-            like = next(linear.bias for linear in linears if linear.bias is not None)
-            made.bias = torch.cat(
-                [
-                    like.new_zeros(linear.out_features) if linear.bias is None else linear.bias
-                    for linear in linears
-                ]
-            )
+        made.bias = joined_biases([linear.bias for linear in linears], sizes)
         return made
 
     def forward(self, hidden: Tensor) -> Tensor:

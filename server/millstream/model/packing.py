@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.native import Kernels
-from millstream.model.native_linear import NativeLinear
+from millstream.model.native_linear import NativeLinear, joined_biases
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,10 @@ def merge(linears: Sequence[nn.Linear]) -> nn.Linear:
     weight = torch.cat([linear.weight for linear in linears])
     merged = nn.Linear(weight.shape[1], len(weight), bias=False, device="meta")
     merged.weight = nn.Parameter(weight, requires_grad=False)
-    if any(linear.bias is not None for linear in linears):
-        parts: list[Tensor] = [
-            weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
-            for linear in linears
-        ]
-        merged.bias = nn.Parameter(torch.cat(parts), requires_grad=False)
+    sizes = [linear.out_features for linear in linears]
+    bias = joined_biases([linear.bias for linear in linears], sizes)
+    if bias is not None:
+        merged.bias = nn.Parameter(bias, requires_grad=False)
     return merged
 
 

@@ -29,7 +29,8 @@ from millstream.model.probe import MODEL_FAILURES, logits_difference
 
 _BLOCK_SIZE = 4
 _NATIVE = (NativeLinear, NativeInt8Linear)
-_TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}  # of logits, relative to their spread
+TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
+"""Of logits that another way of running the layers gives, relative to their spread."""
 
 
 class UnknownPartError(Exception):
@@ -51,7 +52,7 @@ def compile_stack(
         found = compiled(stack.layers, kernels)
         expected = logits()
         stack.compiled = found
-        if logits_difference(logits(), expected) <= _TOLERANCE[dtype]:
+        if logits_difference(logits(), expected) <= TOLERANCE[dtype]:
             return None
         reason = "it computes something else"
     except UnknownPartError as error:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from millstream.model.forward import Forward
-from millstream.model.fused.compiled import compile_stack
+from millstream.model.fused.compiled import TOLERANCE, compile_stack
 from millstream.model.fused.match import Known, Parts, UnusualError, match
 from millstream.model.fused.observe import DenseBatch, Sample, observe
 from millstream.model.fused.operations import Operations
@@ -24,8 +24,6 @@ from millstream.model.fused.stack import DecoderStack
 from millstream.model.native.kernels import Kernels
 from millstream.model.packing import packing
 from millstream.model.probe import MODEL_FAILURES, Layer, logits_difference
-
-_TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}  # of logits, relative to their spread
 
 
 class Fused(NamedTuple):
@@ -57,27 +55,25 @@ def fuse(
     sample = Sample.spread(
         vocab_size=model.config.get_text_config().vocab_size, max_context=max_context
     )
-    pack, stack = packing(kernels), None
+    pack, summary = packing(kernels), f"{len(norms)} norms and {len(mlps)} gated MLPs"
+    stack: DecoderStack | None = None
     try:
         stack = _stack(model, forward, known, sample)
     except UnusualError as error:
-        how = f"its layers are run one by one: {error}"
+        summary += f"; its layers are run one by one: {error}"
     else:
         stack.merge(pack)
-        how = f"{len(layers)} decoder layers as one"
     for module, mlp in mlps.items():
         mlp.merge(pack)
         _replace_mlp(module, mlp)
-    if stack is not None:
-        reason = compile_stack(
-            *(stack, forward, sample), kernels=kernels, shapes=known.shapes, dtype=model.dtype
-        )
-        how += ", in one call" if reason is None else f", called from Python: {reason}"
-    compiled = None if stack is None else stack.compiled
-    return Fused(
-        f"{len(norms)} norms and {len(mlps)} gated MLPs; {how}",
-        is_whole=compiled is not None and compiled.is_whole,
+    if stack is None:
+        return Fused(summary, is_whole=False)
+    reason = compile_stack(
+        *(stack, forward, sample), kernels=kernels, shapes=known.shapes, dtype=model.dtype
     )
+    how = "in one call" if reason is None else f"called from Python: {reason}"
+    is_whole = stack.compiled is not None and stack.compiled.is_whole
+    return Fused(f"{summary}; {len(layers)} decoder layers as one, {how}", is_whole=is_whole)
 
 
 def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sample) -> DecoderStack:
@@ -90,7 +86,7 @@ def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sampl
         stack = match(layers, parts, known, seen)
         setattr(parent, name, nn.ModuleList([stack]))
         logits = sample.run(forward, DenseBatch(Operations()))
-        if not logits_difference(logits, seen.logits) <= _TOLERANCE[logits.dtype]:
+        if not logits_difference(logits, seen.logits) <= TOLERANCE[logits.dtype]:
             raise UnusualError("as a stack they compute something else")
     except MODEL_FAILURES as error:
         setattr(parent, name, layers)
