@@ -62,7 +62,7 @@ def make_runner(folder: Path, variant: str, *, threads: int, cache_bytes: int) -
         with mock.patch.object(install, "_stack", side_effect=UnusualError("not wanted")):
             return build()
     if variant == "attention":
-        nothing = Fused("nothing else", is_whole=False)
+        nothing = Fused("nothing else")
         with mock.patch("millstream.model.preparation.fuse", return_value=nothing):
             return build()
     return build()
@@ -127,9 +127,11 @@ class Products(TorchDispatchMode):
 @contextmanager
 def layer_by_layer(runner: ModelRunner) -> Iterator[None]:
     """Inside, no operator stands for several products."""
-    model = runner._forward._model  # type: ignore[attr-defined]
+    forward = runner._forward
+    model = forward._model  # type: ignore[attr-defined]
     stacks = [module for module in model.modules() if isinstance(module, DecoderStack)]
-    kept = [stack.compiled for stack in stacks]
+    kept, shortcut = [stack.compiled for stack in stacks], forward.shortcut  # type: ignore[attr-defined]
+    forward.shortcut = None  # type: ignore[attr-defined]
     for stack in stacks:
         stack.compiled = None
     try:
@@ -137,6 +139,7 @@ def layer_by_layer(runner: ModelRunner) -> Iterator[None]:
     finally:
         for stack, compiled in zip(stacks, kept, strict=True):
             stack.compiled = compiled
+        forward.shortcut = shortcut  # type: ignore[attr-defined]
 
 
 def in_turns(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.forward import Forward
-from millstream.model.fused import fuse
+from millstream.model.fused import fuse, take_shortcut
 from millstream.model.fused.install import Fused
 from millstream.model.fused.stack import DecoderStack
 from millstream.model.kv_cache import KVCache
@@ -42,6 +42,7 @@ class FusedModel:
     stack: DecoderStack | None
     cache: KVCache
     kernels: Kernels
+    max_context: int
 
     @classmethod
     def load(cls, folder: Path, kernels: Kernels, **options: Any) -> FusedModel:
@@ -61,7 +62,16 @@ class FusedModel:
             dtype=loaded.dtype,
             device=loaded.device,
         )
-        return cls(forward, fused, stacks[0] if stacks else None, cache, kernels)
+        return cls(forward, fused, stacks[0] if stacks else None, cache, kernels, max_context)
+
+    def shorten(self, max_context: int | None = None) -> str | None:
+        """Takes the shortcut, or says why not; up to the model's own longest context."""
+        assert self.stack is not None
+        assert self.fused.trial is not None
+        return take_shortcut(
+            *(self.forward._model, self.stack, self.fused.trial),
+            max_context=max_context or self.max_context,
+        )
 
     @torch.inference_mode()
     def run(self, plans: list[Plan]) -> list[Tensor]:

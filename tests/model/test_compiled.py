@@ -147,12 +147,12 @@ def wrong_norm(module: Any, kernels: Kernels) -> Any:
     return kernels.classes.Norm(module.weight * 1.5, module.eps, module.unit_offset)
 
 
-def wrong_weight(joined: Any, kernels: Kernels) -> Any:
-    return plain_linear(joined.linears[0].weight.detach().flip(0), kernels)
+def wrong_weight(linear: Any, kernels: Kernels) -> Any:
+    return plain_linear(linear.weight.detach().flip(0), kernels)
 
 
-def wrong_size(joined: Any, kernels: Kernels) -> Any:
-    return plain_linear(joined.linears[0].weight.detach()[:-2], kernels)
+def wrong_size(linear: Any, kernels: Kernels) -> Any:
+    return plain_linear(linear.weight.detach()[:-2], kernels)
 
 
 def plain_linear(weight: Tensor, kernels: Kernels) -> Any:
@@ -162,9 +162,9 @@ def plain_linear(weight: Tensor, kernels: Kernels) -> Any:
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("_norm", wrong_norm, "it computes something else"),
-        ("_linear", wrong_weight, "it computes something else"),
-        ("_linear", wrong_size, "RuntimeError: shape"),
+        ("made_norm", wrong_norm, "it computes something else"),
+        ("made_linear", wrong_weight, "it computes something else"),
+        ("made_linear", wrong_size, "RuntimeError: shape"),
     ],
 )
 def test_a_decoder_that_is_wrong_is_dropped(

@@ -17,6 +17,7 @@ from millstream.model.native.build import BuildError, build, cache_folder
 from millstream.model.native.kernels import Kernels, plain
 from millstream.model.native.loader import load
 from millstream.model.native.self_test import differences
+from millstream.model.sampler import best_tokens
 from tests.model.native_cases import DTYPES
 
 
@@ -48,6 +49,35 @@ def test_norms(
     assert_rounds_alike(single, plain().rms_norm(x, weight, 1e-5, unit_offset=unit_offset))
     alone = kernels.rms_norm(x[-1:], weight, 1e-5, unit_offset=unit_offset)
     assert torch.equal(alone[0], single[-1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 1024, 1025, 3000, 32000])
+def test_best_tokens(kernels: Kernels, dtype: torch.dtype, size: int) -> None:
+    rows = random(40, 2 * size, dtype=dtype)[:, size:]
+    generator = torch.Generator().manual_seed(size)
+    for row, value in enumerate([torch.nan, torch.inf, -torch.inf, 9.0, 9.0, torch.nan], 20):
+        rows[row, torch.randint(size, (3,), generator=generator)] = value
+    rows[30] = -torch.inf
+    rows[31] = -torch.inf
+    rows[31, -1] = -5.0
+    rows[32] = 2.0  # all the same: the first
+    rows[33] = 0.0
+    rows[33, 0] = -0.0
+    rows[34, -1] = torch.nan
+    rows[35] = torch.nan
+    found = kernels.best_tokens(rows)
+    assert torch.equal(found, plain().best_tokens(rows))
+    assert torch.equal(found, best_tokens(rows))
+    assert found[[20, 21, 30, 34, 35]].tolist() == [-1] * 5
+    assert found[[31, 32, 33]].tolist() == [size - 1, 0, 0]
+    assert len(set(found.tolist())) > min(size, 10)
+
+
+def test_best_tokens_of_no_rows_and_of_nothing(kernels: Kernels) -> None:
+    assert kernels.best_tokens(torch.empty(0, 5)).shape == (0,)
+    with pytest.raises(RuntimeError, match="rows expected"):
+        kernels.best_tokens(torch.empty(2, 0))
 
 
 def test_norm_of_heads_in_a_merged_projection(kernels: Kernels) -> None:

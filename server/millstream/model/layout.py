@@ -39,6 +39,9 @@ def lay_out(plan: Plan, tables: BlockTables, block_size: int) -> Layout:
     chunks = plan.chunks
     rows = tables.rows(chunks)
     starts = np.array([chunk.start for chunk in chunks], dtype=np.int64)
+    if all(len(chunk.tokens) == 1 and chunk.is_last for chunk in chunks):  # nothing is scored
+        token_ids = np.array([chunk.tokens[0] for chunk in chunks], dtype=np.int64)
+        return _decode_layout(rows, starts, token_ids, tables, block_size)
     lengths = np.array([len(chunk.tokens) for chunk in chunks], dtype=np.int64)
     ends = np.cumsum(lengths)
     num_tokens = int(ends[-1])
@@ -55,4 +58,16 @@ def lay_out(plan: Plan, tables: BlockTables, block_size: int) -> Layout:
         *(rows, starts, lengths, ends, np.fromiter(tokens, np.int64, num_tokens), positions),
         slots=blocks * block_size + positions % block_size,
         wanted=np.concatenate([ends[is_sampled] - 1, *scored]),
+    )
+
+
+def _decode_layout(
+    rows: Numbers, starts: Numbers, token_ids: Numbers, tables: BlockTables, block_size: int
+) -> Layout:
+    """Of a step in which every chunk is one token and is sampled: most steps are."""
+    numbers = np.arange(len(rows) + 1)
+    return Layout(
+        *(rows, starts, np.ones_like(rows), numbers[1:], token_ids, starts),
+        slots=tables.blocks_at(rows, starts // block_size) * block_size + starts % block_size,
+        wanted=numbers[:-1],
     )

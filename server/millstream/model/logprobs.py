@@ -33,6 +33,8 @@ def prompt_logprobs(logits: Tensor, chunks: Sequence[Chunk]) -> dict[int, tuple[
     """By request id. logits: a row for each scored position of each chunk, in order."""
     asked: list[Asked] = []
     scored = [chunk for chunk in chunks if chunk.scored]
+    if not scored:
+        return {}
     for chunk in scored:
         num_top = chunk.request.prompt_logprobs or 0
         asked += [
@@ -54,6 +56,8 @@ def sampled_logprobs(
         if num_top is not None and token >= 0:
             asked.append(Asked(row, token, num_top))
             request_ids.append(chunk.request_id)
+    if not asked:
+        return {}
     return dict(zip(request_ids, token_logprobs(logits, asked), strict=True))
 
 

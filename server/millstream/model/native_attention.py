@@ -53,10 +53,37 @@ class NativeBatch(PagedBatch):
         self, compiled: CompiledDecoder, hidden: Tensor, angles: tuple[Tensor, Tensor]
     ) -> Tensor:
         """All layers at once. hidden [T, n], angles as in attend_rotary -> [T, n]."""
+        out: Tensor = compiled.decoder.run(hidden, *angles, *self._places(compiled))
+        return out
+
+    @property
+    def num_positions(self) -> int:
+        """All positions of the step's tokens are below this."""
+        tables = [group.blocks for group in self._decodes]
+        if self._tables is not None:
+            tables.append(self._tables)
+        return max(table.shape[1] for table in tables) * self._cache.block_size
+
+    def logits(
+        self,
+        compiled: CompiledDecoder,
+        token_ids: Tensor,
+        positions: Tensor,
+        *,
+        rows: Tensor,
+        angles: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """From token ids and positions [T] to logits [len(rows), vocab], by a decoder that knows
+        what is around its layers. angles: cos and sin [n, r] of every position."""
+        out: Tensor = compiled.decoder.logits(
+            token_ids, positions, rows, *angles, *self._places(compiled)
+        )
+        return out
+
+    def _places(self, compiled: CompiledDecoder) -> tuple[Any, ...]:
+        """Where the step's keys and values go and lie, as the decoder takes it."""
         group = self._decodes[0] if self._decodes else None
-        out: Tensor = compiled.decoder.run(
-            hidden,
-            *angles,
+        return (
             self._slots,
             [self._cache.keys[index] for index in compiled.indices],
             [self._cache.values[index] for index in compiled.indices],
@@ -66,7 +93,6 @@ class NativeBatch(PagedBatch):
             self._starts,
             self._lengths,
         )
-        return out
 
     def attend_rotary(
         self,
@@ -162,5 +188,7 @@ class NativePacker(Packer):
     ) -> PagedBatch:
         return NativeBatch(self._cache, slots, decodes, prompts, kernels=self._kernels)
 
-    def _group_of(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.zeros_like(starts)
+    def _decode_groups(
+        self, rows: NDArray[np.int64], starts: NDArray[np.int64]
+    ) -> list[DecodeGroup]:
+        return [self._decode_group(slice(0, len(rows)), rows, starts)] if len(rows) else []

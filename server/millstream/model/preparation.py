@@ -10,7 +10,7 @@ import threading
 
 from millstream.model import native
 from millstream.model.forward import Forward
-from millstream.model.fused import fuse
+from millstream.model.fused import Fused, fuse, take_shortcut
 from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel
 from millstream.model.packing import pack_linears
 from millstream.model.probe import Layer
@@ -41,15 +41,19 @@ def prepare(
     loaded: LoadedModel, forward: Forward, layers: dict[int, Layer], kernels: native.Kernels | None
 ) -> Threads:
     """Makes the model's modules faster where they are ours alone; says who computes them."""
-    is_whole = False
+    found = Fused("")
     if not loaded.is_shared and loaded.device.type == "cpu":
         if kernels is not None:
             model, max_context = loaded.model, loaded.max_context
             found = fuse(model, forward, layers, kernels=kernels, max_context=max_context)
             log.info("compiled kernels compute attention, %s", found.summary)
-            is_whole = found.is_whole
         if num_packed := pack_linears(loaded.model, kernels):
             log.info("laid out the weights of %d linear layers for this CPU", num_packed)
+        if found.stack is not None and found.trial is not None:
+            reason = take_shortcut(
+                loaded.model, found.stack, found.trial, max_context=loaded.max_context
+            )
+            log.info("from token ids to logits in one call: %s", reason or "yes")
     # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
     is_ours = threading.current_thread() is threading.main_thread()
-    return Threads(kernels, is_alone=is_whole and is_ours)
+    return Threads(kernels, is_alone=found.is_whole and is_ours)

@@ -32,7 +32,7 @@ from millstream.model.native_attention import NativePacker
 from millstream.model.preparation import load_kernels, prepare
 from millstream.model.probe import probe_layers
 from millstream.model.quantization import pack_int8
-from millstream.model.sampler import Drawing, Sampler
+from millstream.model.sampler import Drawing, Sampler, best_tokens
 from millstream.model.sizing import make_cache, step_tokens
 from millstream.model.tokenizer import read_tokenizer
 from millstream.model.verify import own_logits, verify
@@ -97,7 +97,8 @@ class ModelRunner:
         verify(loaded, self._cache, self._packer, forward, expected)
         if self._cuda is not None:
             self._cuda.capture(forward)
-        self._sampler = Sampler(grammars)
+        best = best_tokens if kernels is None else kernels.best_tokens
+        self._sampler = Sampler(grammars, best_tokens=best)
         if settings.batch_invariant:
             self._make_invariant(loaded)
 

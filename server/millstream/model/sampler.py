@@ -1,7 +1,7 @@
 """Drawing the next token of every row.
 
 Rules:
-1. Rows that ask for nothing pay nothing: greedy rows are an argmax over maxima of blocks. Rows that
+1. Rows that ask for nothing pay nothing: greedy rows are an argmax. Rows that
    do the same work do it together, and only that work.
 2. A row's result depends on its logits, its request and its own random stream only, bit for bit.
    Number i of the stream of seed s is BLAKE2b(s, i), and i counts generated tokens, so preemption
@@ -15,7 +15,7 @@ Rules:
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 
@@ -39,6 +39,13 @@ def uniform(seed: int, counter: int) -> float:
     return (number >> 11) * 2.0**-53
 
 
+def best_tokens(logits: Tensor) -> Tensor:
+    """[n, vocab] -> the most probable token of each row [n], the first of equals; INVALID_TOKEN
+    for a row that holds NaN or has no finite maximum."""
+    best, ids = best_of(logits, block_maxima(logits))
+    return ids.masked_fill_(~best.isfinite(), INVALID_TOKEN)
+
+
 @dataclass(frozen=True, slots=True)
 class Drawing:
     """The draws of one step, under way. download: every row's argmax, then of each kind of work
@@ -55,9 +62,16 @@ class Sampler:
     Mutated by its own `launch()` only. What it knows never changes a result.
     """
 
-    def __init__(self, grammars: Grammars | None = None) -> None:
-        """grammars: of the model, if requests may have a grammar."""
+    def __init__(
+        self,
+        grammars: Grammars | None = None,
+        *,
+        best_tokens: Callable[[Tensor], Tensor] = best_tokens,
+    ) -> None:
+        """grammars: of the model, if requests may have a grammar. best_tokens: another function
+        that does the same, for logits like this model's."""
         self._grammars = grammars
+        self._best_tokens = best_tokens
         self._known: dict[int, tuple[int, Constraints]] = {}
         self._num_steps = 0
 
@@ -74,8 +88,7 @@ class Sampler:
         """Queues the work of `sample()`; the host need not wait for it."""
         if not chunks:
             return Drawing(logits, {}, Download([]))
-        best, ids = best_of(logits, block_maxima(logits))
-        ids.masked_fill_(~best.isfinite(), INVALID_TOKEN)
+        ids = self._best_tokens(logits)
         vocab = logits.shape[1]
         kinds: dict[Work, list[Row]] = {}
         for index, chunk in enumerate(chunks):

@@ -4,6 +4,7 @@ Nothing here knows a model by name: modules are recognised by what they compute,
 recognised stays as transformers wrote it.
 """
 
-from millstream.model.fused.install import fuse
+from millstream.model.fused.install import Fused, fuse
+from millstream.model.fused.shortcut import take_shortcut
 
-__all__ = ["fuse"]
+__all__ = ["Fused", "fuse", "take_shortcut"]

@@ -7,27 +7,22 @@ decodes and a chunk of prompt at once. Other stacks are run by Python, layer by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from millstream.model.batch import DecodeGroup, PromptPart
-from millstream.model.forward import Forward
 from millstream.model.fused.layer import Layer
-from millstream.model.fused.observe import Sample
 from millstream.model.fused.parts import GatedMLP, Joined, Norm
 from millstream.model.fused.stack import DecoderStack
-from millstream.model.kv_cache import KVCache, LayerShape
+from millstream.model.fused.trial import Trial
 from millstream.model.native.kernels import Kernels
-from millstream.model.native_attention import CompiledDecoder, NativeBatch
+from millstream.model.native_attention import CompiledDecoder
 from millstream.model.native_linear import NativeInt8Linear, NativeLinear
 from millstream.model.packing import PackedLinear, is_plain
 from millstream.model.probe import MODEL_FAILURES, logits_difference
 
-_BLOCK_SIZE = 4
 _NATIVE = (NativeLinear, NativeInt8Linear)
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
 """Of logits that another way of running the layers gives, relative to their spread."""
@@ -37,22 +32,13 @@ class UnknownPartError(Exception):
     """What the compiled decoder does not know, in a few words."""
 
 
-def compile_stack(
-    stack: DecoderStack,
-    forward: Forward,
-    sample: Sample,
-    *,
-    kernels: Kernels,
-    shapes: Mapping[int, LayerShape],
-    dtype: torch.dtype,
-) -> str | None:
-    """Lets the stack run as one call from now on, or says why not. forward: of its model."""
-    logits = partial(_logits, forward, sample, kernels, shapes, dtype)
+def compile_stack(stack: DecoderStack, trial: Trial) -> str | None:
+    """Lets the stack run as one call from now on, or says why not. trial: of its model."""
     try:
-        found = compiled(stack.layers, kernels)
-        expected = logits()
+        found = compiled(stack.layers, trial.kernels)
+        expected = trial.logits()
         stack.compiled = found
-        if logits_difference(logits(), expected) <= TOLERANCE[dtype]:
+        if logits_difference(trial.logits(), expected) <= TOLERANCE[trial.dtype]:
             return None
         reason = "it computes something else"
     except UnknownPartError as error:
@@ -61,30 +47,6 @@ def compile_stack(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
     stack.compiled = None
     return reason
-
-
-def _logits(
-    forward: Forward,
-    sample: Sample,
-    kernels: Kernels,
-    shapes: Mapping[int, LayerShape],
-    dtype: torch.dtype,
-) -> Tensor:
-    """Of the sample over a cache of its own: first its last token, then the others as a chunk."""
-    count = sample.input_ids.shape[1]
-    blocks = -(-count // _BLOCK_SIZE)
-    cache = KVCache(
-        dict(shapes),
-        num_blocks=blocks,
-        block_size=_BLOCK_SIZE,
-        dtype=dtype,
-        device=torch.device("cpu"),
-    )
-    order, table = torch.arange(count).roll(1), torch.arange(blocks).unsqueeze(0)
-    last = DecodeGroup(slice(0, 1), table, torch.tensor([count - 1]))
-    others = [PromptPart(1, count - 1, 0, table)] if count > 1 else []
-    batch = NativeBatch(cache, order, [last], others, kernels=kernels)
-    return Sample(sample.input_ids[:, order], sample.positions[:, order]).run(forward, batch)
 
 
 def compiled(layers: Sequence[Layer], kernels: Kernels) -> CompiledDecoder:
@@ -107,31 +69,36 @@ def _add(decoder: Any, layer: Layer, mlp: GatedMLP, kernels: Kernels) -> None:
     gate = "silu" if mlp.gated is kernels.silu_mul else "gelu_tanh"
     decoder.add_layer(
         (layer.heads, layer.kv_heads, layer.dim),
-        _norm(layer.attention_norm, kernels),
+        made_norm(layer.attention_norm, kernels),
         _linear(layer.qkv, kernels),
-        None if layer.q_norm is None else _norm(layer.q_norm, kernels),
-        None if layer.k_norm is None else _norm(layer.k_norm, kernels),
+        None if layer.q_norm is None else made_norm(layer.q_norm, kernels),
+        None if layer.k_norm is None else made_norm(layer.k_norm, kernels),
         layer.is_rotary,
         options.scale,
         options.window,
         options.softcap,
         options.sinks,
         _linear(layer.out, kernels),
-        _norm(layer.mlp_norm, kernels),
+        made_norm(layer.mlp_norm, kernels),
         _linear(mlp.inner, kernels),
         gate,
         _linear(mlp.down, kernels),
     )
 
 
-def _norm(norm: Norm, kernels: Kernels) -> Any:
+def made_norm(norm: Norm, kernels: Kernels) -> Any:
     return kernels.classes.Norm(norm.weight, norm.eps, norm.unit_offset)
 
 
 def _linear(joined: Joined, kernels: Kernels) -> Any:
     if len(joined.linears) > 1:
         raise UnknownPartError("linear layers that cannot be merged")
-    make, linear = kernels.classes.Linear, joined.linears[0]
+    return made_linear(joined.linears[0], kernels)
+
+
+def made_linear(linear: nn.Module, kernels: Kernels) -> Any:
+    """Raises UnknownPartError."""
+    make = kernels.classes.Linear
     if type(linear) is NativeInt8Linear:
         return make(linear.packed, linear.out_features, linear.bias, linear.sums, linear.scales)
     if type(linear) in (NativeLinear, PackedLinear):

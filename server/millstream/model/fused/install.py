@@ -21,16 +21,24 @@ from millstream.model.fused.observe import DenseBatch, Sample, observe
 from millstream.model.fused.operations import Operations
 from millstream.model.fused.parts import GatedMLP, Norm, find_gated_mlp, find_norm
 from millstream.model.fused.stack import DecoderStack
+from millstream.model.fused.trial import Trial
 from millstream.model.native.kernels import Kernels
 from millstream.model.packing import packing
 from millstream.model.probe import MODEL_FAILURES, Layer, logits_difference
 
 
 class Fused(NamedTuple):
-    """What was done, in a few words; is_whole: kernels compute all products of all layers."""
+    """What was done, in a few words. stack, trial: where the layers are a stack now."""
 
     summary: str
-    is_whole: bool
+    stack: DecoderStack | None = None
+    trial: Trial | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether kernels compute all products of all layers."""
+        compiled = None if self.stack is None else self.stack.compiled
+        return compiled is not None and compiled.is_whole
 
 
 @torch.inference_mode()
@@ -67,13 +75,11 @@ def fuse(
         mlp.merge(pack)
         _replace_mlp(module, mlp)
     if stack is None:
-        return Fused(summary, is_whole=False)
-    reason = compile_stack(
-        *(stack, forward, sample), kernels=kernels, shapes=known.shapes, dtype=model.dtype
-    )
+        return Fused(summary)
+    trial = Trial(forward, sample, known, model.dtype)
+    reason = compile_stack(stack, trial)
     how = "in one call" if reason is None else f"called from Python: {reason}"
-    is_whole = stack.compiled is not None and stack.compiled.is_whole
-    return Fused(f"{summary}; {len(layers)} decoder layers as one, {how}", is_whole=is_whole)
+    return Fused(f"{summary}; {len(layers)} decoder layers as one, {how}", stack, trial)
 
 
 def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sample) -> DecoderStack:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _SOURCE = "operators.cpp"
 _HEADERS = (
     *("pool.h", "simd.h", "tensors.h", "elementwise.h", "operations.h"),
-    *("products.h", "linear.h"),
+    *("ahead.h", "products.h", "linear.h"),
     *("attention.h", "attention_bf16.h", "caches.h", "decode.h", "prefill.h", "decoder.h"),
 )
 _FLAGS = (

@@ -1,6 +1,7 @@
 // All decoder layers of a model in one call: what DecoderStack in fused/stack.py computes, without
-// Python between the operations. Results live in buffers that stay from step to step, so that the
-// operating system need not hand out and clear memory in every layer.
+// Python between the operations; and what most models have before and after them. Results live in
+// buffers that stay from step to step, so that the operating system need not hand out and clear
+// memory in every layer.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -51,12 +52,16 @@ class LinearLayer : public torch::CustomClassHolder {
     TORCH_CHECK(weight_.scalar_type() != at::kChar || (sums_ && scales_), "int8 without scales");
   }
 
-  // x [T, inputs] -> [T, outputs], in `buffer` or in a tensor of its own.
-  Tensor run(const Tensor& x, const LinearLayer* next, Buffer& buffer) const {
+  int64_t outputs() const { return outputs_; }
+
+  // x [T, inputs] -> [T, outputs], in `buffer` or in a tensor of its own. next, later: what is read
+  // after this.
+  Tensor run(const Tensor& x, Buffer& buffer, const LinearLayer* next, Later& later) const {
     if (weight_.is_mkldnn()) return multiply_by_onednn(x);
     if (!is_packed()) return at::linear(x, weight_, bias_);
     const Tensor& out = buffer.matrix(x.size(0), outputs_, x);
     Following after = next && next->is_packed() ? following(next->weight_) : Following{};
+    after.later = &later;
     if (sums_)
       int8_linear_out(x, weight_, *sums_, *scales_, bias_, after, out);
     else
@@ -110,6 +115,8 @@ struct StepRows {
   MaybeTensor chunk_tables, starts, lengths;  // of chunks
 };
 
+constexpr int64_t MOST_EXPECTED = 4 << 20;  // bytes
+
 // One run at a time.
 class Decoder : public torch::CustomClassHolder {
  public:
@@ -125,6 +132,34 @@ class Decoder : public torch::CustomClassHolder {
     layers_.push_back({query_heads, kv_heads, dim, attention_norm, qkv, query_norm, key_norm,
                        is_rotary, scale, window, softcap, sinks, out, mlp_norm, inner,
                        gate == "silu" ? Gate::silu : Gate::gelu_tanh, down});
+  }
+
+  // What is before the layers and after them. embedding [vocab, n]
+  void set_ends(Tensor embedding, NormPointer norm, LinearPointer head) {
+    embedding_ = std::move(embedding);
+    last_norm_ = norm;
+    head_ = head;
+  }
+
+  // token_ids, positions [T] -> logits [rows, vocab] of the tokens numbered `wanted` [rows].
+  // cos, sin [positions, r]: of every position. last: positions of rows that decode. The other
+  // arguments: as of run().
+  Tensor logits(const Tensor& token_ids, const Tensor& positions, const Tensor& wanted,
+                const Tensor& cos, const Tensor& sin, const Tensor& slots,
+                const std::vector<Tensor>& key_caches, const std::vector<Tensor>& value_caches,
+                const MaybeTensor& tables, const MaybeTensor& last,
+                const MaybeTensor& chunk_tables, const MaybeTensor& starts,
+                const MaybeTensor& lengths) {
+    TORCH_CHECK(head_, "only the layers are known");
+    Tensor hidden = rows_of(embedding_, token_ids, embedded_);
+    Tensor found = run(hidden, rows_of(cos, positions, cos_), rows_of(sin, positions, sin_), slots,
+                       key_caches, value_caches, tables, last, chunk_tables, starts, lengths);
+    if (!wanted.numel()) return at::empty({0, head_->outputs()}, found.options());
+    const Tensor& normal = rows_of(found, wanted, normal_);
+    rms_norm_out(normal, *last_norm_, normal);
+    later_.clear();
+    Buffer fresh;
+    return head_->run(normal, fresh, nullptr, later_);
   }
 
   // hidden [T, n] -> [T, n]. caches: of each layer; the other arguments: as in StepRows.
@@ -145,14 +180,16 @@ class Decoder : public torch::CustomClassHolder {
     for (size_t i = 0; i < layers_.size(); i++) {
       const DecoderLayer& layer = layers_[i];
       const DecoderLayer* after = i + 1 < layers_.size() ? &layers_[i + 1] : nullptr;
-      Tensor qkv = layer.qkv->run(normal, layer.out.get(), qkv_);
+      Tensor qkv = layer.qkv->run(normal, qkv_, layer.out.get(), later_);
       Tensor attended = attend(layer, rows, qkv, key_caches[i], value_caches[i]);
-      added = layer.out->run(attended, layer.inner.get(), added_);
+      later_.clear();
+      if (after) expect(*after, rows, key_caches[i + 1], value_caches[i + 1]);
+      added = layer.out->run(attended, added_, layer.inner.get(), later_);
       add_rms_norm_out(added, i ? x : hidden, *layer.mlp_norm, x, normal);
-      Tensor merged = layer.inner->run(normal, layer.down.get(), merged_);
+      Tensor merged = layer.inner->run(normal, merged_, layer.down.get(), later_);
       const Tensor& gated = gated_.matrix(tokens, merged.size(1) / 2, merged);
       gated_out(layer.gate, merged, gated);
-      added = layer.down->run(gated, after ? after->qkv.get() : nullptr, added_);
+      added = layer.down->run(gated, added_, after ? after->qkv.get() : nullptr, later_);
       if (after) add_rms_norm_out(added, x, *after->attention_norm, x, normal);
     }
     return sum_of(x, added);
@@ -176,6 +213,40 @@ class Decoder : public torch::CustomClassHolder {
     return out;
   }
 
+  // table [n, columns], indices [T] -> [T, columns]
+  static const Tensor& rows_of(const Tensor& table, const Tensor& indices, Buffer& buffer) {
+    TORCH_CHECK(table.dim() == 2 && table.is_contiguous(), "a contiguous matrix expected");
+    Indices index(indices);
+    int64_t rows = indices.numel(), size = table.size(1) * table.element_size();
+    const Tensor& out = buffer.matrix(rows, table.size(1), table);
+    auto from = data<char>(table), to = data<char>(out);
+    each_row(rows, size, [&](int64_t row) {
+      TORCH_CHECK(index[row] >= 0 && index[row] < table.size(0), "there is no row ", index[row]);
+      std::memcpy(to + row * size, from + index[row] * size, size);
+    });
+    return out;
+  }
+
+  // The products up to a layer's attention ask for what its decode rows see in the cache, the first
+  // rows' first: as much as stays in the processor's cache until then.
+  void expect(const DecoderLayer& layer, const StepRows& rows, const Tensor& keys,
+              const Tensor& values) {
+    if (!rows.positions) return;
+    Indices positions(*rows.positions), blocks(*rows.tables);
+    int64_t width = rows.tables->size(1), block_size = keys.size(1);
+    for (int64_t row = 0; row < rows.positions->numel(); row++) {
+      int64_t last = positions[row];
+      int64_t first = layer.window ? std::max<int64_t>(0, last - *layer.window + 1) : 0;
+      for (int64_t i = first / block_size; i <= std::min(last / block_size, width - 1); i++) {
+        if (later_.size() >= MOST_EXPECTED) return;
+        for (const Tensor* cache : {&keys, &values}) {
+          int64_t size = cache->stride(0) * cache->element_size();
+          later_.add(data<char>(*cache) + blocks[row * width + i] * size, size);
+        }
+      }
+    }
+  }
+
   void attend_cached(const DecoderLayer& layer, const StepRows& rows, const Tensor& query,
                      const Tensor& keys, const Tensor& values, const Tensor& out) {
     int64_t decodes = rows.positions ? rows.positions->numel() : 0, others = query.size(0) - decodes;
@@ -194,7 +265,11 @@ class Decoder : public torch::CustomClassHolder {
   }
 
   std::vector<DecoderLayer> layers_;
-  Buffer x_, normal_, qkv_, query_, attended_, added_, merged_, gated_;
+  Tensor embedding_;
+  NormPointer last_norm_;
+  LinearPointer head_;
+  Later later_;
+  Buffer embedded_, cos_, sin_, x_, normal_, qkv_, query_, attended_, added_, merged_, gated_;
 };
 
 }  // namespace millstream

@@ -2,6 +2,7 @@
 // to the tensors' dtype wherever the eager operations they stand for do.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "simd.h"
@@ -49,6 +50,44 @@ void rms_norm_row(const T* x, const T* residual, const T* weight, float eps, boo
     Vec normal = load_some(x + i, count) * factor, by = load_some(weight + i, count);
     store_some(out + i, unit_offset ? normal * (1.0f + by) : rounded<T>(normal) * by, count);
   });
+}
+
+constexpr int64_t SOME = 1024;  // numbers of a row that are looked at together
+
+// Index of the first number of a part of a row for which is_it(number), or its end.
+template <typename T, typename F>
+int64_t find_first(const T* row, int64_t begin, int64_t end, F&& is_it) {
+  while (begin < end && !is_it(to_float(row[begin]))) begin++;
+  return begin;
+}
+
+// Index of the largest number of a row, the first of equals; -1 if that is not finite, or if the
+// row holds NaN.
+template <typename T>
+int64_t index_of_largest(const T* row, int64_t size) {
+  float largest = -INFINITY;
+  int64_t where = 0;  // largest is among the numbers that begin here
+  auto is_nan = [](float x) { return x != x; };
+  for (int64_t begin = 0; begin < size; begin += SOME) {
+    int64_t end = std::min(begin + SOME, size), i = begin;
+    Vec most = splat(-INFINITY);
+    IntVec nans = {};
+    for (; i + WIDTH <= end; i += WIDTH) {
+      Vec x = load(row + i);
+      nans |= x != x;
+      most = larger(x, most);
+    }
+    float best = -INFINITY;
+    for (int k = 0; k < WIDTH; k++) {
+      if (nans[k]) return -1;
+      best = std::max(best, most[k]);
+    }
+    if (find_first(row, i, end, is_nan) < end) return -1;
+    for (; i < end; i++) best = std::max(best, to_float(row[i]));
+    if (best > largest) largest = best, where = begin;
+  }
+  if (std::isinf(largest)) return -1;
+  return find_first(row, where, size, [&](float x) { return x == largest; });
 }
 
 INLINE Vec silu(Vec x) { return x / (1.0f + exp(-x)); }

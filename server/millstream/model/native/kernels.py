@@ -32,6 +32,7 @@ class Kernels:
     int8_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
+    best_tokens: Callable[[Tensor], Tensor]
     silu_mul: Callable[..., Tensor]
     gelu_tanh_mul: Callable[..., Tensor]
     rotary_to_cache: Callable[..., tuple[Tensor, Tensor]]

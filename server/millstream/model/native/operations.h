@@ -85,6 +85,21 @@ inline Tensor sum_of(const Tensor& x, const Tensor& y) {
   return out;
 }
 
+// x [n, size] -> what index_of_largest says of each row.
+inline Tensor best_tokens(const Tensor& x) {
+  TORCH_CHECK(x.dim() == 2 && x.size(1) > 0, "rows expected");
+  Rows rows(x);
+  Tensor out = at::empty({x.size(0)}, x.options().dtype(at::kLong));
+  auto index = data<int64_t>(out);
+  by_dtype({x}, [&](auto t) {
+    auto from = data<decltype(t)>(x);
+    each_row(rows.count(), rows.size, [&](int64_t row) {
+      index[row] = index_of_largest(from + rows[row], rows.size);
+    });
+  });
+  return out;
+}
+
 enum class Gate { silu, gelu_tanh };
 
 // out [T, n] = activation(gate) * up of merged [T, 2 * n], gate then up

@@ -95,6 +95,8 @@ TORCH_LIBRARY(millstream, library) {
   library.class_<Decoder>("Decoder")
       .def(torch::init<>())
       .def("add_layer", &Decoder::add_layer)
+      .def("set_ends", &Decoder::set_ends)
+      .def("logits", &Decoder::logits)
       .def("run", &Decoder::run);
   library.def(
       "paged_attention_decode(Tensor query, Tensor key_cache, Tensor value_cache, "
@@ -115,6 +117,7 @@ TORCH_LIBRARY(millstream, library) {
   library.def(
       "add_rms_norm(Tensor x, Tensor residual, Tensor weight, *, float eps, "
       "bool unit_offset=False) -> (Tensor, Tensor)");
+  library.def("best_tokens(Tensor x) -> Tensor");
   library.def("silu_mul(Tensor merged) -> Tensor");
   library.def("gelu_tanh_mul(Tensor merged) -> Tensor");
   library.def(
@@ -130,6 +133,7 @@ TORCH_LIBRARY_IMPL(millstream, CPU, library) {
   library.impl("int8_linear", &int8_linear);
   library.impl("rms_norm", &rms_norm);
   library.impl("add_rms_norm", &add_rms_norm);
+  library.impl("best_tokens", &best_tokens);
   library.impl("silu_mul", &silu_mul);
   library.impl("gelu_tanh_mul", &gelu_tanh_mul);
   library.impl("rotary_to_cache", &rotary_to_cache);

@@ -3,13 +3,14 @@
 //
 // Decoding is bound by memory at a few rows and by arithmetic at a few more: a block is streamed
 // once and meets all rows on its way, and while it is multiplied the next one is asked for, a line
-// at a time. A block too large for a core's cache is taken in parts. A row's products are added up
+// at a time, and then what is read after the products (see ahead.h). A block too large for a core's cache is taken in parts. A row's products are added up
 // in the order of its inputs in any case: they depend on that row only.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 
+#include "ahead.h"
 #include "elementwise.h"
 #include "tensors.h"
 
@@ -20,7 +21,6 @@ constexpr int CHANNEL_VECS = CHANNELS / WIDTH;
 constexpr int LINEAR_ROWS = WIDTH == 16 ? 6 : 1;
 constexpr int ROWS_OF_SUMS = 48;
 constexpr int STEP_BYTES = CHANNELS * 4;    // of a block
-constexpr int LINE = 64;                    // bytes of a line of the cache
 constexpr int64_t LARGEST_PART = 1 << 18;   // bytes of which two stay in a core's cache
 
 // Matrix units, where there are some, are what torch's own library is written for.
@@ -80,16 +80,6 @@ struct Bytes {
 #endif
 };
 
-// Memory that is needed soon: so many lines of it are asked for at every step of a product.
-struct Ahead {
-  const char *next = nullptr, *end = nullptr;
-  int lines = 0;
-
-  INLINE void fetch() {
-    for (int i = 0; i < lines && next < end; i++, next += LINE) __builtin_prefetch(next, 0, 2);
-  }
-};
-
 // sums [ROWS, CHANNELS] = (add ? sums : 0) + ROWS rows times `steps` steps of VECS vectors of a
 // block's channels.
 template <typename P, int ROWS, int VECS>
@@ -143,14 +133,16 @@ struct PackedWeight {
   int64_t block_bytes() const { return steps * STEP_BYTES; }
 };
 
-// What the product after this one begins with: each thread asks for one block of it.
+// What the product after this one begins with: each thread asks for one block of it. later: what is
+// read after both.
 struct Following {
   const char* start = nullptr;
   int64_t size = 0, block_bytes = 0;  // size: of all blocks
+  Later* later = nullptr;
 
   Ahead block(int64_t n) const {
     if (n * block_bytes >= size) return {};
-    return {start + n * block_bytes, start + (n + 1) * block_bytes};
+    return {start + n * block_bytes, block_bytes};
   }
 };
 
@@ -207,19 +199,19 @@ class Multiplier {
  private:
   static int64_t passes(int64_t rows) { return (rows + LINEAR_ROWS - 1) / LINEAR_ROWS; }
 
-  // In one pass, the processor sees by itself what comes next.
+  // As many lines a step as a pass reads, and one more if something is needed later. In one pass, the
+  // processor sees by itself what comes next.
   static void pace(Ahead& ahead, int64_t passes) {
-    constexpr int64_t lines = STEP_BYTES / LINE;
-    ahead.lines = passes == 1 ? 0 : (lines + passes - 1) / passes;
+    int64_t lines = STEP_BYTES / LINE + ahead.has_more();
+    ahead.set_pace(passes == 1 ? 0 : lines, passes);
   }
 
   Ahead next_part(int64_t block, int64_t k, bool has_more_rows, const Ahead& after) const {
     auto start = reinterpret_cast<const char*>(weight_.block(block));
     int64_t next = k + part_ < weight_.steps ? k + part_ : 0;
     if (next == 0 && !has_more_rows)
-      return {after.next, std::min(after.end, after.next + part_ * STEP_BYTES)};
-    return {start + next * STEP_BYTES,
-            start + std::min(next + part_, weight_.steps) * STEP_BYTES};
+      return after.front(part_ * STEP_BYTES);
+    return {start + next * STEP_BYTES, std::min(part_, weight_.steps - next) * STEP_BYTES};
   }
 
   const typename P::Row* rows_;
@@ -241,8 +233,9 @@ void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
     for (int64_t unit = next++, then; unit < units.count(); unit = then) {
       then = next++;  // it is this thread's now, and asked for in the meantime
       auto start = reinterpret_cast<const char*>(weight.block(units.block(then)));
-      Ahead ahead = then < units.count() ? Ahead{start, start + weight.block_bytes()}
+      Ahead ahead = then < units.count() ? Ahead(start, weight.block_bytes())
                                          : following.block(then - units.count());
+      ahead.then(following.later, weight.steps * LINE);
       int64_t channel = units.channel(unit), in_block = channel % CHANNELS;
       int width = units.is_half(unit) ? CHANNELS / 2 : CHANNELS;
       auto done = [&](int64_t row, const typename P::Scalar* sums) {

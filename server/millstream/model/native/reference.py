@@ -167,6 +167,13 @@ def add_rms_norm(
     return rms_norm(total, weight, eps, unit_offset=unit_offset), total
 
 
+def best_tokens(x: Tensor) -> Tensor:
+    """x [n, size] -> the index of each row's largest number [n] (int64), the first of equals; -1
+    where that is not finite, or where the row holds NaN."""
+    values, indices = x.max(dim=-1)
+    return indices.masked_fill(~values.isfinite(), -1)
+
+
 def silu_mul(merged: Tensor) -> Tensor:
     """merged [T, 2 * n], gate then up -> silu(gate) * up, [T, n]."""
     gate, up = merged.chunk(2, dim=-1)

@@ -73,5 +73,6 @@ def _run(kernels: Kernels, dtype: torch.dtype) -> Iterator[tuple[str, tuple[Tens
         yield f"int8_linear {dim}", (packed, out)
         yield f"rms_norm {dim}", (kernels.rms_norm(x, weight, 1e-5, unit_offset=True),)
         yield f"add_rms_norm {dim}", kernels.add_rms_norm(x, random(tokens, dim), weight, eps=1e-5)
+        yield f"best_tokens {dim}", (kernels.best_tokens(x),)
         yield f"silu {dim}", (kernels.silu_mul(x),)
         yield f"gelu {dim}", (kernels.gelu_tanh_mul(x),)
