@@ -19,9 +19,16 @@ from millstream.errors import StartupError
 from millstream.model import quantization
 from millstream.model.checkpoint import build_skeleton
 from millstream.model.loading import load_model
-from millstream.model.native.kernels import plain
+from millstream.model.native.kernels import Kernels, plain
 from millstream.model.packing import is_supported, pack_linears
-from millstream.model.quantization import Int8Linear, NativeInt8Linear, Scheme, pack_int8
+from millstream.model.preparation import prepare_int8
+from millstream.model.quantization import (
+    Int8Linear,
+    NativeInt8Linear,
+    Scheme,
+    pack_int8,
+    quantize_output,
+)
 from millstream.model.source import resolve
 from millstream.settings import Settings
 from tests.model.architectures import make_model
@@ -183,6 +190,52 @@ def test_int8_by_the_compiled_kernel(folder: Path) -> None:
     assert sum(type(module) is NativeInt8Linear for module in native.modules()) == 14
     assert sum(type(module) is Int8Linear for module in library.modules()) == 14
     torch.testing.assert_close(logits(native), logits(library), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("channels_at_once", [4096, 1000])
+def test_the_output_layer_is_int8_by_the_compiled_kernel(
+    dtype: str, channels_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the trained demo model: its logits move by less than bfloat16 rounds them."""
+    monkeypatch.setattr(quantization, "_CHANNELS_AT_ONCE", channels_at_once)
+    model = load(DEMO, dtype=dtype)
+    embedding = model.get_input_embeddings().weight.clone()
+    before = logits(model)
+    assert quantize_output(model, fast_int8())
+    head = model.get_output_embeddings()
+    assert type(head) is NativeInt8Linear
+    assert head.packed.dtype == torch.int8
+    after = logits(model)
+    spread = before.std(dim=-1, keepdim=True)
+    assert 1e-4 < ((after - before) / spread).square().mean().sqrt() < 1e-2
+    assert torch.equal(model.get_input_embeddings().weight, embedding)
+    assert not quantize_output(model, fast_int8())  # it is no plain layer any more
+
+
+def test_the_output_layer_is_kept_where_the_kernels_are_slow(folder: Path) -> None:
+    model = load(folder)
+    assert not quantize_output(model, plain())
+    assert type(model.get_output_embeddings()) is nn.Linear
+
+
+@pytest.mark.parametrize(("quantize", "is_int8"), [("int8", True), ("int4", False)])
+def test_only_int8_makes_the_output_layer_int8(
+    quantize: str, is_int8: bool, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(model_id=str(folder), threads=1, quantize=quantize)
+    loaded = load_model(folder, settings)
+    with caplog.at_level(logging.INFO):
+        prepare_int8(loaded, fast_int8(), settings)
+    assert (type(loaded.model.get_output_embeddings()) is NativeInt8Linear) == is_int8
+    assert ("the output layer is int8" in caplog.text) == is_int8
+    shared = replace(load_model(folder, settings), is_shared=True)
+    prepare_int8(shared, fast_int8(), settings)
+    assert type(shared.model.get_output_embeddings()) is nn.Linear
+
+
+def fast_int8() -> Kernels:
+    return replace(plain(), fast_products=lambda: (False, True))
 
 
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,15 +44,24 @@ class NativeLinear(nn.Module):
 
 
 class NativeInt8Linear(nn.Module):
-    """An int8 weight with a scale per output channel; rows are rounded to int8 on their way in."""
+    """An int8 weight with a scale per output channel; rows are rounded on their way in: to 8 bits,
+    or to 12 for words."""
 
-    def __init__(self, quantized: Tensor, scales: Tensor, bias: Any, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        quantized: Tensor,
+        scales: Tensor,
+        bias: Any,
+        kernels: Kernels,
+        *,
+        for_words: bool = False,
+    ) -> None:
         """quantized [outputs, inputs], int8; scales [outputs]."""
         super().__init__()
         self.out_features, self.in_features = quantized.shape
         # A plain tensor: merged() gives its copy another one, which a parameter would share.
         self.bias = None if bias is None else bias.detach()
-        self.packed = kernels.pack_weight(quantized.contiguous())
+        self.packed = kernels.pack_weight(quantized.contiguous(), for_words=for_words)
         self.sums = quantized.sum(1, dtype=torch.int32)
         self.scales = scales.flatten().float().contiguous()
         self._multiply = kernels.int8_linear

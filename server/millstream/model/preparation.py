@@ -14,6 +14,7 @@ from millstream.model.fused import Fused, fuse, take_shortcut
 from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel
 from millstream.model.packing import pack_linears
 from millstream.model.probe import Layer
+from millstream.model.quantization import pack_int8, quantize_output
 from millstream.model.threads import Threads
 from millstream.settings import Settings
 
@@ -35,6 +36,17 @@ def load_kernels(loaded: LoadedModel, settings: Settings, num_bytes: int) -> nat
             log.info("no compiled kernels: %s", reason)
             return None
     return native.load()
+
+
+def prepare_int8(loaded: LoadedModel, kernels: native.Kernels | None, settings: Settings) -> None:
+    """Lays int8 layers out; with --quantize int8, the output layer becomes one of them."""
+    if loaded.is_shared:
+        return
+    if num_packed := pack_int8(loaded.model, kernels):
+        log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
+        if kernels is not None and settings.quantize == "int8":
+            is_int8 = quantize_output(loaded.model, kernels)
+            log.info("the output layer %s int8", "is" if is_int8 else "is not")
 
 
 def prepare(

@@ -5,8 +5,9 @@ bits with a scale per row; int4 is four bits per weight in groups of 32, activat
 
 Rules:
 1. Nothing depends on other rows of the batch: activation scales are per row, never per tensor.
-2. Linear layers only. Embeddings, the output layer (often the same tensor) and what the format
-   cannot hold keep the model's dtype; the start log says how many layers those are.
+2. Linear layers only. Embeddings and what the format cannot hold keep the model's dtype; the start
+   log says how many layers those are. So does the output layer, but for int8 with compiled kernels,
+   which round its activations to twelve bits: its rows are many, and its errors nobody evens out.
 3. What cannot be quantised is refused before the weights are read.
 """
 
@@ -28,6 +29,7 @@ from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 from millstream.errors import StartupError
 from millstream.model.native import Kernels
 from millstream.model.native_linear import NativeInt8Linear
+from millstream.model.packing import is_plain
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ Scheme = Literal["int8", "int4"]
 
 _INT4_GROUP = 32
 _INT4_OUTPUTS = 16  # torch's int4 product computes this many output channels at a time
+_CHANNELS_AT_ONCE = 4096
 _SHIFT = 128  # from signed to unsigned bytes
 
 
@@ -204,6 +207,26 @@ def pack_int8(model: nn.Module, kernels: Kernels | None = None) -> int:
         setattr(parent, name, make(linear))
         linear.weight = None  # torchao ties the module to itself, so it outlives its last use
     return len(found)
+
+
+@torch.inference_mode()
+def quantize_output(model: PreTrainedModel, kernels: Kernels) -> bool:
+    """Makes the output layer int8 where the kernels are fast at that; says whether it did."""
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not (kernels.fast_products()[1] and isinstance(head, nn.Module) and is_plain(head)):
+        return False
+    quantized = torch.empty(head.weight.shape, dtype=torch.int8)
+    scales = torch.empty(len(quantized))
+    # Some channels at a time: in float, a large vocabulary takes gigabytes.
+    for start in range(0, len(quantized), _CHANNELS_AT_ONCE):
+        part = slice(start, start + _CHANNELS_AT_ONCE)
+        weight = head.weight[part].float()
+        scale = weight.abs().amax(1).div_(127).clamp_min_(1e-12)
+        scales[part] = scale
+        quantized[part] = (weight / scale.unsqueeze(1)).round_().to(torch.int8)
+    for_words = NativeInt8Linear(quantized, scales, head.bias, kernels, for_words=True)
+    model.set_output_embeddings(for_words)  # type: ignore[no-untyped-call]
+    return True
 
 
 def _native(linear: nn.Linear, *, kernels: Kernels) -> nn.Module:

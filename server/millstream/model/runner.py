@@ -29,9 +29,8 @@ from millstream.model.kv_cache import KVCache
 from millstream.model.loading import LoadedModel, load_model
 from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.native_attention import NativePacker
-from millstream.model.preparation import load_kernels, prepare
+from millstream.model.preparation import load_kernels, prepare, prepare_int8
 from millstream.model.probe import probe_layers
-from millstream.model.quantization import pack_int8
 from millstream.model.sampler import Drawing, Sampler, best_tokens
 from millstream.model.sizing import make_cache, step_tokens
 from millstream.model.tokenizer import read_tokenizer
@@ -73,8 +72,7 @@ class ModelRunner:
             use_separate_experts(loaded.model)
         num_parameters = loaded.model.num_parameters()
         kernels = load_kernels(loaded, settings, num_parameters * loaded.dtype.itemsize)
-        if not loaded.is_shared and (num_packed := pack_int8(loaded.model, kernels)):
-            log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
+        prepare_int8(loaded, kernels, settings)
         expected = own_logits(loaded)
         layers = probe_layers(loaded.model, max_context=loaded.max_context, device=loaded.device)
         forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})

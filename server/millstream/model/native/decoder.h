@@ -63,7 +63,7 @@ class LinearLayer : public torch::CustomClassHolder {
     Following after = next && next->is_packed() ? following(next->weight_) : Following{};
     after.later = &later;
     if (sums_)
-      int8_linear_out(x, weight_, *sums_, *scales_, bias_, after, out);
+      int8_linear_out(x, {weight_, *sums_, *scales_, bias_}, after, out);
     else
       packed_linear_out(x, weight_, bias_, after, out);
     return out;

@@ -27,7 +27,7 @@ class Kernels:
     paged_attention_prefill: Callable[..., Tensor]
     fast_products: Callable[[], tuple[bool, bool]]
     use_threads: Callable[[int], None]
-    pack_weight: Callable[[Tensor], Tensor]
+    pack_weight: Callable[..., Tensor]
     packed_linear: Callable[..., Tensor]
     int8_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]

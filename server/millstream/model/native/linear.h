@@ -23,23 +23,22 @@ void pack(const typename P::Weight* weight, int64_t outputs, int64_t inputs, int
   });
 }
 
-// weight [outputs, inputs], bfloat16 or int8 -> [blocks, steps, CHANNELS, STEP]
-inline Tensor pack_weight(const Tensor& weight) {
-  TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous(), "a contiguous matrix expected");
+template <typename P>
+Tensor packed(const Tensor& weight) {
   int64_t outputs = weight.size(0), inputs = weight.size(1);
-  int64_t blocks = padded(outputs, CHANNELS) / CHANNELS;
-  auto made = [&](int64_t step) {
-    return at::zeros({blocks, padded(inputs, step) / step, CHANNELS, step}, weight.options());
-  };
-  if (weight.scalar_type() == at::kBFloat16) {
-    Tensor out = made(Bfloats::STEP);
-    pack<Bfloats>(data<bf16>(weight), outputs, inputs, out.size(1), data<bf16>(out));
-    return out;
-  }
-  TORCH_CHECK(weight.scalar_type() == at::kChar, "dtype not supported: ", weight.scalar_type());
-  Tensor out = made(Bytes::STEP);
-  pack<Bytes>(data<int8_t>(weight), outputs, inputs, out.size(1), data<int8_t>(out));
+  int64_t blocks = padded(outputs, CHANNELS) / CHANNELS, steps = padded(inputs, P::STEP) / P::STEP;
+  Tensor out = at::zeros({blocks, steps, CHANNELS, P::STEP}, weight.options());
+  pack<P>(data<typename P::Weight>(weight), outputs, inputs, steps, data<typename P::Weight>(out));
   return out;
+}
+
+// weight [outputs, inputs], bfloat16 or int8 -> [blocks, steps, CHANNELS, STEP]. for_words: int8,
+// for rows of words.
+inline Tensor pack_weight(const Tensor& weight, bool for_words) {
+  TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous(), "a contiguous matrix expected");
+  if (weight.scalar_type() == at::kBFloat16 && !for_words) return packed<Bfloats>(weight);
+  TORCH_CHECK(weight.scalar_type() == at::kChar, "dtype not supported: ", weight.scalar_type());
+  return for_words ? packed<Words>(weight) : packed<Bytes>(weight);
 }
 
 template <typename P>
@@ -52,7 +51,7 @@ PackedWeight<P> packed_weight(const Tensor& packed, int64_t outputs, int64_t inp
 }
 
 inline Following following(const Tensor& packed) {
-  int64_t block_bytes = packed.size(1) * STEP_BYTES;
+  int64_t block_bytes = packed.stride(0) * packed.element_size();
   return {data<char>(packed), packed.size(0) * block_bytes, block_bytes};
 }
 
@@ -93,77 +92,92 @@ INLINE IntVec load_ints(const int32_t* from, int count) {
   return out;
 }
 
-constexpr int SHIFT = 128;  // from signed to unsigned bytes
-
-// A row as shifted bytes; returns its scale, which is NaN if a number in it is not finite. Rounds to
-// the nearest, ties to even.
-template <typename T>
-float round_row(const T* row, int64_t size, uint8_t* to) {
-  Vec most = {}, zeros = {};
+// A row as whole numbers, shifted; returns its scale, which is NaN if a number in it is not finite.
+// Rounds to the nearest, ties to even.
+template <typename P, typename T>
+float round_row(const T* row, int64_t size, typename P::Row* to) {
+  typedef typename P::Row RowVec __attribute__((vector_size(WIDTH * sizeof(typename P::Row))));
+  Vec largest_of = {}, zeros = {};
   each_vector(size, [&](int64_t i, auto count) {
     Vec x = load_some(row + i, count);
     zeros += x * 0.0f;
-    most = larger(most, x < 0.0f ? -x : x);
+    largest_of = larger(largest_of, x < 0.0f ? -x : x);
   });
   float largest = 0;
-  for (int k = 0; k < WIDTH; k++) largest = std::max(largest, most[k]);
-  float scale = std::max(largest * (1.0f / 127), 1e-7f) + sum(zeros);
+  for (int k = 0; k < WIDTH; k++) largest = std::max(largest, largest_of[k]);
+  float scale = std::max(largest * (1.0f / P::most(size)), 1e-7f) + sum(zeros);
   const float magic = 12582912.0f;  // adding 1.5 * 2^23 rounds to a whole number
   each_vector(size, [&](int64_t i, auto count) {
-    typedef uint8_t ByteVec __attribute__((vector_size(WIDTH)));
     Vec x = load_some(row + i, count) / scale + magic;
-    auto bytes = __builtin_convertvector((IntVec)x - (IntVec)splat(magic) + SHIFT, ByteVec);
-    std::memcpy(to + i, &bytes, count);
+    auto whole = __builtin_convertvector((IntVec)x - (IntVec)splat(magic) + P::SHIFT, RowVec);
+    std::memcpy(to + i, &whole, count * sizeof(typename P::Row));
   });
   return scale;
 }
 
-// out [M, outputs] = x [M, inputs], rounded to bytes with a scale per row, times a packed int8
-// weight with a scale per output channel, plus bias. sums [outputs]: of each channel's weights.
-inline void int8_linear_out(const Tensor& x, const Tensor& packed, const Tensor& sums,
-                            const Tensor& scales, const MaybeTensor& bias, const Following& next,
-                            const Tensor& out) {
+// What an int8 product needs beside rows and weight. sums [outputs]: of each channel's weights;
+// scales [outputs]: theirs; bias [outputs] or nothing.
+struct Int8Weight {
+  const Tensor &packed, &sums, &scales;
+  const MaybeTensor& bias;
+};
+
+// out [M, outputs] = x [M, inputs], rounded to bytes or words with a scale per row, times the weight
+// with a scale per output channel, plus bias
+template <typename P, typename T>
+void int8_product(const Tensor& x, const Int8Weight& by, const Following& next,
+                  const Tensor& out) {
   Rows from(x);
   int64_t outputs = out.size(1);
-  TORCH_CHECK(x.dim() == 2 && packed.scalar_type() == at::kChar &&
-              sums.scalar_type() == at::kInt && scales.scalar_type() == at::kFloat,
+  auto weight = packed_weight<P>(by.packed, outputs, from.size);
+  int64_t stride = weight.steps * P::STEP;
+  std::vector<typename P::Row> rounded(from.outer * stride);
+  std::vector<float> row_scales(from.outer);
+  auto [numbers, result] = std::pair{data<T>(x), data<T>(out)};
+  auto [shifts, scales] = std::pair{data<int32_t>(by.sums), data<float>(by.scales)};
+  const T* add = by.bias ? data<T>(*by.bias) : nullptr;
+  each_row(from.outer, from.size, [&](int64_t row) {
+    row_scales[row] = round_row<P>(numbers + from[row], from.size, rounded.data() + row * stride);
+  });
+  multiply<P>(rounded.data(), stride, from.outer, weight, next,
+              [&](int64_t row, int64_t channel, int count, const int32_t* products) {
+                T* to = result + row * outputs + channel;
+                each_vector(count, [&](int64_t c, auto part) {
+                  IntVec sum;
+                  std::memcpy(&sum, products + c, sizeof sum);
+                  if (P::SHIFT) sum -= P::SHIFT * load_ints(shifts + channel + c, part);
+                  Vec value = __builtin_convertvector(sum, Vec) * row_scales[row];
+                  value *= load_some(scales + channel + c, part);
+                  if (add) value += load_some(add + channel + c, part);
+                  store_some(to + c, value, part);
+                });
+              });
+}
+
+// As int8_product(): by bytes or by words, as the weight was packed.
+inline void int8_linear_out(const Tensor& x, const Int8Weight& by, const Following& next,
+                            const Tensor& out) {
+  int64_t outputs = out.size(1);
+  const MaybeTensor& bias = by.bias;
+  TORCH_CHECK(x.dim() == 2 && by.packed.scalar_type() == at::kChar && by.packed.dim() == 4 &&
+              by.sums.scalar_type() == at::kInt && by.scales.scalar_type() == at::kFloat,
               "an int8 weight expected");
-  TORCH_CHECK(sums.numel() == outputs && sums.is_contiguous() && scales.numel() == outputs &&
-              scales.is_contiguous() &&
+  TORCH_CHECK(by.sums.numel() == outputs && by.sums.is_contiguous() &&
+              by.scales.numel() == outputs && by.scales.is_contiguous() &&
               (!bias || (bias->numel() == outputs && bias->is_contiguous() &&
                          bias->scalar_type() == x.scalar_type())), "sums, scales or bias do not fit");
-  auto weight = packed_weight<Bytes>(packed, outputs, from.size);
-  int64_t stride = weight.steps * Bytes::STEP;
-  std::vector<uint8_t> bytes(from.outer * stride);
-  std::vector<float> row_scales(from.outer);
   by_dtype({x, out}, [&](auto t) {
-    using T = decltype(t);
-    auto [numbers, result] = std::pair{data<T>(x), data<T>(out)};
-    auto [shifts, by] = std::pair{data<int32_t>(sums), data<float>(scales)};
-    const T* add = bias ? data<T>(*bias) : nullptr;
-    each_row(from.outer, from.size, [&](int64_t row) {
-      row_scales[row] = round_row(numbers + from[row], from.size, bytes.data() + row * stride);
-    });
-    multiply<Bytes>(bytes.data(), stride, from.outer, weight, next,
-                    [&](int64_t row, int64_t channel, int count, const int32_t* products) {
-                      T* to = result + row * outputs + channel;
-                      each_vector(count, [&](int64_t c, auto part) {
-                        IntVec sum;
-                        std::memcpy(&sum, products + c, sizeof sum);
-                        sum -= SHIFT * load_ints(shifts + channel + c, part);
-                        Vec value = __builtin_convertvector(sum, Vec) * row_scales[row];
-                        value *= load_some(by + channel + c, part);
-                        if (add) value += load_some(add + channel + c, part);
-                        store_some(to + c, value, part);
-                      });
-                    });
+    if (by.packed.size(3) == Words::STEP)
+      int8_product<Words, decltype(t)>(x, by, next, out);
+    else
+      int8_product<Bytes, decltype(t)>(x, by, next, out);
   });
 }
 
 inline Tensor int8_linear(const Tensor& x, const Tensor& packed, const Tensor& sums,
                           const Tensor& scales, const MaybeTensor& bias) {
   Tensor out = at::empty({x.size(0), scales.numel()}, x.options());
-  int8_linear_out(x, packed, sums, scales, bias, {}, out);
+  int8_linear_out(x, {packed, sums, scales, bias}, {}, out);
   return out;
 }
 

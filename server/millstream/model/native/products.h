@@ -1,5 +1,5 @@
 // Products of rows and weights that were laid out once: blocks of 64 output channels, and of each
-// channel as many inputs side by side as an instruction multiplies: two bfloat16 or four bytes.
+// channel as many inputs side by side as an instruction multiplies: two or four.
 //
 // Decoding is bound by memory at a few rows and by arithmetic at a few more: a block is streamed
 // once and meets all rows on its way, and while it is multiplied the next one is asked for, a line
@@ -20,8 +20,7 @@ constexpr int CHANNELS = 64;  // output channels of a block
 constexpr int CHANNEL_VECS = CHANNELS / WIDTH;
 constexpr int LINEAR_ROWS = WIDTH == 16 ? 6 : 1;
 constexpr int ROWS_OF_SUMS = 48;
-constexpr int STEP_BYTES = CHANNELS * 4;    // of a block
-constexpr int64_t LARGEST_PART = 1 << 18;   // bytes of which two stay in a core's cache
+constexpr int64_t LARGEST_PART = 1 << 18;  // bytes of which two stay in a core's cache
 
 // Matrix units, where there are some, are what torch's own library is written for.
 #if defined(__AMX_BF16__) || defined(__AMX_INT8__)
@@ -30,7 +29,8 @@ constexpr bool HAS_MATRIX_UNITS = true;
 constexpr bool HAS_MATRIX_UNITS = false;
 #endif
 
-// What is multiplied: rows of Row and weights, added up as Sum; STEP inputs at a time.
+// What is multiplied: rows of Row and weights, added up as Sum; STEP inputs at a time. Rows of whole
+// numbers go up to most(inputs), and SHIFT is added to them.
 struct Bfloats {
   using Row = bf16;
   using Weight = bf16;
@@ -61,7 +61,8 @@ struct Bytes {
   using Weight = int8_t;
   using Sum = IntVec;
   using Scalar = int32_t;
-  static constexpr int STEP = 4;
+  static constexpr int STEP = 4, SHIFT = 128;
+  static constexpr int most(int64_t) { return 127; }
 #if defined(__AVX512VNNI__)
   static constexpr bool IS_FAST = !HAS_MATRIX_UNITS;
   static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
@@ -79,6 +80,38 @@ struct Bytes {
   }
 #endif
 };
+
+// Rows of words: of twelve bits, so that the same weights lose nothing else, or of fewer where the
+// sums would be too large.
+struct Words {
+  using Row = int16_t;
+  using Weight = int8_t;
+  using Sum = IntVec;
+  using Scalar = int32_t;
+  static constexpr int STEP = 2, SHIFT = 0;
+  static constexpr int most(int64_t inputs) {
+    return std::min<int64_t>(2047, INT32_MAX / (127 * inputs));
+  }
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+  static constexpr bool IS_FAST = Bytes::IS_FAST;
+  static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
+    int32_t pair;
+    std::memcpy(&pair, one, sizeof pair);
+    __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)each));
+    return (IntVec)_mm512_dpwssd_epi32((__m512i)acc, words, _mm512_set1_epi32(pair));
+  }
+#else
+  static constexpr bool IS_FAST = false;
+  static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
+    for (int i = 0; i < WIDTH; i++)
+      for (int k = 0; k < STEP; k++) acc[i] += int32_t(one[k]) * each[i * STEP + k];
+    return acc;
+  }
+#endif
+};
+
+template <typename P>
+constexpr int STEP_BYTES = CHANNELS * P::STEP * sizeof(typename P::Weight);  // of a block
 
 // sums [ROWS, CHANNELS] = (add ? sums : 0) + ROWS rows times `steps` steps of VECS vectors of a
 // block's channels.
@@ -130,7 +163,7 @@ struct PackedWeight {
 
   int64_t blocks() const { return padded(outputs, CHANNELS) / CHANNELS; }
   const typename P::Weight* block(int64_t n) const { return start + n * steps * CHANNELS * P::STEP; }
-  int64_t block_bytes() const { return steps * STEP_BYTES; }
+  int64_t block_bytes() const { return steps * STEP_BYTES<P>; }
 };
 
 // What the product after this one begins with: each thread asks for one block of it. later: what is
@@ -170,7 +203,7 @@ class Multiplier {
   Multiplier(const typename P::Row* rows, int64_t stride, int64_t count,
              const PackedWeight<P>& weight)
       : rows_(rows), stride_(stride), count_(count), weight_(weight),
-        part_(std::min(weight.steps, LARGEST_PART / STEP_BYTES)) {}
+        part_(std::min(weight.steps, LARGEST_PART / STEP_BYTES<P>)) {}
 
   // finish(row, sums) for all rows; channel: of the block, where to begin. after: needed next.
   template <int VECS, typename F>
@@ -202,7 +235,7 @@ class Multiplier {
   // As many lines a step as a pass reads, and one more if something is needed later. In one pass, the
   // processor sees by itself what comes next.
   static void pace(Ahead& ahead, int64_t passes) {
-    int64_t lines = STEP_BYTES / LINE + ahead.has_more();
+    int64_t lines = STEP_BYTES<P> / LINE + ahead.has_more();
     ahead.set_pace(passes == 1 ? 0 : lines, passes);
   }
 
@@ -210,8 +243,8 @@ class Multiplier {
     auto start = reinterpret_cast<const char*>(weight_.block(block));
     int64_t next = k + part_ < weight_.steps ? k + part_ : 0;
     if (next == 0 && !has_more_rows)
-      return after.front(part_ * STEP_BYTES);
-    return {start + next * STEP_BYTES, std::min(part_, weight_.steps - next) * STEP_BYTES};
+      return after.front(part_ * STEP_BYTES<P>);
+    return {start + next * STEP_BYTES<P>, std::min(part_, weight_.steps - next) * STEP_BYTES<P>};
   }
 
   const typename P::Row* rows_;

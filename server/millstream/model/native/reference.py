@@ -103,14 +103,15 @@ def use_threads(count: int) -> None:
     as many of their own as torch has. Plain torch has no others."""
 
 
-def pack_weight(weight: Tensor) -> Tensor:
+def pack_weight(weight: Tensor, *, for_words: bool = False) -> Tensor:
     """weight [outputs, inputs], bfloat16 or int8, as the products below read it.
 
     Gives [blocks, steps, 64, s]: blocks of 64 output channels, of each channel s inputs side by
-    side (2 of bfloat16, 4 of int8), step by step; zero where there are none.
+    side, step by step; zero where there are none. s is 2 for bfloat16; of int8 it is 4, or 2 if
+    rows are to be rounded to words.
     """
     outputs, inputs = weight.shape
-    step = _STEPS[weight.dtype]
+    step = 2 if for_words else _STEPS[weight.dtype]
     padded = F.pad(weight, (0, -inputs % step, 0, -outputs % _CHANNELS))
     blocks = padded.view(-1, _CHANNELS, padded.shape[1] // step, step)
     return blocks.transpose(1, 2).contiguous()
@@ -130,11 +131,14 @@ def int8_linear(
 ) -> Tensor:
     """x [T, inputs], a packed int8 weight, bias [outputs] -> [T, outputs].
 
-    Rows of x are rounded to -127 .. 127, each with a scale of its own. sums [outputs] (int32): of
-    each output channel's weights; scales [outputs] (float): theirs.
+    Rows of x are rounded to whole numbers, each with a scale of its own: -127 .. 127, or by words
+    -2047 .. 2047 (less from 8,261 inputs on: sums are 32 bits). sums [outputs] (int32): of each
+    output channel's weights; scales [outputs] (float): theirs.
     """
-    wide = x.float()
-    scale = (wide.abs().amax(-1, keepdim=True) * (1 / 127)).clamp_min(1e-7)
+    wide, most = x.float(), 127
+    if packed.shape[3] == 2:
+        most = min(2047, (2**31 - 1) // (127 * x.shape[1]))
+    scale = (wide.abs().amax(-1, keepdim=True) * (1 / most)).clamp_min(1e-7)
     rounded = (wide / scale).round()
     # Doubles hold these sums exactly.
     products = rounded.double() @ _unpacked(packed, len(scales), x.shape[1]).double().t()
