@@ -6,12 +6,14 @@ import logging
 import os
 import threading
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from millstream.model.native import build as build_module
 from millstream.model.native import loader
 from millstream.model.native.build import BuildError, build, cache_folder
 from millstream.model.native.kernels import Kernels, plain
@@ -154,6 +156,20 @@ def test_rotary_refuses_slots_that_do_not_exist(kernels: Kernels) -> None:
                 key_cache=cache,
                 value_cache=cache.clone(),
             )
+
+
+def test_the_digest_covers_every_source() -> None:
+    """Or a changed header would not be compiled."""
+    folder = Path(str(files("millstream.model.native")))
+    sources = {path.name for path in folder.iterdir() if path.suffix in (".h", ".cpp")}
+    assert {build_module._SOURCE, *build_module._HEADERS} == sources
+    included = {
+        line.split('"')[1]
+        for name in sources
+        for line in (folder / name).read_text().splitlines()
+        if line.startswith('#include "')
+    }
+    assert included == set(build_module._HEADERS)
 
 
 def test_self_test_names_what_is_wrong(kernels: Kernels) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from millstream.model.native.kernels import Kernels, plain
-from tests.model.test_native_products import WEIGHTS, Product
+from tests.model.test_native_products import KINDS, Product
 
 ROWS = [1, 2, 3, 4, 5, 6, 7, 16, 47, 48, 49, 100]
 OWN, TORCHS = -1, 0
@@ -37,37 +37,40 @@ def assert_right(got: Tensor, product: Product) -> None:
     assert (got == truth).float().mean() > 0.98
 
 
-@pytest.mark.parametrize("dtype", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5, 7, 11])
 @pytest.mark.parametrize("last", [1, 16, 31, 32, 33, 48, 63, 64])
-def test_the_last_blocks_are_halved(
-    kernels: Kernels, dtype: torch.dtype, blocks: int, last: int
-) -> None:
+def test_the_last_blocks_are_halved(kernels: Kernels, kind: str, blocks: int, last: int) -> None:
     """last: channels of the last block."""
     outputs = 64 * (blocks - 1) + last
-    product = Product.of(kernels, (7, 50, outputs), dtype, has_bias=True)
+    product = Product.of(kernels, (7, 50, outputs), kind, has_bias=True)
     first, *others = on_all_threads(product, kernels)
     assert_right(first, product)
     assert all(torch.equal(other, first) for other in others)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "inputs"),
+    ("kind", "inputs"),
     [
-        (torch.bfloat16, 2047),
-        (torch.bfloat16, 2048),  # the most that is one part
-        (torch.bfloat16, 2049),
-        (torch.bfloat16, 4096),
-        (torch.bfloat16, 5000),
-        (torch.int8, 4095),
-        (torch.int8, 4096),  # the same
-        (torch.int8, 4097),
-        (torch.int8, 8192),
-        (torch.int8, 9000),
+        ("bfloat16", 2047),
+        ("bfloat16", 2048),  # the most that is one part
+        ("bfloat16", 2049),
+        ("bfloat16", 4096),
+        ("bfloat16", 5000),
+        ("int8", 4095),
+        ("int8", 4096),  # the same
+        ("int8", 4097),
+        ("int8", 8192),
+        ("int8", 9000),
+        ("words", 4095),
+        ("words", 4096),
+        ("words", 4097),
+        ("words", 8192),
+        ("words", 9000),
     ],
 )
-def test_large_blocks_are_taken_in_parts(kernels: Kernels, dtype: torch.dtype, inputs: int) -> None:
-    product = Product.of(kernels, (max(ROWS), inputs, 96), dtype, has_bias=True)
+def test_large_blocks_are_taken_in_parts(kernels: Kernels, kind: str, inputs: int) -> None:
+    product = Product.of(kernels, (max(ROWS), inputs, 96), kind, has_bias=True)
     first, *others = on_all_threads(product, kernels)
     assert_right(first, product)
     assert all(torch.equal(other, first) for other in others)
@@ -76,10 +79,10 @@ def test_large_blocks_are_taken_in_parts(kernels: Kernels, dtype: torch.dtype, i
         assert torch.equal(product.rows(slice(-rows, None)).compute(kernels), first[-rows:])
 
 
-@pytest.mark.parametrize("dtype", WEIGHTS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", ROWS)
-def test_any_number_of_rows(kernels: Kernels, dtype: torch.dtype, rows: int) -> None:
-    product = Product.of(kernels, (rows, 100, 200), dtype, has_bias=False)
+def test_any_number_of_rows(kernels: Kernels, kind: str, rows: int) -> None:
+    product = Product.of(kernels, (rows, 100, 200), kind, has_bias=False)
     first, *others = on_all_threads(product, kernels)
     assert_right(first, product)
     assert all(torch.equal(other, first) for other in others)

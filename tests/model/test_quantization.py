@@ -206,6 +206,7 @@ def test_the_output_layer_is_int8_by_the_compiled_kernel(
     head = model.get_output_embeddings()
     assert type(head) is NativeInt8Linear
     assert head.packed.dtype == torch.int8
+    assert head.packed.shape[3] == 2  # for words
     after = logits(model)
     spread = before.std(dim=-1, keepdim=True)
     assert 1e-4 < ((after - before) / spread).square().mean().sqrt() < 1e-2

@@ -32,9 +32,9 @@ class Tiles {
  public:
   static constexpr int MOST = SPAN / TILE_TOKENS;
 
-  // room: for tiles that have to be copied
-  Tiles(const bf16* cache, int64_t stride, const int64_t* slots, int count, int64_t block_size,
-        std::vector<bf16>& room)
+  // width: elements of a token that are looked at; room: for tiles that have to be copied
+  Tiles(const bf16* cache, int64_t stride, int64_t width, const int64_t* slots, int count,
+        int64_t block_size, std::vector<bf16>& room)
       : count_((count + TILE_TOKENS - 1) / TILE_TOKENS), tokens_(count) {
     int copies = 0;
     for (int i = 0; i < count_; i++) copies += !is_whole(slots[i * TILE_TOKENS], block_size);
@@ -46,7 +46,7 @@ class Tiles {
       if (is_whole(slots[first], block_size)) continue;
       tiles_[i].start = free;
       for (int k = 0; k < TILE_TOKENS; k++, free += stride)
-        std::memcpy(free, cache + slots[std::min(first + k, count - 1)] * stride, stride * 2);
+        std::memcpy(free, cache + slots[std::min(first + k, count - 1)] * stride, width * 2);
     }
   }
 
@@ -194,9 +194,10 @@ inline bool can_tile(const Shape& shape) { return shape.dim % 32 == 0 && shape.v
 inline void attend_span_tiled(const Shape& shape, const bf16* query, const Tokens<bf16>& tokens,
                               float* scores, Partial out) {
   thread_local std::vector<bf16> room[2];
-  Tiles keys(tokens.keys, tokens.key_stride, tokens.slots, tokens.count, shape.block_size, room[0]);
-  Tiles values(tokens.values, tokens.value_stride, tokens.slots, tokens.count, shape.block_size,
-               room[1]);
+  Tiles keys(tokens.keys, tokens.key_stride, shape.kv_heads * shape.dim, tokens.slots, tokens.count,
+             shape.block_size, room[0]);
+  Tiles values(tokens.values, tokens.value_stride, shape.kv_heads * shape.value_dim, tokens.slots,
+               tokens.count, shape.block_size, room[1]);
   switch (shape.dim) {
     case 64: score_tiles<64>(shape, query, keys, values, scores); break;
     case 128: score_tiles<128>(shape, query, keys, values, scores); break;

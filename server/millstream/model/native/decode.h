@@ -52,29 +52,39 @@ class Decode {
 
   template <typename T>
   void run() {
-    int64_t size = shape_.heads * (2 + shape_.value_dim), units = spans_.row_of.size();
-    Tensor scratch = at::empty({units * size}, at::kFloat);
+    int64_t size = shape_.heads * (2 + shape_.value_dim), spans = spans_.row_of.size();
+    Tensor scratch = at::empty({spans * size}, at::kFloat);
     std::vector<Partial> partials;
-    for (int64_t unit = 0; unit < units; unit++) {
-      float* start = data<float>(scratch) + unit * size;
+    for (int64_t span = 0; span < spans; span++) {
+      float* start = data<float>(scratch) + span * size;
       partials.push_back({start, start + shape_.heads, start + 2 * shape_.heads});
     }
     std::vector<std::atomic<int>> done(spans_.rows.size());
     std::vector<std::vector<float>> scores(num_threads());
-    each_unit(units, [&](int64_t unit, int slot) {
-      const Spans::Row& row = spans_.rows[spans_.row_of[unit]];
+    // Heads do not depend on each other: where there are few spans, threads share one.
+    int64_t threads = num_threads(), wanted = spans ? (2 * threads + spans - 1) / spans : 1;
+    int64_t parts = std::min(wanted, shape_.kv_heads);
+    each_unit(spans * parts, [&](int64_t unit, int slot) {
+      int64_t span = unit / parts, part = unit % parts;
+      const Spans::Row& row = spans_.rows[spans_.row_of[span]];
       scores[slot].resize(shape_.heads * SPAN);
-      attend_unit<T>(unit, row, scores[slot].data(), partials[unit]);
+      int64_t head = part * shape_.kv_heads / parts, end = (part + 1) * shape_.kv_heads / parts;
+      attend_unit<T>(span, row, {head, end}, scores[slot].data(), partials[span]);
       // Whoever finishes a row's last span merges them; the order of the merge is fixed.
-      if (done[spans_.row_of[unit]].fetch_add(1) + 1 == row.count())
-        merge_row<T>(spans_.row_of[unit], &partials[row.start], row.count());
+      if (done[spans_.row_of[span]].fetch_add(1) + 1 == row.count() * parts)
+        merge_row<T>(spans_.row_of[span], &partials[row.start], row.count());
     });
   }
 
  private:
+  struct Heads {
+    int64_t first, end;  // key heads
+  };
+
   template <typename T>
-  void attend_unit(int64_t unit, const Spans::Row& row, float* scores, Partial partial) {
-    int64_t number = spans_.row_of[unit], begin = row.first + (unit - row.start) * SPAN;
+  void attend_unit(int64_t span, const Spans::Row& row, Heads heads, float* scores,
+                   Partial partial) {
+    int64_t number = spans_.row_of[span], begin = row.first + (span - row.start) * SPAN;
     int count = std::min<int64_t>(SPAN, row.last + 1 - begin);
     int64_t slots[SPAN];
     for (int i = 0; i < count;) {
@@ -84,18 +94,24 @@ class Decode {
       for (; offset < shape_.block_size && i < count; offset++, i++)
         slots[i] = block * shape_.block_size + offset;
     }
-    Tokens<T> tokens{data<T>(keys_),
-                     data<T>(values_),
+    Tokens<T> tokens{data<T>(keys_) + heads.first * shape_.dim,
+                     data<T>(values_) + heads.first * shape_.value_dim,
                      shape_.kv_heads * shape_.dim,
                      shape_.kv_heads * shape_.value_dim,
                      slots,
                      count};
-    const T* query = data<T>(query_) + number * shape_.heads * shape_.dim;
+    Shape shape = shape_;
+    shape.kv_heads = heads.end - heads.first;
+    shape.heads = shape.kv_heads * shape_.group();
+    int64_t head = heads.first * shape_.group();
+    partial = {partial.max + head, partial.weight + head,
+               partial.values + head * shape_.value_dim};
+    const T* query = data<T>(query_) + (number * shape_.heads + head) * shape_.dim;
 #if defined(__AVX512BF16__)
     if constexpr (std::is_same_v<T, bf16>)
-      if (can_tile(shape_)) return attend_span_tiled(shape_, query, tokens, scores, partial);
+      if (can_tile(shape)) return attend_span_tiled(shape, query, tokens, scores, partial);
 #endif
-    attend_span<T>(shape_, query, tokens, scores, partial);
+    attend_span<T>(shape, query, tokens, scores, partial);
   }
 
   template <typename T>

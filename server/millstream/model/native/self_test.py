@@ -12,6 +12,7 @@ from torch import Tensor
 
 from millstream.model.native.kernels import Kernels
 
+_TOKENS = 3
 _TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
 
 
@@ -27,54 +28,74 @@ def differences(kernels: Kernels, expected: Kernels) -> list[str]:
     return wrong
 
 
-def _run(kernels: Kernels, dtype: torch.dtype) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    generator = torch.Generator().manual_seed(0)
+class _Random:
+    """Tensors of one dtype, the same in every run."""
 
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(dtype)
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._generator = torch.Generator().manual_seed(0)
 
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator).to(self.dtype)
+
+    def order(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=self._generator)
+
+
+Results = Iterator[tuple[str, tuple[Tensor, ...]]]
+
+
+def _run(kernels: Kernels, dtype: torch.dtype) -> Results:
+    random = _Random(dtype)
     for dim in (64, 80):
-        heads, tokens = 6, 3
-        keys, values = random(42, 8, 2, dim), random(42, 8, 2, dim)
-        tables = torch.randperm(42, generator=generator).view(1, 42).expand(tokens, 42)
-        positions = torch.tensor([0, 100, 330])
-        options = {"scale": dim**-0.5, "sinks": random(heads).float()}
-        for extra in ({}, {"window": 20}, {"softcap": 5.0, "sinks": None}):
-            out = kernels.paged_attention_decode(
-                random(tokens, heads, dim), keys, values, tables, positions, **{**options, **extra}
-            )
-            yield f"attention {dim} {sorted(extra)}", (out,)
-        starts, lengths = torch.tensor([0, 250]), torch.tensor([3, 80])
-        for extra in ({}, {"window": 20}, {"softcap": 5.0, "sinks": None}):
-            out = kernels.paged_attention_prefill(
-                *(random(83, heads, dim), keys, values, tables[:2], starts, lengths),
-                **{**options, **extra},
-            )
-            yield f"prefill {dim} {sorted(extra)}", (out,)
-        turned = kernels.rotary_to_cache(
-            random(tokens, heads, dim),
-            random(tokens, 2, dim),
-            random(tokens, 2, dim),
-            cos=random(tokens, dim),
-            sin=random(tokens, dim),
-            slots=torch.tensor([5, 0, 335]),
-            key_cache=keys,
-            value_cache=values,
-        )
-        yield f"rotary {dim}", (*turned, keys, values)
-        x, weight = random(tokens, dim), random(dim)
-        matrix, bias = random(70, dim).bfloat16(), random(70)
-        packed = kernels.pack_weight(matrix)
-        out = kernels.packed_linear(x.bfloat16(), packed, 70, bias.bfloat16())
-        yield f"packed_linear {dim}", (packed, out)
-        matrix = (20 * matrix).to(torch.int8)
-        sums, scales = matrix.sum(1, dtype=torch.int32), torch.full((70,), 1e-3)
-        for for_words in (False, True):
-            packed = kernels.pack_weight(matrix, for_words=for_words)
-            out = kernels.int8_linear(x, packed, sums, scales, bias)
-            yield f"int8_linear {dim} {for_words}", (packed, out)
+        yield from _attention(kernels, random, dim)
+        yield from _linears(kernels, random, dim)
+        x, other, weight = random(_TOKENS, dim), random(_TOKENS, dim), random(dim)
         yield f"rms_norm {dim}", (kernels.rms_norm(x, weight, 1e-5, unit_offset=True),)
-        yield f"add_rms_norm {dim}", kernels.add_rms_norm(x, random(tokens, dim), weight, eps=1e-5)
+        yield f"add_rms_norm {dim}", kernels.add_rms_norm(x, other, weight, eps=1e-5)
         yield f"best_tokens {dim}", (kernels.best_tokens(x),)
         yield f"silu {dim}", (kernels.silu_mul(x),)
         yield f"gelu {dim}", (kernels.gelu_tanh_mul(x),)
+
+
+def _attention(kernels: Kernels, random: _Random, dim: int) -> Results:
+    heads = 6
+    keys, values = random(42, 8, 2, dim), random(42, 8, 2, dim)
+    tables = random.order(42).view(1, 42).expand(_TOKENS, 42)
+    positions = torch.tensor([0, 100, 330])
+    starts, lengths = torch.tensor([0, 250]), torch.tensor([3, 80])
+    options = {"scale": dim**-0.5, "sinks": random(heads).float()}
+    for extra in ({}, {"window": 20}, {"softcap": 5.0, "sinks": None}):
+        chosen = {**options, **extra}
+        query = random(_TOKENS, heads, dim)
+        out = kernels.paged_attention_decode(query, keys, values, tables, positions, **chosen)
+        yield f"attention {dim} {sorted(extra)}", (out,)
+        query = random(83, heads, dim)
+        out = kernels.paged_attention_prefill(
+            query, keys, values, tables[:2], starts, lengths, **chosen
+        )
+        yield f"prefill {dim} {sorted(extra)}", (out,)
+    turned = kernels.rotary_to_cache(
+        random(_TOKENS, heads, dim),
+        random(_TOKENS, 2, dim),
+        random(_TOKENS, 2, dim),
+        cos=random(_TOKENS, dim),
+        sin=random(_TOKENS, dim),
+        slots=torch.tensor([5, 0, 335]),
+        key_cache=keys,
+        value_cache=values,
+    )
+    yield f"rotary {dim}", (*turned, keys, values)
+
+
+def _linears(kernels: Kernels, random: _Random, dim: int) -> Results:
+    x, matrix, bias = random(_TOKENS, dim), random(70, dim).bfloat16(), random(70)
+    packed = kernels.pack_weight(matrix)
+    out = kernels.packed_linear(x.bfloat16(), packed, 70, bias.bfloat16())
+    yield f"packed_linear {dim}", (packed, out)
+    matrix = (20 * matrix).to(torch.int8)
+    sums, scales = matrix.sum(1, dtype=torch.int32), torch.full((70,), 1e-3)
+    for for_words in (False, True):
+        packed = kernels.pack_weight(matrix, for_words=for_words)
+        out = kernels.int8_linear(x, packed, sums, scales, bias)
+        yield f"int8_linear {dim} {for_words}", (packed, out)

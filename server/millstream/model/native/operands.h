@@ -1,0 +1,100 @@
+// What products multiply: rows and weights of which dtypes, and the instruction that does it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "simd.h"
+
+namespace millstream {
+
+// Matrix units, where there are some, are what torch's own library is written for.
+#if defined(__AMX_BF16__) || defined(__AMX_INT8__)
+constexpr bool HAS_MATRIX_UNITS = true;
+#else
+constexpr bool HAS_MATRIX_UNITS = false;
+#endif
+
+// What is multiplied: rows of Row and weights, added up as Sum; STEP inputs at a time. Rows of whole
+// numbers go up to most(inputs), and SHIFT is added to them.
+struct Bfloats {
+  using Row = bf16;
+  using Weight = bf16;
+  using Sum = Vec;
+  using Scalar = float;
+  static constexpr int STEP = 2;
+#if defined(__AVX512BF16__)
+  static constexpr bool IS_FAST = !HAS_MATRIX_UNITS;
+  static INLINE Sum multiply_add(Sum acc, const bf16* one, const bf16* each) {
+    int32_t pair;
+    std::memcpy(&pair, one, sizeof pair);
+    return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair),
+                                 (__m512bh)_mm512_loadu_si512(each));
+  }
+#else
+  static constexpr bool IS_FAST = false;
+  static INLINE Sum multiply_add(Sum acc, const bf16* one, const bf16* each) {
+    for (int i = 0; i < WIDTH; i++)
+      for (int k = 0; k < STEP; k++) acc[i] += to_float(one[k]) * to_float(each[i * STEP + k]);
+    return acc;
+  }
+#endif
+};
+
+// Rows are unsigned: byte instructions want that on one side.
+struct Bytes {
+  using Row = uint8_t;
+  using Weight = int8_t;
+  using Sum = IntVec;
+  using Scalar = int32_t;
+  static constexpr int STEP = 4, SHIFT = 128;
+  static constexpr int most(int64_t) { return 127; }
+#if defined(__AVX512VNNI__)
+  static constexpr bool IS_FAST = !HAS_MATRIX_UNITS;
+  static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
+    int32_t four;
+    std::memcpy(&four, one, sizeof four);
+    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(four),
+                                       _mm512_loadu_si512(each));
+  }
+#else
+  static constexpr bool IS_FAST = false;
+  static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
+    for (int i = 0; i < WIDTH; i++)
+      for (int k = 0; k < STEP; k++) acc[i] += int32_t(one[k]) * each[i * STEP + k];
+    return acc;
+  }
+#endif
+};
+
+// Rows of words: of twelve bits, so that the same weights lose nothing else, or of fewer where the
+// sums would be too large.
+struct Words {
+  using Row = int16_t;
+  using Weight = int8_t;
+  using Sum = IntVec;
+  using Scalar = int32_t;
+  static constexpr int STEP = 2, SHIFT = 0;
+  static constexpr int most(int64_t inputs) {
+    return std::min<int64_t>(2047, INT32_MAX / (127 * inputs));
+  }
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+  static constexpr bool IS_FAST = Bytes::IS_FAST;
+  static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
+    int32_t pair;
+    std::memcpy(&pair, one, sizeof pair);
+    __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)each));
+    return (IntVec)_mm512_dpwssd_epi32((__m512i)acc, words, _mm512_set1_epi32(pair));
+  }
+#else
+  static constexpr bool IS_FAST = false;
+  static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
+    for (int i = 0; i < WIDTH; i++)
+      for (int k = 0; k < STEP; k++) acc[i] += int32_t(one[k]) * each[i * STEP + k];
+    return acc;
+  }
+#endif
+};
+
+}  // namespace millstream
