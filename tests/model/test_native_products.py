@@ -52,6 +52,7 @@ class Product:
 
 
 PRODUCTS = [
+    (0, 70, 50),
     (1, 64, 64),
     (2, 37, 50),
     (5, 130, 65),
@@ -71,7 +72,7 @@ def test_products(kernels: Kernels, kind: str, has_bias: bool, shape: tuple[int,
     assert torch.equal(product.packed, plain().pack_weight(product.weight, **options))
     got, truth = product.compute(kernels), product.compute(plain())
     torch.testing.assert_close(got, truth, rtol=2**-7, atol=1e-3)
-    assert (got == truth).float().mean() > 0.98
+    assert got.numel() == 0 or (got == truth).float().mean() > 0.98
 
 
 def test_the_meaning_of_products() -> None:

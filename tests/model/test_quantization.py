@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, TorchAoConfig
 
 from millstream.errors import StartupError
-from millstream.model import quantization
+from millstream.model import preparation, quantization
 from millstream.model.checkpoint import build_skeleton
 from millstream.model.loading import load_model
 from millstream.model.native.kernels import Kernels, plain
@@ -233,6 +233,16 @@ def test_only_int8_makes_the_output_layer_int8(
     shared = replace(load_model(folder, settings), is_shared=True)
     prepare_int8(shared, fast_int8(), settings)
     assert type(shared.model.get_output_embeddings()) is nn.Linear
+
+
+def test_a_checkpoint_that_is_int8_keeps_its_output_layer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(model_id=str(folder), threads=1)
+    loaded = load_model(folder, settings)
+    monkeypatch.setattr(preparation, "pack_int8", lambda model, kernels: 14)
+    prepare_int8(loaded, fast_int8(), settings)
+    assert type(loaded.model.get_output_embeddings()) is nn.Linear
 
 
 def fast_int8() -> Kernels:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.fused import shortcut
+from millstream.model.fused.observe import DenseBatch
+from millstream.model.fused.operations import Operations
 from millstream.model.fused.shortcut import Angles
 from millstream.model.native.kernels import Kernels
 from millstream.model.native_attention import NativePacker
@@ -144,6 +146,17 @@ def test_layers_that_python_calls_take_no_shortcut(kernels: Kernels, tmp_path: P
     assert model.shorten() == "its layers are called from Python"
 
 
+@torch.inference_mode()
+def test_batches_of_others_take_no_shortcut(kernels: Kernels, tmp_path: Path) -> None:
+    make_model("llama", tmp_path)
+    model = FusedModel.load(tmp_path, kernels)
+    assert model.fused.trial is not None
+    sample = model.fused.trial.sample
+    expected = sample.run(model.forward, DenseBatch(Operations()))
+    assert model.shorten() is None
+    assert torch.equal(sample.run(model.forward, DenseBatch(Operations())), expected)
+
+
 def test_angles_are_computed_as_sequences_grow(
     kernels: Kernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,9 +208,13 @@ def test_angles_that_depend_on_others_are_noticed(max_context: int) -> None:
     assert dynamic.are_fixed() == (max_context < 3)
 
 
-def test_a_step_that_samples_nothing_has_no_logits(kernels: Kernels, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_that_samples_nothing_has_no_logits(
+    dtype: str, kernels: Kernels, tmp_path: Path
+) -> None:
     make_model("llama", tmp_path)
-    model = FusedModel.load(tmp_path, kernels)
+    fast = replace(kernels, fast_products=lambda: (True, True))
+    model = FusedModel.load(tmp_path, fast, dtype=dtype)
     chunk = Sequence.all()[3].chunk(0, 20)._replace(score_from=None)
     assert not chunk.is_last
     (expected,) = model.run([Plan((chunk,))])

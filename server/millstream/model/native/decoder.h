@@ -4,7 +4,6 @@
 // memory in every layer.
 #pragma once
 
-#include <ATen/ops/empty.h>
 #include <torch/custom_class.h>
 
 #include <utility>
@@ -84,7 +83,6 @@ class Decoder : public torch::CustomClassHolder {
     Tensor hidden = rows_of(embedding_, token_ids, embedded_);
     Tensor found = run(hidden, rows_of(cos, positions, cos_), rows_of(sin, positions, sin_), slots,
                        key_caches, value_caches, tables, last, chunk_tables, starts, lengths);
-    if (!wanted.numel()) return at::empty({0, head_->outputs()}, found.options());
     const Tensor& normal = rows_of(found, wanted, normal_);
     rms_norm_out(normal, *last_norm_, normal);
     later_.clear();

@@ -48,8 +48,6 @@ class LinearLayer : public torch::CustomClassHolder {
     TORCH_CHECK(weight_.scalar_type() != at::kChar || (sums_ && scales_), "int8 without scales");
   }
 
-  int64_t outputs() const { return outputs_; }
-
   // x [T, inputs] -> [T, outputs], in `buffer` or in a tensor of its own. next, later: what is read
   // after this.
   Tensor run(const Tensor& x, Buffer& buffer, const LinearLayer* next, Later& later) const {

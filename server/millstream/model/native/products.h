@@ -172,6 +172,7 @@ class Multiplier {
 template <typename P, typename F>
 void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
               const PackedWeight<P>& weight, const Following& following, F&& finish) {
+  if (!count) return;
   int threads = num_threads();
   Units units(weight.blocks(), threads);
   std::atomic<int64_t> next{0};
