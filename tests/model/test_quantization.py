@@ -16,19 +16,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, TorchAoConfig
 
 from millstream.errors import StartupError
-from millstream.model import preparation, quantization
+from millstream.model import int8, preparation, quantization
 from millstream.model.checkpoint import build_skeleton
+from millstream.model.int8 import Int8Linear, pack_int8, quantize_output
 from millstream.model.loading import load_model
 from millstream.model.native.kernels import Kernels, plain
+from millstream.model.native_linear import NativeInt8Linear
 from millstream.model.packing import is_supported, pack_linears
 from millstream.model.preparation import prepare_int8
-from millstream.model.quantization import (
-    Int8Linear,
-    NativeInt8Linear,
-    Scheme,
-    pack_int8,
-    quantize_output,
-)
+from millstream.model.quantization import Scheme
 from millstream.model.source import resolve
 from millstream.settings import Settings
 from tests.model.architectures import make_model
@@ -176,7 +172,7 @@ def test_without_the_packed_operators_the_library_computes(
 
     packed, unpacked = load(folder, quantize="int8"), load(folder, quantize="int8")
     assert pack_int8(packed) == 14
-    monkeypatch.setattr(quantization, "Int8Linear", missing)
+    monkeypatch.setattr(int8, "Int8Linear", missing)
     assert pack_int8(unpacked) == 0
     assert F.cosine_similarity(logits(unpacked), logits(packed), dim=-1).min() > 0.98
 
@@ -198,7 +194,7 @@ def test_the_output_layer_is_int8_by_the_compiled_kernel(
     dtype: str, channels_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the trained demo model: its logits move by less than bfloat16 rounds them."""
-    monkeypatch.setattr(quantization, "_CHANNELS_AT_ONCE", channels_at_once)
+    monkeypatch.setattr(int8, "_CHANNELS_AT_ONCE", channels_at_once)
     model = load(DEMO, dtype=dtype)
     embedding = model.get_input_embeddings().weight.clone()
     before = logits(model)
@@ -252,7 +248,7 @@ def fast_int8() -> Kernels:
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     _, quantized = quantized_linear(bias=False, dtype=torch.float32)
     model = nn.Sequential(quantized)
-    monkeypatch.setattr(quantization, "_SHIFT", 120)
+    monkeypatch.setattr(int8, "_SHIFT", 120)
     assert pack_int8(model) == 0
     assert model[0] is quantized
 

@@ -43,6 +43,12 @@ MODEL_FAILURES = (
     *(RuntimeError, TypeError, ValueError),
 )
 
+
+def in_short(error: Exception) -> str:
+    """What the error says, in a line for the log."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+
+
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 

@@ -21,7 +21,7 @@ from millstream.model.native.kernels import Kernels
 from millstream.model.native_attention import CompiledDecoder
 from millstream.model.native_linear import NativeInt8Linear, NativeLinear
 from millstream.model.packing import PackedLinear, is_plain
-from millstream.model.probe import MODEL_FAILURES, logits_difference
+from millstream.model.probe import MODEL_FAILURES, in_short, logits_difference
 
 _NATIVE = (NativeLinear, NativeInt8Linear)
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
@@ -44,7 +44,7 @@ def compile_stack(stack: DecoderStack, trial: Trial) -> str | None:
     except UnknownPartError as error:
         reason = str(error)
     except MODEL_FAILURES as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        reason = in_short(error)
     stack.compiled = None
     return reason
 

@@ -24,7 +24,7 @@ from millstream.model.fused.stack import DecoderStack
 from millstream.model.fused.trial import Trial
 from millstream.model.native.kernels import Kernels
 from millstream.model.packing import packing
-from millstream.model.probe import MODEL_FAILURES, Layer, logits_difference
+from millstream.model.probe import MODEL_FAILURES, Layer, in_short, logits_difference
 
 
 class Fused(NamedTuple):
@@ -96,8 +96,7 @@ def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sampl
             raise UnusualError("as a stack they compute something else")
     except MODEL_FAILURES as error:
         setattr(parent, name, layers)
-        reason = " ".join(str(error).split())[:100]
-        raise UnusualError(f"{type(error).__name__}: {reason}") from error
+        raise UnusualError(in_short(error)) from error
     except UnusualError:
         setattr(parent, name, layers)
         raise

@@ -23,7 +23,7 @@ from millstream.model.fused.parts import Norm
 from millstream.model.fused.stack import DecoderStack
 from millstream.model.fused.trial import Trial
 from millstream.model.native_attention import CompiledDecoder, NativeBatch
-from millstream.model.probe import MODEL_FAILURES
+from millstream.model.probe import MODEL_FAILURES, in_short
 
 _FIRST = 4096  # positions whose angles are known from the start
 
@@ -121,7 +121,7 @@ def take_shortcut(
     except UnknownPartError as error:
         reason = str(error)
     except MODEL_FAILURES as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        reason = in_short(error)
     forward.shortcut = None
     return reason
 
