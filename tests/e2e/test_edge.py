@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import openai
@@ -176,3 +177,20 @@ def test_streams_end_well_over_tls(guarded: Guarded) -> None:
     ) as response:
         assert next(response.iter_lines()).startswith("data: ")
     guarded.server.wait_idle()
+
+
+def test_other_names_than_its_own_are_refused(fleet: list[RunningServer], tmp_path: Path) -> None:
+    server = RunningServer(["--allowed-hosts", "llm.example"], tmp_path / "server.log")
+    fleet.append(server)
+    try:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            for name in ("llm.example", "localhost:1", "127.0.0.1"):
+                assert http.get("/v1/models", headers={"Host": name}).status_code == 200
+            for name in ("rebound.example", "example", "llm.example.org"):
+                refused = http.get("/v1/models", headers={"Host": name})
+                assert refused.status_code == 403
+                assert refused.json()["error"]["code"] == "host_not_allowed"
+                assert http.get("/health", headers={"Host": name}).status_code == 200
+    finally:
+        fleet.remove(server)
+        server.stop()
