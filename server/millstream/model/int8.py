@@ -106,8 +106,8 @@ def quantize_output(model: PreTrainedModel, kernels: Kernels) -> bool:
         scale = weight.abs().amax(1).div_(127).clamp_min_(1e-12)
         scales[part] = scale
         quantized[part] = (weight / scale.unsqueeze(1)).round_().to(torch.int8)
-    for_words = NativeInt8Linear(quantized, scales, head.bias, kernels, for_words=True)
-    model.set_output_embeddings(for_words)  # type: ignore[no-untyped-call]
+    packed = NativeInt8Linear(quantized, scales, head.bias, kernels, for_words=True)
+    model.set_output_embeddings(packed)  # type: ignore[no-untyped-call]
     return True
 
 

@@ -1,8 +1,8 @@
 """Drawing the next token of every row.
 
 Rules:
-1. Rows that ask for nothing pay nothing: greedy rows are an argmax. Rows that
-   do the same work do it together, and only that work.
+1. Rows that ask for nothing pay nothing: greedy rows are an argmax. Rows that do the same work do
+   it together, and only that work.
 2. A row's result depends on its logits, its request and its own random stream only, bit for bit.
    Number i of the stream of seed s is BLAKE2b(s, i), and i counts generated tokens, so preemption
    and neighbours change nothing.

@@ -87,6 +87,7 @@ def _add(decoder: Any, layer: Layer, mlp: GatedMLP, kernels: Kernels) -> None:
 
 
 def made_norm(norm: Norm, kernels: Kernels) -> Any:
+    """The norm as the decoder takes it."""
     return kernels.classes.Norm(norm.weight, norm.eps, norm.unit_offset)
 
 
@@ -97,7 +98,7 @@ def _linear(joined: Joined, kernels: Kernels) -> Any:
 
 
 def made_linear(linear: nn.Module, kernels: Kernels) -> Any:
-    """Raises UnknownPartError."""
+    """The linear layer as the decoder takes it. Raises UnknownPartError."""
     make = kernels.classes.Linear
     if type(linear) is NativeInt8Linear:
         return make(linear.packed, linear.out_features, linear.bias, linear.sums, linear.scales)

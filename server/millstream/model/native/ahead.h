@@ -39,7 +39,8 @@ class Later {
     if (ranges_.empty()) return {};
     size_t mean = size_ / ranges_.size(), count = bytes / mean + 1;
     size_t number = std::min(next_.fetch_add(count, std::memory_order_relaxed), ranges_.size());
-    return {&ranges_[number], &ranges_[number] + std::min(count, ranges_.size() - number)};
+    const Range* first = ranges_.data() + number;
+    return {first, first + std::min(count, ranges_.size() - number)};
   }
 
  private:

@@ -1,9 +1,9 @@
 // Attention of one new token per sequence over a paged cache, read in place.
 //
-// The positions a token sees are cut into spans, counted from the first one it sees. A span is one
-// unit of work: scores, their exact maximum, weights, weighted values. The spans of a row are then
-// merged in order (Flash-Decoding). So a row's result depends on that row only, not on its
-// neighbours and not on the number of threads.
+// The positions a token sees are cut into spans, counted from the first one it sees. A span, or some
+// heads of one, is a unit of work: scores, their exact maximum, weights, weighted values. The spans
+// of a row are then merged in order (Flash-Decoding). So a row's result depends on that row only,
+// not on its neighbours and not on the number of threads.
 //
 // Decoding is bound by memory: a span is walked in the order in which it lies there, all key heads
 // of a few tokens at a time, and the tokens after those are asked for in the meantime.

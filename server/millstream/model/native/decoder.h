@@ -85,7 +85,6 @@ class Decoder : public torch::CustomClassHolder {
                        key_caches, value_caches, tables, last, chunk_tables, starts, lengths);
     const Tensor& normal = rows_of(found, wanted, normal_);
     rms_norm_out(normal, *last_norm_, normal);
-    later_.clear();
     Buffer fresh;
     return head_->run(normal, fresh, nullptr, later_);
   }
@@ -104,6 +103,7 @@ class Decoder : public torch::CustomClassHolder {
     int64_t tokens = hidden.size(0), width = hidden.size(1);
     const Tensor &x = x_.matrix(tokens, width, hidden), &normal = normal_.matrix(tokens, width, x);
     rms_norm_out(hidden, *layers_[0].attention_norm, normal);
+    later_.clear();
     Tensor added;
     for (size_t i = 0; i < layers_.size(); i++) {
       const DecoderLayer& layer = layers_[i];
@@ -111,7 +111,8 @@ class Decoder : public torch::CustomClassHolder {
       Tensor qkv = layer.qkv->run(normal, qkv_, layer.out.get(), later_);
       Tensor attended = attend(layer, rows, qkv, key_caches[i], value_caches[i]);
       later_.clear();
-      if (after) expect(*after, rows, key_caches[i + 1], value_caches[i + 1]);
+      if (after && tokens > LINEAR_ROWS)  // fewer rows ask for nothing
+        expect(*after, rows, key_caches[i + 1], value_caches[i + 1]);
       added = layer.out->run(attended, added_, layer.inner.get(), later_);
       add_rms_norm_out(added, i ? x : hidden, *layer.mlp_norm, x, normal);
       Tensor merged = layer.inner->run(normal, merged_, layer.down.get(), later_);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -15,6 +16,21 @@ constexpr bool HAS_MATRIX_UNITS = true;
 #else
 constexpr bool HAS_MATRIX_UNITS = false;
 #endif
+
+// Without an instruction for it. one: STEP inputs; each: as many of every channel.
+template <typename P>
+INLINE typename P::Sum multiply_plainly(typename P::Sum acc, const typename P::Row* one,
+                                        const typename P::Weight* each) {
+  auto wide = [](auto x) {
+    if constexpr (std::is_same_v<decltype(x), bf16>)
+      return to_float(x);
+    else
+      return int32_t(x);
+  };
+  for (int i = 0; i < WIDTH; i++)
+    for (int k = 0; k < P::STEP; k++) acc[i] += wide(one[k]) * wide(each[i * P::STEP + k]);
+  return acc;
+}
 
 // What is multiplied: rows of Row and weights, added up as Sum; STEP inputs at a time. Rows of whole
 // numbers go up to most(inputs), and SHIFT is added to them.
@@ -35,9 +51,7 @@ struct Bfloats {
 #else
   static constexpr bool IS_FAST = false;
   static INLINE Sum multiply_add(Sum acc, const bf16* one, const bf16* each) {
-    for (int i = 0; i < WIDTH; i++)
-      for (int k = 0; k < STEP; k++) acc[i] += to_float(one[k]) * to_float(each[i * STEP + k]);
-    return acc;
+    return multiply_plainly<Bfloats>(acc, one, each);
   }
 #endif
 };
@@ -61,9 +75,7 @@ struct Bytes {
 #else
   static constexpr bool IS_FAST = false;
   static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
-    for (int i = 0; i < WIDTH; i++)
-      for (int k = 0; k < STEP; k++) acc[i] += int32_t(one[k]) * each[i * STEP + k];
-    return acc;
+    return multiply_plainly<Bytes>(acc, one, each);
   }
 #endif
 };
@@ -80,7 +92,6 @@ struct Words {
     return std::min<int64_t>(2047, INT32_MAX / (127 * inputs));
   }
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__)
-  static constexpr bool IS_FAST = Bytes::IS_FAST;
   static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
     int32_t pair;
     std::memcpy(&pair, one, sizeof pair);
@@ -88,11 +99,8 @@ struct Words {
     return (IntVec)_mm512_dpwssd_epi32((__m512i)acc, words, _mm512_set1_epi32(pair));
   }
 #else
-  static constexpr bool IS_FAST = false;
   static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
-    for (int i = 0; i < WIDTH; i++)
-      for (int k = 0; k < STEP; k++) acc[i] += int32_t(one[k]) * each[i * STEP + k];
-    return acc;
+    return multiply_plainly<Words>(acc, one, each);
   }
 #endif
 };

@@ -119,11 +119,14 @@ class Multiplier {
       : rows_(rows), stride_(stride), count_(count), weight_(weight),
         part_(std::min(weight.steps, LARGEST_PART / STEP_BYTES<P>)) {}
 
+  // Whether a block stays in a core's cache as a whole.
+  bool is_one_part() const { return part_ == weight_.steps; }
+
   // finish(row, sums) for all rows; channel: of the block, where to begin. after: needed next.
   template <int VECS, typename F>
   void run(int64_t block, int64_t channel, Ahead after, F&& finish) {
     alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS];
-    bool is_one_part = part_ == weight_.steps;
+    bool is_one_part = this->is_one_part();
     if (is_one_part) pace(after, passes(count_));
     for (int64_t first = 0; first < count_; first += ROWS_OF_SUMS) {
       int64_t some = std::min<int64_t>(ROWS_OF_SUMS, count_ - first);
@@ -183,7 +186,7 @@ void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
       auto start = reinterpret_cast<const char*>(weight.block(units.block(then)));
       Ahead ahead = then < units.count() ? Ahead(start, weight.block_bytes())
                                          : following.block(then - units.count());
-      ahead.then(following.later, weight.steps * LINE);
+      if (multiplier.is_one_part()) ahead.then(following.later, weight.steps * LINE);
       int64_t channel = units.channel(unit), in_block = channel % CHANNELS;
       int width = units.is_half(unit) ? CHANNELS / 2 : CHANNELS;
       auto done = [&](int64_t row, const typename P::Scalar* sums) {
