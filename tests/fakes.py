@@ -8,11 +8,13 @@ a token or reuses a stale prefix gets other tokens than the request gets alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import NamedTuple
 
 from millstream.core.info import EngineInfo
-from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 
 VOCAB = 50
@@ -118,15 +120,26 @@ class FakeRunner:
         self.scrubbed += blocks
 
     def step(self, plan: Plan) -> StepOutput:
+        self._write(plan, {})
+        return self._read(plan)
+
+    def _write(self, plan: Plan, drawn: dict[int, int]) -> None:
+        """The forward pass. drawn: by request id, for tokens that the plan lacks."""
         index, self.num_steps = self.num_steps, self.num_steps + 1
         self.largest_step = max(self.largest_step, plan.num_tokens)
         if index in self._failing:
             raise RuntimeError("planted failure")
         size = self.info.block_size
         for chunk in plan.chunks:
-            for position, token in enumerate(chunk.tokens, chunk.start):
+            tokens = chunk.tokens
+            if tokens[0] == UNKNOWN_TOKEN:
+                assert len(tokens) == 1
+                tokens = [drawn[chunk.request_id]]
+            for position, token in enumerate(tokens, chunk.start):
                 block = chunk.block_table[position // size]
                 self._slots[block * size + position % size] = token
+
+    def _read(self, plan: Plan) -> StepOutput:
         sampled: list[int] = []
         logprobs: dict[int, TokenLogprob] = {}
         scores: dict[int, tuple[TokenLogprob, ...]] = {}
@@ -152,3 +165,111 @@ class FakeRunner:
 
     def _score(self, chunk: Chunk, position: int) -> TokenLogprob:
         return fake_logprob(self._known(chunk, position + 1), chunk.history[position + 1])
+
+
+class FakeLaunch(NamedTuple):
+    """planted, broken: ids of requests whose logits are not finite, by themselves or in any way."""
+
+    plan: Plan
+    planted: set[int]
+    broken: set[int]
+    fails_to: str
+
+
+@dataclass
+class FakeDraws:
+    """on_device: by request id, what the next step can take; output: what the host gets."""
+
+    plan: Plan
+    on_device: dict[int, int]
+    output: StepOutput
+    fails: bool
+
+
+class LaunchingFake(FakeRunner):
+    """A device with a queue: implements LaunchingRunner. What a plan lacks it takes from what it
+    drew last, and only that.
+
+    failing: the part ("launch", "draw" or "finish") by which a step fails, by its index.
+
+    is_late: asked for each token; then the device has another one, and `finish()` says so.
+    is_broken: the same; then the logits and what is written to the cache are not finite. Whoever
+    reads a block with such a slot in it is broken as well, until it is scrubbed or written again.
+    """
+
+    def __init__(
+        self,
+        info: EngineInfo,
+        *,
+        failing: Mapping[int, str] | None = None,
+        plans_ahead: bool = True,
+        is_late: Callable[[], bool] = lambda: False,
+        is_broken: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(info)
+        self._fails_to = failing or {}
+        self.plans_ahead = plans_ahead
+        self._is_late, self._is_broken = is_late, is_broken
+        self.planted: set[int] = set()
+        self.num_late = self.num_unwanted = 0
+        self._nan_slots: set[int] = set()
+        self._unfinished: list[FakeDraws] = []
+
+    def scrub(self, blocks: Sequence[int]) -> None:
+        super().scrub(blocks)
+        size = self.info.block_size
+        self._nan_slots -= {block * size + i for block in blocks for i in range(size)}
+
+    def launch(self, plan: Plan, after: FakeDraws | None = None) -> FakeLaunch:
+        assert self._unfinished == ([] if after is None else [after])
+        fails_to = self._fails_to.get(self.num_steps, "")
+        if fails_to == "launch":
+            self.num_steps += 1
+            raise RuntimeError("planted failure")
+        self._write(plan, {} if after is None else after.on_device)
+        planted = {c.request_id for c in plan.chunks if c.is_last and self._is_broken()}
+        return FakeLaunch(plan, planted, self._break(plan, planted), fails_to)
+
+    def draw(self, launched: FakeLaunch, *, is_wanted: Callable[[int], bool]) -> FakeDraws:
+        plan, planted, broken, fails_to = launched
+        assert not self._unfinished
+        self.planted |= planted
+        if fails_to == "draw":
+            raise RuntimeError("planted failure")
+        wanted = [chunk for chunk in plan.chunks if is_wanted(chunk.request_id)]
+        self.num_unwanted += len(plan.chunks) - len(wanted)
+        known = self._read(Plan(tuple(wanted)))
+        tokens = iter(known.tokens)
+        drawn = {c.request_id: next(tokens) for c in wanted if c.is_last}
+        late = {i for i in drawn if i not in broken and self._is_late()}
+        on_device = {i: (t + 1) % VOCAB if i in late else t for i, t in drawn.items()}
+        sampled = [c.request_id for c in plan.chunks if c.is_last]
+        output = replace(
+            known,
+            tokens=[INVALID_TOKEN if i in broken else drawn.get(i, 0) for i in sampled],
+            late=frozenset(late),
+        )
+        self.num_late += len(late)
+        on_device = {i: on_device.get(i, 0) for i in sampled}
+        self._unfinished.append(FakeDraws(plan, on_device, output, fails_to == "finish"))
+        return self._unfinished[-1]
+
+    def finish(self, drawn: FakeDraws) -> StepOutput:
+        assert self._unfinished.pop(0) is drawn
+        if drawn.fails:
+            raise RuntimeError("planted failure")
+        return drawn.output
+
+    def _break(self, plan: Plan, planted: set[int]) -> set[int]:
+        """Ids of the requests of the plan whose logits are not finite."""
+        size, broken = self.info.block_size, set()
+        for chunk in plan.chunks:
+            positions = range(chunk.start, chunk.start + len(chunk.tokens))
+            written = {chunk.block_table[p // size] * size + p % size for p in positions}
+            self._nan_slots -= written
+            blocks = chunk.block_table[: (positions[-1]) // size + 1]
+            reads_nan = any(b * size + i in self._nan_slots for b in blocks for i in range(size))
+            if reads_nan or chunk.request_id in planted:
+                broken.add(chunk.request_id)
+                self._nan_slots |= written
+        return broken

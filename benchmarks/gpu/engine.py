@@ -111,8 +111,10 @@ def answers(
     max_rows: int,
     max_step_tokens: int,
     num_blocks: int = 0,
+    plans_ahead: bool = True,
 ) -> list[list[int]]:
-    """Runs greedy requests together, as the engine does."""
+    """Runs greedy requests together, as the engine does. plans_ahead: as it does on CUDA devices,
+    or each step when the one before is over."""
     info = runner.info
     scheduler = Scheduler(
         pool=BlockPool(num_blocks=num_blocks or info.num_blocks, block_size=info.block_size),
@@ -122,7 +124,15 @@ def answers(
     for i, prompt in enumerate(prompts):
         scheduler.add(Request(id=i, prompt=tuple(prompt), sampling=GREEDY, max_tokens=max_tokens))
     found: list[list[int]] = [[] for _ in prompts]
-    while (plan := scheduler.plan()) is not None:
-        for event in scheduler.commit(plan, runner.step(plan)):
+    plan, step = scheduler.plan(), None
+    while plan is not None:
+        step = step or runner.draw(runner.launch(plan))
+        ahead = scheduler.plan() if plans_ahead else None
+        launched = None if ahead is None else runner.launch(ahead, step)
+        for event in scheduler.commit(plan, runner.finish(step)):
             found[event.request_id] += event.token_ids
+        step = None
+        if launched is not None:
+            step = runner.draw(launched, is_wanted=scheduler.is_wanted)
+        plan = ahead or scheduler.plan()
     return found

@@ -40,6 +40,7 @@ def check_family(
     results: dict[str, list[list[int]]] = {}
     for way, (step, blocks) in ways.items():
         results[way] = _run(runner, prompts, step, blocks)
+    results["not planned ahead"] = _run(runner, prompts, 64, 0, plans_ahead=False)
     if runner._cuda is not None and runner._cuda.graphs is not None:
         report.add(f"{family} graphs", str(runner._cuda.graphs.num_replays), "replayed steps")
         runner._cuda.graphs = None
@@ -52,7 +53,12 @@ def check_family(
 
 
 def _run(
-    runner: ModelRunner, prompts: list[tuple[int, ...]], step: int, blocks: int
+    runner: ModelRunner,
+    prompts: list[tuple[int, ...]],
+    step: int,
+    blocks: int,
+    *,
+    plans_ahead: bool = True,
 ) -> list[list[int]]:
     return answers(
         *(runner, prompts),
@@ -60,6 +66,7 @@ def _run(
         max_rows=_ROWS,
         max_step_tokens=step,
         num_blocks=blocks,
+        plans_ahead=plans_ahead,
     )
 
 

@@ -72,6 +72,7 @@ def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
             lambda rows=rows: _decode(report, roof, size, shape, runner, model, rows),
         )
     report.run(f"{shape} prefill", lambda: _prefill(report, roof, size, shape, runner, model))
+    report.run(f"{shape} planned ahead", lambda: _planned_ahead(report, size, shape, runner))
     report.run(f"{shape} host waits", lambda: _host_waits(report, size, shape, runner))
     report.run(f"{shape} profile", lambda: _profile(report, size, shape, runner))
     if shape == size.shapes[0]:
@@ -113,6 +114,29 @@ def _prefill(
         f"{tokens / taken:,.0f} tokens/s",
         f"{share:.0%} of the matrix product's peak",
     )
+
+
+def _planned_ahead(report: Report, size: Size, shape: str, runner: ModelRunner) -> None:
+    """The engine's own loop, with the next step launched while this one is computed and without."""
+    for rows in (1, min(64, max(size.rows))):
+        # Different prompts in each turn: none is found in the cache.
+        seconds: dict[bool, float] = {}
+        for turn, plans_ahead in enumerate((False, True, False, True)):
+            prompts = [[(turn * 5003 + i * 37) % runner.info.vocab_size] * 8 for i in range(rows)]
+            started = time.perf_counter()
+            answers(
+                *(runner, prompts),
+                max_tokens=min(128, size.context // 2),
+                max_rows=rows,
+                max_step_tokens=runner.info.max_step_tokens,
+                plans_ahead=plans_ahead,
+            )
+            taken = time.perf_counter() - started
+            seconds[plans_ahead] = min(taken, seconds.get(plans_ahead, taken))
+        ratio = seconds[False] / seconds[True]
+        report.add(
+            f"{shape} planned ahead, {rows} sequences", f"{ratio:.2f}", "times as fast as without"
+        )
 
 
 def _host_waits(report: Report, size: Size, shape: str, runner: ModelRunner) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Callable
 
 import pytest
 
 from millstream.core.blocks import BlockPool
-from millstream.core.plan import Plan
+from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
 from millstream.core.request import Request, TokenLogprob
 from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
+from millstream.runtime.runner import Immediate, LaunchingRunner
 from tests.fakes import (
     FakeRunner,
+    LaunchingFake,
     alone,
     fake_info,
     logprobs_alone,
@@ -31,33 +34,88 @@ def make_scheduler(
 
 
 class Driver:
-    """Steps a scheduler with a runner and collects answers, checking invariants all the way."""
+    """Steps a scheduler with a runner and collects answers, checking invariants all the way.
 
-    def __init__(self, scheduler: Scheduler, runner: FakeRunner) -> None:
+    plans_ahead: says before each step whether the next plan is made while it is open.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: FakeRunner,
+        *,
+        plans_ahead: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.scheduler = scheduler
         self.runner = runner
+        self._steps = runner if isinstance(runner, LaunchingRunner) else Immediate(runner)
+        self.plans_ahead = plans_ahead
         self.answers: dict[int, list[int]] = defaultdict(list)
         self.finished: dict[int, str] = {}
         self.num_cached: dict[int, int] = {}
         self.plans: list[Plan] = []
+        self.num_ahead = 0
         self.logprobs: dict[int, list[TokenLogprob]] = defaultdict(list)
         self.scores: dict[int, list[TokenLogprob]] = defaultdict(list)
+        self._open: tuple[Plan, object] | None = None
 
     def step(self) -> bool:
+        """Ends one plan; False if there is none."""
+        num_plans = len(self.plans)
+        if self._open is None:
+            self._open = self._draw(self._launch(None))
+        if self._open is None:
+            return len(self.plans) > num_plans
+        plan, state = self._open
+        ahead = self._launch(state) if self.plans_ahead() else None
+        self.num_ahead += ahead is not None
+        try:
+            output = self._steps.finish(state)
+        except RuntimeError:
+            self._fail(plan)
+        else:
+            self._commit(plan, output)
+        self._open = self._draw(ahead)
+        return True
+
+    def _launch(self, after: object) -> tuple[Plan, object] | None:
         plan = self.scheduler.plan()
         self.scheduler.check()
         if plan is None:
-            return False
+            return None
         self.plans.append(plan)
         try:
-            output = self.runner.step(plan)
+            return plan, self._steps.launch(plan, after)
         except RuntimeError:
-            ids = [chunk.request_id for chunk in plan.chunks]
-            for failure in self.scheduler.fail(ids, code="step_failed", message=""):
-                assert failure.request_id not in self.finished
-                self.finished[failure.request_id] = "failed"
-            self.scheduler.check()
-            return True
+            self._fail(plan)
+            return None
+
+    def _draw(self, launched: tuple[Plan, object] | None) -> tuple[Plan, object] | None:
+        if launched is None:
+            return None
+        plan, state = launched
+        try:
+            return plan, self._steps.draw(state, is_wanted=self.scheduler.is_wanted)
+        except RuntimeError:
+            self._fail(plan)
+            return None
+
+    def _fail(self, plan: Plan) -> None:
+        for failure in self.scheduler.fail_step(plan, code="step_failed", message=""):
+            assert failure.request_id not in self.finished
+            self.finished[failure.request_id] = "failed"
+        self._scrub()
+
+    def _scrub(self) -> None:
+        if blocks := self.scheduler.held.take_unclean():
+            self.runner.scrub(blocks)
+        self.scheduler.check()
+
+    def _commit(self, plan: Plan, output: StepOutput) -> None:
+        sampled = [chunk.request_id for chunk in plan.chunks if chunk.is_last]
+        broken = [i for i, token in zip(sampled, output.tokens, strict=True) if token < 0]
+        for failure in self.scheduler.fail(broken, code="nan_logits", message=""):
+            self.finished[failure.request_id] = "nan_logits"
         for event in self.scheduler.commit(plan, output):
             assert event.request_id not in self.finished, "an event after the end"
             self.answers[event.request_id] += event.token_ids
@@ -67,8 +125,7 @@ class Driver:
             assert event.token_ids or event.prompt_logprobs, "an event that says nothing"
             if event.finish_reason is not None:
                 self.finished[event.request_id] = event.finish_reason
-        self.scheduler.check()
-        return True
+        self._scrub()
 
     def run(self, *, limit: int = 10_000) -> None:
         for _ in range(limit):
@@ -146,6 +203,67 @@ def test_random_schedule_equals_solo(seed: int) -> None:
         assert driver.logprobs[request_id] == logprobs_alone(request, answer)
         assert driver.scores[request_id] == scores[: len(driver.scores[request_id])]
         if request_id in cancelled or driver.finished[request_id] == "failed":
+            assert answer == expected[: len(answer)]
+        else:
+            assert answer == expected
+            assert driver.scores[request_id] == scores
+            is_stop = expected[-1] in request.stop_token_ids
+            assert driver.finished[request_id] == ("stop" if is_stop else "length")
+
+
+@pytest.mark.parametrize("seed", range(1500))
+def test_planning_ahead_changes_no_answer(seed: int) -> None:
+    """Random schedules again, each plan made while the one before is open whenever that is possible
+    (or, for some seeds, now and then). Steps fail, tokens are late, logits are not finite."""
+    source = random.Random(seed)
+    num_blocks, block_size = source.randint(2, 14), source.choice([1, 2, 4])
+    max_running = source.randint(1, 6)
+    late, broken, pauses = (source.choice([0.0, 0.0, rate]) for rate in (0.2, 0.02, 0.3))
+    num_failing = 5 if source.random() < 0.2 else 0
+    parts = ("launch", "draw", "finish")
+    failing = {index: source.choice(parts) for index in source.sample(range(60), num_failing)}
+    scheduler, _ = make_scheduler(
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_running=max_running,
+        max_step_tokens=max_running + source.randint(0, 12),
+    )
+    runner = LaunchingFake(
+        fake_info(num_blocks=num_blocks, block_size=block_size),
+        failing=failing,
+        is_late=lambda: source.random() < late,
+        is_broken=lambda: source.random() < broken,
+    )
+    driver = Driver(scheduler, runner, plans_ahead=lambda: source.random() >= pauses)
+    requests: dict[int, Request] = {}
+    cancelled: set[int] = set()
+    for request_id in range(source.randint(1, 12)):
+        leader = (
+            source.choice(list(requests.values())) if source.random() < 0.2 and requests else None
+        )
+        requests[request_id] = random_request(source, request_id, num_blocks * block_size, leader)
+        scheduler.add(requests[request_id])
+        for _ in range(source.choice([0, 0, 1, 3])):
+            driver.step()
+        victim = source.randint(0, request_id)
+        if source.random() < 0.2 and scheduler.cancel(victim):
+            cancelled.add(victim)
+            scheduler.check()
+    driver.run()
+    driver.assert_clean()
+    assert not runner._nan_slots, "what is not finite was left in free blocks"
+    for request_id, request in requests.items():
+        expected, answer = alone(request), driver.answers[request_id]
+        scores = scores_alone(request)
+        assert driver.logprobs[request_id] == logprobs_alone(request, answer)
+        if request_id in cancelled:
+            assert request_id not in driver.finished
+            assert answer == expected[: len(answer)]
+        elif driver.finished[request_id] == "nan_logits":
+            assert request_id in runner.planted
+            assert answer == expected[: len(answer)]
+        elif driver.finished[request_id] == "failed":
+            assert failing
             assert answer == expected[: len(answer)]
         else:
             assert answer == expected
@@ -307,9 +425,14 @@ def test_suspect_blocks_are_forgotten_unless_somebody_holds_them() -> None:
     scheduler.add(make_request(2, (*shared, 30, 31, 32, 33, 34), max_tokens=30))
     driver.step()
     tables = {c.request_id: list(c.block_table) for c in driver.plans[-1].chunks}
-    failures, blocks = scheduler.fail_suspect([2, 77], code="nan_logits", message="")
-    assert [failure.request_id for failure in failures] == [2]
-    assert set(blocks) == set(tables[2]) - set(tables[1])
+    plan = scheduler.plan()
+    assert plan is not None
+    assert [failure.request_id for failure in scheduler.fail([2, 77], code="", message="")] == [2]
+    assert scheduler.held.take_unclean() == []
+    tokens = [INVALID_TOKEN if chunk.request_id == 2 else 5 for chunk in plan.chunks]
+    scheduler.commit(plan, StepOutput(tokens))
+    assert set(scheduler.held.take_unclean()) == set(tables[2]) - set(tables[1])
+    assert scheduler.held.take_unclean() == []
     scheduler.check()
     scheduler.add(make_request(3, (*shared, 30, 31, 32, 33, 34), max_tokens=1))
     plan = scheduler.plan()
@@ -392,3 +515,53 @@ def test_step_that_preempts_admits_nobody() -> None:
         num_seen, num_preemptions = num_preemptions, scheduler.statistics().num_preemptions
         assert num_preemptions == num_seen or computed <= before
     assert num_preemptions > 2
+
+
+def test_what_will_certainly_end_is_not_planned_ahead() -> None:
+    scheduler, runner = make_scheduler()
+    scheduler.add(make_request(1, (1,) * 5, max_tokens=2))
+    scheduler.add(make_request(2, (2,) * 5, max_tokens=9))
+    first = scheduler.plan()
+    second = scheduler.plan()
+    assert first is not None
+    assert second is not None
+    assert [chunk.tokens for chunk in second.chunks] == [(UNKNOWN_TOKEN,), (UNKNOWN_TOKEN,)]
+    scheduler.commit(first, runner.step(first))
+    third = scheduler.plan()
+    assert third is not None
+    assert [chunk.request_id for chunk in third.chunks] == [2]
+    scheduler.check()
+
+
+def test_nobody_is_preempted_for_a_plan_made_ahead() -> None:
+    scheduler, runner = make_scheduler(num_blocks=5, block_size=4)
+    for request_id in (1, 2):
+        scheduler.add(make_request(request_id, (request_id,) * 7, max_tokens=8))
+    driver = Driver(scheduler, runner)
+    driver.step()
+    plan = scheduler.plan()
+    assert plan is not None
+    assert scheduler.plan() is None, "both need a block, there is one"
+    scheduler.check()
+    scheduler.commit(plan, runner.step(plan))
+    assert scheduler.statistics().num_preemptions == 0
+    assert scheduler.plan() is not None
+    assert scheduler.statistics().num_preemptions == 1
+
+
+def test_blocks_of_a_cancelled_request_are_free_when_its_open_plans_have_ended() -> None:
+    scheduler, _ = make_scheduler(block_size=4)
+    scheduler.add(make_request(1, (1,) * 10, max_tokens=30))
+    scheduler.add(make_request(2, (2,) * 10, max_tokens=30))
+    first, second = scheduler.plan(), scheduler.plan()
+    assert first is not None
+    assert second is not None
+    assert scheduler.cancel(1)
+    for plan, num_used in ((first, 6), (second, 3)):
+        assert scheduler.statistics().num_blocks_used == 6
+        assert not scheduler.is_wanted(1)
+        events = scheduler.commit(plan, StepOutput([5, 5]))
+        assert [event.request_id for event in events] == [2]
+        assert scheduler.statistics().num_blocks_used == num_used
+        scheduler.check()
+    assert not scheduler.cancel(1)

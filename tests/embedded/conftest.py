@@ -80,10 +80,10 @@ def on_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], o
     real = ModelRunner.launch
     count = iter(range(1, 1_000_000))
 
-    def launch(self: ModelRunner, plan: Any) -> Any:
+    def launch(self: ModelRunner, plan: Any, *rest: Any) -> Any:
         if next(count) == number:
             action()
-        return real(self, plan)
+        return real(self, plan, *rest)
 
     monkeypatch.setattr(ModelRunner, "launch", launch)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams
+from millstream.model import filters
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda import selection
 from millstream.model.cuda.backends import Backend, Span, VarlenBackend
@@ -114,12 +115,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_all(runner: ModelRunner, requests: list[Request], source: random.Random) -> dict:  # type: ignore[type-arg]
+def run_all(
+    runner: ModelRunner,
+    requests: list[Request],
+    source: random.Random,
+    *,
+    plans_ahead: bool = False,
+) -> dict:  # type: ignore[type-arg]
     driver = drive(
         runner,
         num_blocks=source.randint(12, 24),
         max_running=source.randint(2, 6),
         max_step_tokens=source.randint(8, 40),
+        plans_ahead=lambda: plans_ahead,
     )
     for request in requests:
         driver.scheduler.add(request)
@@ -127,7 +135,9 @@ def run_all(runner: ModelRunner, requests: list[Request], source: random.Random)
             driver.step()
     driver.run()
     driver.assert_clean()
-    return {i: (driver.answers[i], driver.finished[i]) for i in driver.finished}
+    assert (driver.num_ahead > 0) == plans_ahead
+    logprobs = {i: [found.token_id for found in driver.logprobs[i]] for i in driver.finished}
+    return {i: (driver.answers[i], driver.finished[i], logprobs[i]) for i in driver.finished}
 
 
 def test_buckets_hold_every_step() -> None:
@@ -141,8 +151,12 @@ def test_buckets_hold_every_step() -> None:
         assert sizes[-1] == min(most, 256)
 
 
+@pytest.mark.parametrize("plans_ahead", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_replayed_steps_answer_as_steps_that_run(folder: Path, seed: int) -> None:
+def test_replayed_steps_answer_as_steps_that_run(
+    folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch, *, plans_ahead: bool
+) -> None:
+    monkeypatch.setattr(filters, "LOOKS", (4, 32))
     source = random.Random(seed)
     requests = [random_request(source, i, None) for i in range(1, source.randint(4, 8))]
     plain = run_all(make_runner(folder, block_size=BLOCK_SIZE), requests, random.Random(seed))
@@ -150,7 +164,8 @@ def test_replayed_steps_answer_as_steps_that_run(folder: Path, seed: int) -> Non
     steps, backend = install(runner, max_rows=6)
     assert steps.graphs is not None
     assert steps.graphs.sizes == [1, 2, 4, 6]
-    assert run_all(runner, requests, random.Random(seed)) == plain
+    found = run_all(runner, requests, random.Random(seed), plans_ahead=plans_ahead)
+    assert found == plain
     assert steps.graphs.num_replays > 5
     assert backend.num_prefills > 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
@@ -11,10 +12,13 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.scheduler import Scheduler
-from millstream.model.runner import ModelRunner
+from millstream.model import filters
+from millstream.model.runner import Launched, ModelRunner, Sampling
 from tests.core.test_scheduler import Driver
 from tests.model.architectures import VOCAB, make_model
 from tests.model.test_architectures import make_runner
+
+T = TypeVar("T")
 
 BLOCK_SIZE = 8
 
@@ -27,17 +31,34 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
 
 
 class Failing:
-    """The runner, except that some of its steps fail after the model has computed them."""
+    """The runner, except that some of its steps fail, after the model has computed them or before
+    their tokens are known."""
 
     def __init__(self, runner: ModelRunner, fails: Callable[[], bool]) -> None:
         self._runner = runner
         self._fails = fails
+        self.plans_ahead = True
+        self.num_late = 0
+        self.info, self.scrub = runner.info, runner.scrub
+
+    def launch(self, plan: Plan, after: Sampling | None = None) -> Launched:
+        return self._or_fail(self._runner.launch(plan, after))
+
+    def draw(self, launched: Launched, *, is_wanted: Callable[[int], bool]) -> Sampling:
+        return self._or_fail(self._runner.draw(launched, is_wanted=is_wanted))
+
+    def finish(self, sampling: Sampling) -> StepOutput:
+        output = self._or_fail(self._runner.finish(sampling))
+        self.num_late += len(output.late)
+        return output
 
     def step(self, plan: Plan) -> StepOutput:
-        output = self._runner.step(plan)
+        return self.finish(self.draw(self.launch(plan), is_wanted=lambda _: True))
+
+    def _or_fail(self, result: T) -> T:
         if self._fails():
             raise RuntimeError("planted failure")
-        return output
+        return result
 
 
 def random_sampling(source: random.Random, seed: int) -> SamplingParams:
@@ -82,11 +103,16 @@ def random_request(source: random.Random, request_id: int, leader: Request | Non
 
 
 def drive(
-    runner: ModelRunner | Failing, *, num_blocks: int, max_running: int, max_step_tokens: int
+    runner: ModelRunner | Failing,
+    *,
+    num_blocks: int,
+    max_running: int,
+    max_step_tokens: int,
+    plans_ahead: Callable[[], bool] = lambda: False,
 ) -> Driver:
     pool = BlockPool(num_blocks=num_blocks, block_size=BLOCK_SIZE)
     scheduler = Scheduler(pool=pool, max_running=max_running, max_step_tokens=max_step_tokens)
-    return Driver(scheduler, runner)  # type: ignore[arg-type]
+    return Driver(scheduler, runner, plans_ahead=plans_ahead)  # type: ignore[arg-type]
 
 
 def run_alone(runner: ModelRunner, request: Request) -> Driver:
@@ -107,17 +133,38 @@ def assert_close(actual: list[TokenLogprob], expected: list[TokenLogprob]) -> No
 
 @pytest.mark.parametrize("seed", range(200))
 def test_any_schedule_gives_what_each_gets_alone(runner: ModelRunner, seed: int) -> None:
+    run_schedule(runner, seed, plans_ahead=lambda: False)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_schedule_planned_ahead_gives_what_each_gets_alone(
+    runner: ModelRunner, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if seed % 2:
+        monkeypatch.setattr(filters, "LOOKS", (4, 32))
+    source = random.Random(seed)
+    pauses = source.choice([0.0, 0.0, 0.2])
+    failing, driver = run_schedule(runner, seed, plans_ahead=lambda: source.random() >= pauses)
+    assert driver.num_ahead > len(driver.plans) // 4
+    assert seed not in (1, 3, 5, 7) or failing.num_late > 0, "no token was late in this schedule"
+
+
+def run_schedule(
+    runner: ModelRunner, seed: int, plans_ahead: Callable[[], bool]
+) -> tuple[Failing, Driver]:
     source = random.Random(seed)
     requests: list[Request] = []
     for request_id in range(1, source.randint(3, 7)):
         leader = source.choice(requests) if requests and source.random() < 0.2 else None
         requests.append(random_request(source, request_id, leader))
     failure_rate = source.choice([0.0, 0.0, 0.03])
+    failing = Failing(runner, lambda: source.random() < failure_rate / 3)
     driver = drive(
-        Failing(runner, lambda: source.random() < failure_rate),
+        failing,
         num_blocks=source.randint(9, 24),
         max_running=source.randint(1, 5),
         max_step_tokens=source.randint(6, 40),
+        plans_ahead=plans_ahead,
     )
     cancelled: set[int] = set()
     for request in requests:
@@ -137,6 +184,7 @@ def test_any_schedule_gives_what_each_gets_alone(runner: ModelRunner, seed: int)
         scores = driver.scores[request.id]
         assert_close(scores, alone.scores[request.id][: len(scores)])
         assert not is_whole or len(scores) == len(alone.scores[request.id])
+    return failing, driver
 
 
 def test_the_schedules_preempt_and_find_prefixes(runner: ModelRunner) -> None:

@@ -13,8 +13,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.core.request import SamplingParams
 from millstream.model import transfers
+from millstream.model.expected import fill_in
 from millstream.model.logprobs import sampled_logprobs
 from millstream.model.sampler import Sampler
 from tests.model.sampling import make_chunk, random_logits
@@ -113,11 +115,27 @@ def test_a_step_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch)
     with reads, operators:
         drawing = sampler.launch(logits, chunks)
         assert not reads.counts, "the host waited before everything was queued"
-        tokens = sampler.finish(drawing)
+        tokens, _ = sampler.finish(drawing)
         sampled_logprobs(logits, chunks, tokens)
     assert len(downloads) == expected
     assert reads.counts == {"tolist": sum(downloads)}
     assert not operators.counts
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tokens_go_from_step_to_step_without_the_host(name: str) -> None:
+    params, _ = CASES[name]
+    chunks = [make_chunk(one, request_id=i) for i, one in enumerate(params)]
+    ahead = Plan(tuple(chunk._replace(tokens=(UNKNOWN_TOKEN,)) for chunk in chunks))
+    sampler, reads, operators = Sampler(), Reads(), Operators()
+    drawing = sampler.launch(random_logits(len(params), VOCAB), chunks)
+    token_ids = torch.full([len(params)], UNKNOWN_TOKEN)
+    with reads, operators:
+        fill_in(token_ids, ahead, drawing.tokens, [chunk.request_id for chunk in chunks])
+    assert not reads.counts
+    assert not operators.counts
+    tokens, late = sampler.finish(drawing)
+    assert late == [row for row, token in enumerate(token_ids.tolist()) if token != tokens[row]]
 
 
 def test_the_watchers_see_what_they_watch_for() -> None:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from millstream.core.blocks import BlockPool
-from millstream.core.plan import Plan, StepOutput
+from millstream.core.plan import Plan
 from millstream.core.scheduler import Scheduler
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
-from tests.fakes import FakeRunner, alone, fake_info, make_request
+from tests.fakes import (
+    FakeDraws,
+    FakeLaunch,
+    FakeRunner,
+    LaunchingFake,
+    alone,
+    fake_info,
+    make_request,
+)
 
 
 class Script:
@@ -81,41 +93,85 @@ def test_request_that_runs_or_is_gone_is_not_late() -> None:
     assert script.answers == {1: alone(first)}
 
 
-class SlowDevice(FakeRunner):
-    """Computes a step when it is finished; the script's next round arrives while it does."""
+def make_device(**options: Any) -> tuple[LaunchingFake, list[list[int]]]:
+    """Computes while the script's next round arrives. Also the request ids of its plans."""
+    runner = LaunchingFake(fake_info(), **options)
+    plans: list[list[int]] = []
+    launch = runner.launch
 
-    def launch(self, plan: Plan) -> Plan:
-        self.launched = plan
-        return plan
+    def noting(plan: Plan, after: FakeDraws | None = None) -> FakeLaunch:
+        plans.append([chunk.request_id for chunk in plan.chunks])
+        return launch(plan, after)
 
-    def finish(self, launched: Plan) -> StepOutput:
-        assert launched is self.launched
-        return self.step(launched)
+    runner.launch = noting  # type: ignore[method-assign]
+    return runner, plans
 
 
 def test_what_arrives_during_a_step_is_in_the_next_plan() -> None:
     """Rounds are played before a plan and during it in turns."""
     first, second, third = (make_request(i, (i, 5), max_tokens=4) for i in (1, 2, 3))
-    runner = SlowDevice(fake_info())
-    plans: list[list[int]] = []
-    step = runner.step
-    runner.step = lambda plan: plans.append([c.request_id for c in plan.chunks]) or step(plan)  # type: ignore[method-assign, func-returns-value]
+    runner, plans = make_device(plans_ahead=False)
     script = play(
         [[Add(first), Add(second)], [Add(third), Cancel(2)], [], [Cancel(3)]],
         max_running=4,
         runner=runner,
     )
-    # The second ends after the step it was part of, the third likewise, before any later plan.
     assert plans == [[1, 2], [1, 3], [1], [1]]
-    assert script.answers[1] == alone(first)
-    assert (len(script.answers[2]), len(script.answers[3])) == (1, 1)
+    assert script.answers == {1: alone(first)}
+
+
+def test_the_next_step_is_planned_while_this_one_is_computed() -> None:
+    first, second, third = (make_request(i, (i, 5), max_tokens=4) for i in (1, 2, 3))
+    runner, plans = make_device()
+    script = play(
+        [[Add(first), Add(second)], [Add(third), Cancel(2)], [], [], [], [Cancel(3)]],
+        max_running=4,
+        runner=runner,
+    )
+    # What arrives during a step comes into the plan after the one that was made before it began.
+    assert plans == [[1, 2], [1, 2], [1, 3], [1, 3]]
+    assert script.answers == {1: alone(first)}
+    assert runner.num_unwanted == 2
+
+
+def test_an_answer_that_stops_wastes_one_row_and_is_told_once() -> None:
+    long = make_request(1, (1, 5), max_tokens=9)
+    stop = alone(long)[3]
+    first = make_request(1, (1, 5), max_tokens=9, stop_token_ids=(stop,))
+    runner, plans = make_device()
+    script = play([[Add(first)]], max_running=4, runner=runner)
+    assert script.answers == {1: alone(long)[:4]}
+    assert plans == [[1]] * 5
+    assert runner.num_unwanted == 1
+
+
+def test_a_token_that_the_device_did_not_know_costs_one_row() -> None:
+    late = iter([False, True])
+    first = make_request(1, (1, 5), max_tokens=5)
+    runner, plans = make_device(is_late=lambda: next(late, False))
+    script = play([[Add(first)]], max_running=4, runner=runner)
+    assert script.answers == {1: alone(first)}
+    assert len(plans) == 6
+    assert (runner.num_late, runner.num_unwanted) == (1, 1)
+
+
+@pytest.mark.parametrize("plans_ahead", [False, True])
+def test_a_request_without_finite_logits_fails_alone_and_its_blocks_are_scrubbed(
+    *, plans_ahead: bool
+) -> None:
+    broken = iter([False, False, False, True])
+    first, second = (make_request(i, (i, 5), max_tokens=6) for i in (1, 2))
+    runner, _ = make_device(plans_ahead=plans_ahead, is_broken=lambda: next(broken, False))
+    script = play([[Add(first), Add(second)]], max_running=4, runner=runner)
+    assert script.failures == {2: (0.0, "nan_logits")}
+    assert script.answers == {1: alone(first), 2: alone(second)[:1]}
+    assert len(runner.scrubbed) == 1
 
 
 def test_cancel_of_a_waiting_request_during_a_step_is_immediate() -> None:
     first, second = (make_request(i, (i, 5), max_tokens=3) for i in (1, 2))
-    script = play(
-        [[Add(first), Add(second)], [Cancel(2)]], max_running=1, runner=SlowDevice(fake_info())
-    )
+    runner, _ = make_device(plans_ahead=False)
+    script = play([[Add(first), Add(second)], [Cancel(2)]], max_running=1, runner=runner)
     assert script.answers == {1: alone(first)}
     assert script.failures == {}
 
@@ -124,16 +180,27 @@ def test_stop_during_a_step_ends_after_it() -> None:
     first = make_request(1, (1, 5), max_tokens=9)
     scripted = Script([[Add(first)], [Stop(), Add(make_request(2, (2, 5), max_tokens=9))]])
     scheduler = make_scheduler(max_running=2)
-    EngineLoop(scheduler=scheduler, runner=SlowDevice(fake_info()), channel=scripted).run()
+    runner, _ = make_device(plans_ahead=False)
+    EngineLoop(scheduler=scheduler, runner=runner, channel=scripted).run()
     assert scripted.answers == {1: alone(first)[:1]}
 
 
-def test_a_step_that_fails_at_its_end_fails_its_requests_only() -> None:
+@pytest.mark.parametrize("part", ["launch", "draw", "finish"])
+def test_a_step_that_fails_fails_its_requests_only(part: str) -> None:
     first, second = (make_request(i, (i, 5), max_tokens=3) for i in (1, 2))
-    script = play(
-        [[Add(first)], [Add(second)]],
-        max_running=2,
-        runner=SlowDevice(fake_info(), failing=frozenset([0])),
-    )
+    runner, _ = make_device(plans_ahead=False, failing={0: part})
+    script = play([[Add(first)], [Add(second)]], max_running=2, runner=runner)
     assert script.failures == {1: (0.0, "step_failed")}
     assert script.answers == {2: alone(second)}
+    assert len(runner.scrubbed) == 1, "nobody knows what the step wrote"
+
+
+@pytest.mark.parametrize(("part", "num_tokens"), [("launch", 0), ("draw", 1), ("finish", 1)])
+def test_a_step_that_fails_ahead_fails_its_requests_only(part: str, num_tokens: int) -> None:
+    first, second = (make_request(i, (i, 5), max_tokens=5) for i in (1, 2))
+    runner, plans = make_device(failing={1: part})
+    script = play([[Add(first)], [Add(second)]], max_running=2, runner=runner)
+    assert script.failures == {1: (0.0, "step_failed")}
+    assert script.answers.get(1, []) == alone(first)[:num_tokens]
+    assert script.answers[2] == alone(second)
+    assert plans[:2] == [[1], [1]]

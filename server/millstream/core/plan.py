@@ -17,11 +17,15 @@ INVALID_TOKEN = -1
 IMPOSSIBLE_TOKEN = -2
 """The same where the request's own constraints forbid every token."""
 
+UNKNOWN_TOKEN = -1
+"""In a chunk: the token that the step before this one is still drawing for the same request."""
+
 
 class Chunk(NamedTuple):
     """The part of one sequence that a step computes.
 
-    tokens: ids at positions start .. start + len(tokens) - 1.
+    tokens: ids at positions start .. start + len(tokens) - 1; just UNKNOWN_TOKEN where the step
+        before draws it. Then `history` lacks it until that step is committed.
     block_table: ids of the KV blocks of this sequence, in order.
     history: all known tokens of the sequence, prompt and answer; only read.
     is_last: whether the token that follows is to be drawn; False when the prompt goes on later.
@@ -81,6 +85,8 @@ class StepOutput:
 
     tokens: one id for each chunk with `is_last`, in order; INVALID_TOKEN where logits were not
         finite, IMPOSSIBLE_TOKEN where the request forbids every token.
+    late: request ids whose token a step planned ahead could not take from the device: what that
+        step computes for them is void.
     logprobs: by request id, of the drawn token, for requests that asked.
     prompt_logprobs: by request id, one for each of the chunk's `scored` positions.
     """
@@ -88,3 +94,4 @@ class StepOutput:
     tokens: Sequence[int]
     logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
     prompt_logprobs: dict[int, tuple[TokenLogprob, ...]] = field(default_factory=dict)
+    late: frozenset[int] = frozenset()

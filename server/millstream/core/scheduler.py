@@ -9,8 +9,10 @@ Rules:
 3. A request that does not fit now may be overtaken by smaller ones, `MAX_OVERTAKEN` times.
 4. No livelock: the sequence of the best rank is never a victim, and alone it always fits, because
    `fits()` is asked at the door.
-5. No torch, no clock, no threads. `plan()` and `commit()` alternate; `add()` comes at any time,
-   `cancel()` too if the request is not part of an open plan. `check()` holds between any two calls.
+5. A plan is open until `commit()` or `fail_step()`. While one is, the next can be made; it assumes
+   that every sequence goes on. Nobody is preempted for it. Plans end in the order they were made.
+6. No torch, no clock, no threads. `add()` and `cancel()` come at any time. `check()` holds between
+   any two calls.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from bisect import insort
 from collections.abc import Sequence as Seq
 
 from millstream.core.blocks import BlockPool
-from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.held import HeldBlocks
+from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import FailureEvent, Request, TokenEvent
 from millstream.core.sequence import Sequence
 from millstream.core.statistics import Statistics
@@ -39,6 +42,8 @@ class Scheduler:
         self._running: list[Sequence] = []
         self._waiting: list[Sequence] = []
         self._sequences: dict[int, Sequence] = {}
+        self.held = HeldBlocks(pool)
+        self._num_open = 0
         self._num_arrived = 0
         self._num_preemptions = 0
 
@@ -61,7 +66,8 @@ class Scheduler:
         insort(self._waiting, sequence, key=_rank)
 
     def cancel(self, request_id: int) -> bool:
-        """Forgets a request and frees its blocks; False if it is not here (any more)."""
+        """Forgets a request and frees its blocks, once no open plan writes to them; False if it is
+        not here (any more)."""
         sequence = self._sequences.get(request_id)
         if sequence is None:
             return False
@@ -69,11 +75,15 @@ class Scheduler:
         return True
 
     def plan(self) -> Plan | None:
-        """The next step, or None when there is nothing to compute."""
+        """The next step, or None when there is nothing to compute, or nothing to compute yet."""
+        if self._num_open and not self._can_go_ahead():
+            return None
         chunks: dict[int, Chunk] = {}
         num_preemptions = self._num_preemptions
         for sequence in tuple(self._running):
-            if sequence.num_pending == 1 and sequence.block_table and self._grow(sequence, chunks):
+            if sequence.num_pending != 1 or not sequence.block_table or sequence.will_end:
+                continue
+            if self._grow(sequence, chunks):
                 chunks[sequence.request.id] = sequence.chunk(1)
         budget = self.max_step_tokens - len(chunks)
         if len(chunks) < len(self._running):
@@ -88,42 +98,35 @@ class Scheduler:
                 length = min(budget, sequence.num_pending)
                 chunks[sequence.request.id] = sequence.chunk(length)
                 budget -= length
-        return Plan(tuple(chunks.values())) if chunks else None
+        if not chunks:
+            return None
+        self._num_open += 1
+        return Plan(tuple(chunks.values()))
 
     def commit(self, plan: Plan, output: StepOutput) -> list[TokenEvent]:
-        """Takes over the results of a step."""
+        """Takes over the results of the oldest open plan."""
         assert len(output.tokens) == plan.num_sampled, "one sampled token per sampling chunk"
+        self._num_open -= 1
         events: list[TokenEvent] = []
         sampled = iter(output.tokens)
         for chunk in plan.chunks:
             tokens = (next(sampled),) if chunk.is_last else ()
             sequence = self._sequences.get(chunk.request.id)
             if sequence is None:
+                self.held.close(chunk.request.id, is_suspect=INVALID_TOKEN in tokens)
+                continue
+            if not sequence.close(chunk):
                 continue
             sequence.mark_computed(len(chunk.tokens), self.pool)
             if not tokens and not chunk.scored:
                 continue
-            event = self._take(sequence, tokens, output)
+            event = sequence.take(tokens, output)
             events.append(event)
             if event.finish_reason is not None:
                 self._remove(sequence)
+            elif output.late and chunk.request.id in output.late and sequence.num_open:
+                sequence.take_back()
         return events
-
-    def _take(self, sequence: Sequence, tokens: tuple[int, ...], output: StepOutput) -> TokenEvent:
-        """Appends what was drawn, if anything; the event that tells of it."""
-        request_id = sequence.request.id
-        reason = None
-        if tokens:
-            sequence.tokens += tokens
-            reason = sequence.finish_reason()
-        num_cached = sequence.num_cached or 0
-        if not (output.logprobs or output.prompt_logprobs):
-            return TokenEvent(request_id, tokens, reason, num_cached)
-        scores = output.prompt_logprobs.get(request_id, ())
-        sequence.num_scored += len(scores)
-        logprob = output.logprobs.get(request_id)
-        logprobs = () if logprob is None else (logprob,)
-        return TokenEvent(request_id, tokens, reason, num_cached, logprobs, scores)
 
     def fail(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
         """Ends the given requests with a failure; ids that are not here are skipped."""
@@ -142,16 +145,19 @@ class Scheduler:
         ]
         return self.fail(never_ran, code=code, message=message)
 
-    def fail_suspect(
-        self, request_ids: Seq[int], *, code: str, message: str
-    ) -> tuple[list[FailureEvent], list[int]]:
-        """Like `fail()`, for requests whose cache content cannot be trusted.
-
-        Also returns the blocks that nobody else holds; their prefixes are forgotten.
-        """
-        tables = [self._sequences[i].block_table for i in request_ids if i in self._sequences]
+    def fail_step(self, plan: Plan, *, code: str, message: str) -> list[FailureEvent]:
+        """Ends an open plan that has no output, and its requests with a failure."""
+        self._num_open -= 1
+        request_ids = [chunk.request_id for chunk in plan.chunks]
         failures = self.fail(request_ids, code=code, message=message)
-        return failures, self.pool.forget_free({block for table in tables for block in table})
+        for request_id in request_ids:
+            self.held.close(request_id, is_suspect=True)
+        return failures
+
+    def is_wanted(self, request_id: int) -> bool:
+        """Whether anybody waits for what the oldest open plan computes for the request."""
+        sequence = self._sequences.get(request_id)
+        return sequence is not None and not sequence.num_void
 
     def statistics(self) -> Statistics:
         return Statistics(
@@ -165,19 +171,25 @@ class Scheduler:
 
     def check(self) -> None:
         """Raises AssertionError if any invariant of the scheduler or the pool is broken."""
-        self.pool.check(sequence.block_table for sequence in self._sequences.values())
+        tables = [sequence.block_table for sequence in self._sequences.values()]
+        self.pool.check([*tables, *self.held.tables()])
         assert len(self._running) <= self.max_running, "too many running"
         assert sorted(self._running, key=_rank) == self._running, "running not in order"
         assert sorted(self._waiting, key=_rank) == self._waiting, "waiting not in order"
         assert {s.request.id for s in self._running + self._waiting} == set(self._sequences)
         for sequence in self._waiting:
-            assert (sequence.block_table, sequence.num_computed) == ([], 0), "waiting holds blocks"
+            assert (sequence.block_table, sequence.num_launched) == ([], 0), "waiting holds blocks"
+            assert sequence.num_open == sequence.num_drawing == 0, "waiting and in a plan"
         for sequence in self._running:
-            assert 0 < sequence.num_pending <= len(sequence.tokens), "nothing pending"
-            capacity = len(sequence.block_table) * self.pool.block_size
-            assert sequence.num_computed <= capacity, "computed past its blocks"
-            assert capacity < len(sequence.tokens) + self.pool.block_size, "block held for nothing"
-            assert sequence.finish_reason() is None, "finished sequence still runs"
+            sequence.check(self.pool.block_size)
+            assert sequence.num_open <= self._num_open, "in a plan that is not open"
+
+    def _can_go_ahead(self) -> bool:
+        """Whether there is a slot for the next token of everybody who runs."""
+        num_free, size = self.pool.num_free, self.pool.block_size
+        if num_free >= len(self._running):
+            return True
+        return sum(not sequence.has_room(size) for sequence in self._running) <= num_free
 
     def _grow(self, sequence: Sequence, chunks: dict[int, Chunk]) -> bool:
         """Makes room for the pending token, preempting the worst ranks; False if preempted."""
@@ -224,15 +236,16 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
+        assert not self._num_open, "an open plan writes to its blocks"
         self._running.remove(sequence)
         sequence.release(self.pool)
         self._num_preemptions += 1
         insort(self._waiting, sequence, key=_rank)
 
     def _remove(self, sequence: Sequence) -> None:
-        sequence.release(self.pool)
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
+        self.held.hold(sequence)
 
 
 def _rank(sequence: Sequence) -> tuple[int, int]:

@@ -1,14 +1,19 @@
 """One request while the engine works on it: its tokens, and the blocks it holds.
 
 Rules: state is lengths. What is left to compute, whether it decodes, how far its prefix is
-hashed: all derived from `tokens`, `num_computed` and `block_table`. Only the scheduler mutates it.
+hashed: all derived from `tokens`, `block_table` and the counts. Only the scheduler mutates it.
+
+A chunk is open from `chunk()` until its step is committed. While it is, the next chunk can be made:
+it begins where that one ends, if need be with a token that is still being drawn.
 """
 
 from __future__ import annotations
 
 from millstream.core.blocks import BlockHash, BlockPool, chain_hash, root_hash
-from millstream.core.plan import Chunk
-from millstream.core.request import FinishReason, Request
+from millstream.core.plan import UNKNOWN_TOKEN, Chunk, StepOutput
+from millstream.core.request import FinishReason, Request, TokenEvent
+
+_UNKNOWN = (UNKNOWN_TOKEN,)
 
 
 class Sequence:
@@ -17,6 +22,8 @@ class Sequence:
     tokens: prompt plus generated ids. num_computed: how many of them have their keys and values
     in the cache. num_cached: prompt tokens found in the prefix cache at the first admission (what
     is found again after a preemption saved the client nothing); None before.
+    num_launched: tokens that are computed or in an open chunk. num_drawing: tokens that open chunks
+    draw. num_open: open chunks. num_void: how many of those, from the first on, count for nothing.
     num_scored: positions whose prompt log probabilities were delivered.
     num_overtaken: how often a later request was admitted while this one did not fit.
     """
@@ -27,8 +34,12 @@ class Sequence:
         "hashes",
         "num_cached",
         "num_computed",
+        "num_drawing",
+        "num_launched",
+        "num_open",
         "num_overtaken",
         "num_scored",
+        "num_void",
         "rank",
         "request",
         "tokens",
@@ -42,6 +53,10 @@ class Sequence:
         self.block_table: list[int] = []
         self.hashes: list[BlockHash] = []
         self.num_computed = 0
+        self.num_launched = 0
+        self.num_drawing = 0
+        self.num_open = 0
+        self.num_void = 0
         self.num_cached: int | None = None
         self.num_scored = 0
         self.num_overtaken = 0
@@ -52,18 +67,41 @@ class Sequence:
 
     @property
     def num_pending(self) -> int:
-        """Known tokens that are not computed yet; 1 while decoding."""
-        return len(self.tokens) - self.num_computed
+        """Tokens, known or being drawn, that no step has computed or does; 1 while decoding."""
+        return len(self.tokens) + self.num_drawing - self.num_launched
+
+    @property
+    def will_end(self) -> bool:
+        """Whether a token that is being drawn is certainly the last one."""
+        num_generated = len(self.tokens) + self.num_drawing - len(self.request.prompt)
+        return bool(self.num_drawing) and num_generated >= self.request.max_tokens
 
     def chunk(self, length: int) -> Chunk:
         """The next `length` pending tokens as part of a step."""
-        request, tokens, start = self.request, self.tokens, self.num_computed
+        request, tokens, start = self.request, self.tokens, self.num_launched
         end = start + length
         score_from = None if request.prompt_logprobs is None else self.num_scored
-        is_last = end == len(tokens)
-        return Chunk(
-            request, tokens[start:end], start, self.block_table, tokens, is_last, score_from
-        )
+        is_last = end >= len(tokens)
+        self.num_launched = end
+        self.num_open += 1
+        self.num_drawing += is_last
+        part = tokens[start:end] or _UNKNOWN
+        return Chunk(request, part, start, self.block_table, tokens, is_last, score_from)
+
+    def close(self, chunk: Chunk) -> bool:
+        """Its first open chunk is open no more; whether it counts."""
+        self.num_open -= 1
+        if self.num_void:
+            self.num_void -= 1
+            return False
+        self.num_drawing -= chunk.is_last
+        return True
+
+    def take_back(self) -> None:
+        """Makes the open chunk void: it computes a token that was not drawn."""
+        self.num_void = 1
+        self.num_launched -= 1
+        self.num_drawing -= 1
 
     def acquire(self, pool: BlockPool, *, spare: int) -> bool:
         """Takes the cached prefix and blocks for all known tokens; False if `pool` has too few.
@@ -83,14 +121,18 @@ class Sequence:
             pool.release(prefix)
             return False
         self.block_table = prefix + blocks
-        self.num_computed = len(prefix) * size
+        self.num_computed = self.num_launched = len(prefix) * size
         if self.num_cached is None:
             self.num_cached = self.num_computed
         return True
 
+    def has_room(self, block_size: int) -> bool:
+        """Whether the pending token has a slot."""
+        return self.num_launched < len(self.block_table) * block_size
+
     def grow(self, pool: BlockPool) -> bool:
         """Makes room for the pending token; False if `pool` is empty."""
-        if len(self.tokens) <= len(self.block_table) * pool.block_size:
+        if self.has_room(pool.block_size):
             return True
         blocks = pool.allocate(1)
         if blocks is None:
@@ -99,10 +141,11 @@ class Sequence:
         return True
 
     def release(self, pool: BlockPool) -> None:
-        """Gives all blocks back."""
+        """Gives all blocks back and forgets what was computed and what is open."""
         pool.release(self.block_table)
         self.block_table = []
-        self.num_computed = 0
+        self.num_computed = self.num_launched = 0
+        self.num_drawing = self.num_open = self.num_void = 0
 
     def mark_computed(self, count: int, pool: BlockPool) -> None:
         """The next `count` tokens are in the cache now; full blocks can be found by others."""
@@ -114,6 +157,33 @@ class Sequence:
             self._extend_hashes(num_full, size)
             for index in range(first, num_full):
                 pool.publish(self.block_table[index], self.hashes[index])
+
+    def take(self, tokens: tuple[int, ...], output: StepOutput) -> TokenEvent:
+        """Appends what was drawn, if anything; the event that tells of it."""
+        request_id = self.request.id
+        reason = None
+        if tokens:
+            self.tokens += tokens
+            reason = self.finish_reason()
+        num_cached = self.num_cached or 0
+        if not (output.logprobs or output.prompt_logprobs):
+            return TokenEvent(request_id, tokens, reason, num_cached)
+        scores = output.prompt_logprobs.get(request_id, ())
+        self.num_scored += len(scores)
+        logprob = output.logprobs.get(request_id)
+        logprobs = () if logprob is None else (logprob,)
+        return TokenEvent(request_id, tokens, reason, num_cached, logprobs, scores)
+
+    def check(self, block_size: int) -> None:
+        """Raises AssertionError if the counts of a running sequence do not fit together."""
+        capacity = len(self.block_table) * block_size
+        num_tokens = len(self.tokens) + self.num_drawing
+        assert self.num_computed <= self.num_launched <= capacity, "computed past its blocks"
+        assert capacity < num_tokens + block_size, "block held for nothing"
+        assert 0 < self.num_pending <= len(self.tokens), "nothing pending"
+        assert 0 <= self.num_drawing <= self.num_open, "draws without a chunk"
+        assert self.num_open or self.num_computed == self.num_launched, "launched without a chunk"
+        assert self.finish_reason() is None, "finished sequence still runs"
 
     def finish_reason(self) -> FinishReason | None:
         """Why generation ends with the latest token, or None if it goes on."""

@@ -46,12 +46,15 @@ def prompt_logprobs(logits: Tensor, chunks: Sequence[Chunk]) -> dict[int, tuple[
 
 
 def sampled_logprobs(
-    logits: Tensor, chunks: Sequence[Chunk], tokens: Sequence[int]
+    logits: Tensor, chunks: Sequence[Chunk | None], tokens: Sequence[int]
 ) -> dict[int, TokenLogprob]:
-    """By request id, where asked for. A row of logits and a token (or none: negative) per chunk."""
+    """By request id, where asked for. A row of logits and a token (or none: negative) per chunk,
+    or for nobody."""
     asked: list[Asked] = []
     request_ids: list[int] = []
     for row, (chunk, token) in enumerate(zip(chunks, tokens, strict=True)):
+        if chunk is None:
+            continue
         num_top = chunk.request.sampling.logprobs
         if num_top is not None and token >= 0:
             asked.append(Asked(row, token, num_top))

@@ -19,6 +19,7 @@ from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.errors import StartupError
 from millstream.model.batch import Packer
 from millstream.model.cuda.steps import CudaSteps, make_steps
+from millstream.model.expected import fill_in
 from millstream.model.forward import Forward
 from millstream.model.grammar import Grammars
 from millstream.model.invariant import InvariantOperators
@@ -45,11 +46,19 @@ _NATIVE_BACKEND = "native-paged"
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A step under way. logits: as of `ModelRunner.logits()`; chunks: those that are sampled."""
+    """A step whose forward pass is under way. logits: as of `ModelRunner.logits()`."""
 
     plan: Plan
     logits: Tensor
-    chunks: list[Chunk]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """A step whose tokens are under way. request_ids: of the chunks that are sampled."""
+
+    launched: Launched
+    request_ids: list[int]
+    chunks: list[Chunk | None]
     drawing: Drawing
 
 
@@ -89,6 +98,7 @@ class ModelRunner:
             self._packer, backend = self._cuda.packer, self._cuda.name
         elif kernels is not None:
             self._packer, backend = NativePacker(self._cache, kernels), _NATIVE_BACKEND
+        self.plans_ahead = loaded.device.type == "cuda"
         self.info = _describe(
             loaded, settings, self._cache, num_parameters=num_parameters, backend=backend
         )
@@ -115,29 +125,36 @@ class ModelRunner:
 
     def step(self, plan: Plan) -> StepOutput:
         """Computes the plan. Raises what torch raises."""
-        return self.finish(self.launch(plan))
+        return self.finish(self.draw(self.launch(plan)))
 
-    def launch(self, plan: Plan) -> Launched:
-        """Queues a step: a CUDA device then computes while the host does something else.
+    def launch(self, plan: Plan, after: Sampling | None = None) -> Launched:
+        """Queues the forward pass: a CUDA device computes while the host does something else.
 
-        It has to be finished before the next one is launched.
+        after: the step that draws what the plan lacks. It need not be finished, all others must be.
         """
-        logits = self.logits(plan)
-        chunks = [chunk for chunk in plan.chunks if chunk.is_last]
-        sampled = logits[: len(chunks)]
-        with self._threads.operations(sampled.numel()):
-            drawing = self._sampler.launch(sampled, chunks)
-        return Launched(plan, logits, chunks, drawing)
+        return Launched(plan, self.logits(plan, after))
 
-    def finish(self, launched: Launched) -> StepOutput:
-        """Waits for what was launched."""
-        chunks = launched.chunks
-        sampled, scored = launched.logits[: len(chunks)], launched.logits[len(chunks) :]
-        tokens = self._sampler.finish(launched.drawing)
+    def draw(
+        self, launched: Launched, *, is_wanted: Callable[[int], bool] = lambda _: True
+    ) -> Sampling:
+        """Queues the draws. The chunks' histories are whole by now; nothing else is done for those
+        whose request ids are not wanted."""
+        sampled = [chunk for chunk in launched.plan.chunks if chunk.is_last]
+        chunks = [chunk if is_wanted(chunk.request_id) else None for chunk in sampled]
+        logits = launched.logits[: len(chunks)]
+        with self._threads.operations(logits.numel()):
+            drawing = self._sampler.launch(logits, chunks)
+        return Sampling(launched, [chunk.request_id for chunk in sampled], chunks, drawing)
+
+    def finish(self, sampling: Sampling) -> StepOutput:
+        """Waits for the tokens."""
+        logits, plan, chunks = sampling.launched.logits, sampling.launched.plan, sampling.chunks
+        tokens, late = self._sampler.finish(sampling.drawing)
         return StepOutput(
             tokens,
-            sampled_logprobs(sampled, chunks, tokens),
-            prompt_logprobs(scored, launched.plan.chunks),
+            sampled_logprobs(logits[: len(chunks)], chunks, tokens),
+            prompt_logprobs(logits[len(chunks) :], plan.chunks),
+            late=frozenset(sampling.request_ids[row] for row in late),
         )
 
     def scrub(self, blocks: Sequence[int]) -> None:
@@ -145,12 +162,18 @@ class ModelRunner:
         self._cache.scrub(blocks)
 
     @torch.inference_mode()
-    def logits(self, plan: Plan) -> Tensor:
+    def logits(self, plan: Plan, after: Sampling | None = None) -> Tensor:
         """Logits [s + c, vocab]: of the last token of every chunk that has `sampling`, then of
-        every position that is `scored`."""
-        if self._cuda is not None and (logits := self._cuda.logits(plan)) is not None:
+        every position that is `scored`. after: see `launch()`."""
+
+        def fill(token_ids: Tensor) -> None:
+            if after is not None:
+                fill_in(token_ids, plan, after.drawing.tokens, after.request_ids)
+
+        if self._cuda is not None and (logits := self._cuda.logits(plan, fill)) is not None:
             return logits
         model_input = self._packer.pack(plan)
+        fill(model_input.input_ids[0])
         with self._threads.forward():
             return self._forward(
                 model_input.input_ids,

@@ -18,6 +18,7 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from millstream.model.blocked import best_of, block_maxima
 from millstream.model.constraints import Constraints, is_constrained
 from millstream.model.draws import UNDECIDED, Look, Row, Work, drawn, work_of
 from millstream.model.grammar import Grammars
-from millstream.model.transfers import Download
+from millstream.model.transfers import Download, upload
 
 _FORGET_AFTER = 32  # steps
 
@@ -48,12 +49,32 @@ def best_tokens(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The draws of one step, under way. download: every row's argmax, then of each kind of work
-    the tokens of its rows."""
+    """The draws of one step, under way. found: every row's argmax, then of each kind of work the
+    tokens of its rows; download: the same."""
 
     logits: Tensor
     kinds: dict[Work, list[Row]]
+    found: list[Tensor]
     download: Download
+
+    @torch.inference_mode()
+    def tokens(self) -> Tensor:
+        """[n] on the device: the best one in a row that needs another look; a negative number in
+        a row for which there is none."""
+        best, *results = self.found
+        tokens = best
+        for rows, found in zip(self.kinds.values(), results, strict=True):
+            places = upload(torch.tensor([row.place for row in rows]), best.device)
+            known = torch.where(found == UNDECIDED, best[places], found)
+            tokens = tokens.index_copy(0, places, known)
+        return tokens
+
+
+class Drawn(NamedTuple):
+    """tokens: as of `Sampler.sample()`; late: rows in which `Drawing.tokens()` has another one."""
+
+    tokens: list[int]
+    late: list[int]
 
 
 class Sampler:
@@ -81,30 +102,35 @@ class Sampler:
         INVALID_TOKEN for a row that holds NaN or has no finite maximum; IMPOSSIBLE_TOKEN where the
         request itself forbids every token.
         """
-        return self.finish(self.launch(logits, chunks))
+        return self.finish(self.launch(logits, chunks)).tokens
 
     @torch.inference_mode()
-    def launch(self, logits: Tensor, chunks: Sequence[Chunk]) -> Drawing:
-        """Queues the work of `sample()`; the host need not wait for it."""
+    def launch(self, logits: Tensor, chunks: Sequence[Chunk | None]) -> Drawing:
+        """Queues the work of `sample()`; the host need not wait for it. A row for which there is no
+        chunk gets its argmax."""
         if not chunks:
-            return Drawing(logits, {}, Download([]))
+            return Drawing(logits, {}, [], Download([]))
         ids = self._best_tokens(logits)
         vocab = logits.shape[1]
         kinds: dict[Work, list[Row]] = {}
         for index, chunk in enumerate(chunks):
+            if chunk is None:
+                continue
             row = self._row(index, chunk, vocab)
             if (work := work_of(row, vocab)) is not None:
                 kinds.setdefault(work, []).append(row)
         self._forget()
-        return Drawing(logits, kinds, Download([ids, *drawn(logits, kinds)]))
+        found = [ids, *drawn(logits, kinds)]
+        return Drawing(logits, kinds, found, Download(found))
 
     @torch.inference_mode()
-    def finish(self, drawing: Drawing) -> list[int]:
-        """The tokens; waits until the device has them."""
+    def finish(self, drawing: Drawing) -> Drawn:
+        """Waits until the device has the tokens."""
         if not (lists := drawing.download.lists()):
-            return []
+            return Drawn([], [])
         tokens: list[int]
         tokens, *results = lists
+        best, looked_again = list(tokens), set[int]()
         kinds = drawing.kinds
         while kinds:
             again: dict[Work, list[Row]] = {}
@@ -114,12 +140,13 @@ class Sampler:
                         continue
                     if token == UNDECIDED:
                         assert isinstance(work, Look)
+                        looked_again.add(row.place)
                         again.setdefault(work.wider(drawing.logits.shape[1]), []).append(row)
                     else:
                         tokens[row.place] = token
             kinds = again
             results = Download(drawn(drawing.logits, kinds)).lists()
-        return tokens
+        return Drawn(tokens, [row for row in looked_again if tokens[row] != best[row]])
 
     def _row(self, index: int, chunk: Chunk, vocab: int) -> Row:
         params, constraints = chunk.request.sampling, None

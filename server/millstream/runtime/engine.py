@@ -17,7 +17,7 @@ import zmq
 from millstream.core.blocks import BlockPool
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
-from millstream.runtime.loop import EngineLoop, Runner
+from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import (
     Fatal,
     FromEngine,
@@ -26,6 +26,7 @@ from millstream.runtime.messages import (
     decode_to_engine,
     encode,
 )
+from millstream.runtime.runner import Runner
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import zmq
 
 from millstream.runtime.engine import run_engine
-from millstream.runtime.loop import Runner
+from millstream.runtime.runner import Runner
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,14 @@
-"""The engine loop: take the inbox, plan, run the step, commit, send one message.
+"""The engine loop: take the inbox, plan, launch the step, commit the one before, send one message.
 
 Rules:
 1. One message per step, however many requests it serves. Idle means blocked in `receive()`.
 2. A step that raises fails the requests of that step and nobody else.
 3. A request whose logits are not finite fails alone.
 4. A cancel that arrived before a plan is honoured by that plan.
-5. While a device computes a step, what arrives is taken in. A request of that step is cancelled
-   after it: until then nobody knows whether what it writes to its blocks is finite.
-6. A request that did not get to run within `max_queue_seconds` fails before the next plan.
+5. While a device computes a step, what arrives is taken in.
+6. Where the runner can, the next step is planned and its forward pass launched before the tokens of
+   this one are known; they are drawn when they are. Such a device has no pause between two steps.
+7. A request that did not get to run within `max_queue_seconds` fails before the next plan.
 """
 
 from __future__ import annotations
@@ -15,47 +16,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from millstream.core.info import EngineInfo
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureEvent
 from millstream.core.scheduler import Scheduler
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
+from millstream.runtime.runner import Immediate, LaunchingRunner, Runner
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class Runner(Protocol):
-    """The model side of the engine, as the loop needs it."""
-
-    @property
-    def info(self) -> EngineInfo: ...
-
-    def step(self, plan: Plan) -> StepOutput:
-        """Computes the plan. Raises whatever made the whole step fail."""
-        ...
-
-    def scrub(self, blocks: Sequence[int]) -> None:
-        """Clears free cache blocks that may hold NaN."""
-        ...
-
-
-@runtime_checkable
-class LaunchingRunner(Runner, Protocol):
-    """A runner whose device computes a step while the loop does something else."""
-
-    def launch(self, plan: Plan) -> Any:
-        """Begins a step. Raises as `step()` does."""
-        ...
-
-    def finish(self, launched: Any) -> StepOutput:
-        """Ends it, before the next one is launched. Raises as `step()` does."""
-        ...
 
 
 class Channel(Protocol):
@@ -72,6 +44,13 @@ class Channel(Protocol):
     def send(self, message: FromEngine) -> None: ...
 
 
+class _Step(NamedTuple):
+    """state: what the runner gave for it last."""
+
+    plan: Plan
+    state: Any
+
+
 class EngineLoop:
     """Drives one scheduler and one runner until it receives Stop."""
 
@@ -86,32 +65,32 @@ class EngineLoop:
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
-        self._launching = runner if isinstance(runner, LaunchingRunner) else None
+        self._computes_meanwhile = isinstance(runner, LaunchingRunner)
+        self._steps = runner if isinstance(runner, LaunchingRunner) else Immediate(runner)
         self._channel = channel
         self._max_queue_seconds = max_queue_seconds
         self._clock = clock
         self._deadlines: deque[tuple[float, int]] = deque()  # in order of arrival, so of time
-        self._late_cancels: list[int] = []
         self._is_stopped = False
 
     def run(self) -> None:
         """Returns when Stop was received."""
-        while self._take_inbox():
+        step: _Step | None = None
+        while self._take_inbox(may_wait=step is None):
             self._expire_queued()
-            plan = self._scheduler.plan()
-            if plan is not None:
-                self._advance(plan)
-            while self._late_cancels:
-                self._scheduler.cancel(self._late_cancels.pop())
+            if step is None:
+                step = self._draw(self._launch())
+            if step is not None:
+                step = self._advance(step)
 
-    def _take_inbox(self) -> bool:
+    def _take_inbox(self, *, may_wait: bool) -> bool:
         """Applies all messages that are there; waits for one when there is no work."""
         if self._is_stopped:
             return False
         message = self._channel.receive_nowait()
         while True:
             if message is None:
-                if self._scheduler.has_work:
+                if self._scheduler.has_work or not may_wait:
                     return True
                 self._channel.send(Step([], [], self._scheduler.statistics()))
                 message = self._channel.receive()
@@ -120,14 +99,11 @@ class EngineLoop:
             self._apply(message)
             message = self._channel.receive_nowait()
 
-    def _take_inbox_during(self, plan: Plan) -> None:
-        """Applies what is there while the plan is computed, up to a Stop."""
-        computed = {chunk.request_id for chunk in plan.chunks}
+    def _take_inbox_meanwhile(self) -> None:
+        """Applies what is there while a step is computed, up to a Stop."""
         while not self._is_stopped and (message := self._channel.receive_nowait()) is not None:
             if isinstance(message, Stop):
                 self._is_stopped = True
-            elif isinstance(message, Cancel) and message.request_id in computed:
-                self._late_cancels.append(message.request_id)
             else:
                 self._apply(message)
 
@@ -156,26 +132,38 @@ class EngineLoop:
         if failures:
             self._channel.send(Step([], failures, self._scheduler.statistics()))
 
-    def _advance(self, plan: Plan) -> None:
-        finish = self._attempt(plan, lambda: self._launch(plan))
-        if finish is None:
-            return
-        if self._launching is not None:
-            self._take_inbox_during(plan)
-        output = self._attempt(plan, finish)
+    def _advance(self, step: _Step) -> _Step | None:
+        """Ends a step; gives the next one if it is under way."""
+        ahead = self._launch(after=step) if self._steps.plans_ahead else None
+        if self._computes_meanwhile:
+            self._take_inbox_meanwhile()
+        output = self._attempt(step.plan, lambda: self._steps.finish(step.state))
         if output is None:
-            return
+            return self._draw(ahead)
         failures: list[FailureEvent] = []
         if min(output.tokens, default=0) < 0:
-            failures = self._fail_without_token(plan, output)
-        events = self._scheduler.commit(plan, output)
+            failures = self._fail_without_token(step.plan, output)
+        events = self._scheduler.commit(step.plan, output)
+        self._scrub()
         self._channel.send(Step(events, failures, self._scheduler.statistics()))
+        return self._draw(ahead)
 
-    def _launch(self, plan: Plan) -> Callable[[], StepOutput]:
-        """What gives the output of the plan."""
-        if self._launching is not None:
-            return partial(self._launching.finish, self._launching.launch(plan))
-        return partial(self._runner.step, plan)
+    def _launch(self, after: _Step | None = None) -> _Step | None:
+        """The next step, under way; None if there is none, or it has failed."""
+        plan = self._scheduler.plan()
+        if plan is None:
+            return None
+        state = None if after is None else after.state
+        launched = self._attempt(plan, lambda: self._steps.launch(plan, state))
+        return None if launched is None else _Step(plan, launched)
+
+    def _draw(self, step: _Step | None) -> _Step | None:
+        """The same step with its tokens on their way; None if it has failed."""
+        if step is None:
+            return None
+        is_wanted = self._scheduler.is_wanted
+        drawn = self._attempt(step.plan, lambda: self._steps.draw(step.state, is_wanted=is_wanted))
+        return None if drawn is None else _Step(step.plan, drawn)
 
     def _attempt(self, plan: Plan, compute: Callable[[], T]) -> T | None:
         """What `compute` returns; None if it raises: the requests of the plan have failed then."""
@@ -183,25 +171,25 @@ class EngineLoop:
             return compute()
         except Exception as error:  # last resort: a failing step must not end the engine
             log.exception("a step of %d tokens failed", plan.num_tokens)
-            failures = self._scheduler.fail(
-                [chunk.request_id for chunk in plan.chunks],
-                code="step_failed",
-                message=f"generation failed: {type(error).__name__}",
-            )
+            message = f"generation failed: {type(error).__name__}"
+            failures = self._scheduler.fail_step(plan, code="step_failed", message=message)
+            self._scrub()
             self._channel.send(Step([], failures, self._scheduler.statistics()))
             return None
+
+    def _scrub(self) -> None:
+        if blocks := self._scheduler.held.take_unclean():
+            self._runner.scrub(blocks)
 
     def _fail_without_token(self, plan: Plan, output: StepOutput) -> list[FailureEvent]:
         """Ends the requests that got no token, for each of the two reasons."""
         sampling = [chunk.request_id for chunk in plan.chunks if chunk.is_last]
         pairs = list(zip(sampling, output.tokens, strict=True))
-        failures, blocks = self._scheduler.fail_suspect(
+        return self._scheduler.fail(
             [request_id for request_id, token in pairs if token == INVALID_TOKEN],
             code="nan_logits",
             message="the model produced logits that are not finite",
-        )
-        self._runner.scrub(blocks)
-        return failures + self._scheduler.fail(
+        ) + self._scheduler.fail(
             [request_id for request_id, token in pairs if token == IMPOSSIBLE_TOKEN],
             code="no_token_allowed",
             message="the request's constraints forbid every token",

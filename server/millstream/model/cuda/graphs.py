@@ -95,19 +95,21 @@ class DecodeGraphs:
         for size in reversed(self._sizes):
             self._recordings[size] = record(lambda size=size: self._compute(size))  # type: ignore[misc]
 
-    def logits(self, plan: Plan) -> Tensor | None:
-        """Logits [rows, vocab], good until the next step; None if no graph holds the plan."""
+    def logits(self, plan: Plan, fill_in: Callable[[Tensor], None]) -> Tensor | None:
+        """Logits [rows, vocab]; None if no graph holds the plan. fill_in: see CudaSteps."""
         count = len(plan.chunks)
         size = next((size for size in self._sizes if size >= count), None)
         if size is None or size not in self._recordings or not can_replay(plan):
             return None
         inputs, tables = self._packer.pack_decodes(plan, size)
         self._inputs[:, :size].copy_(inputs)
+        fill_in(self._inputs[0, :count])
         self._tables[:size, : tables.shape[1]].copy_(tables)
         recording = self._recordings[size]
         recording.replay()
         self.num_replays += 1
-        return recording.output[:count]
+        # A copy: the next replay may be queued before everything that reads this one's is.
+        return recording.output[:count].clone()
 
     def _compute(self, size: int) -> Tensor:
         """The step of `size` rows over the static memory; this is what is captured."""

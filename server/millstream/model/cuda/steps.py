@@ -77,9 +77,10 @@ class CudaSteps:
         log.info("capturing took %.1f s", time.monotonic() - started)
         self.graphs = graphs
 
-    def logits(self, plan: Plan) -> Tensor | None:
-        """From a graph; None where the step has to run as it is."""
-        return None if self.graphs is None else self.graphs.logits(plan)
+    def logits(self, plan: Plan, fill_in: Callable[[Tensor], None]) -> Tensor | None:
+        """From a graph; None where the step has to run as it is. fill_in: puts the tokens that the
+        host does not know into those of the plan."""
+        return None if self.graphs is None else self.graphs.logits(plan, fill_in)
 
 
 def make_steps(

@@ -1,0 +1,58 @@
+"""Blocks of requests that have ended while open steps still write to them.
+
+Rules:
+1. Blocks are free when the last open step of their request has ended: what it writes to them then
+   comes before anything that their next owner does, and nobody knows before whether it is finite.
+2. Blocks are suspect if a step that writes to them failed or had logits that were not finite,
+   whoever ended the request: then their content is forgotten as a prefix, and has to be cleared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from millstream.core.blocks import BlockPool
+from millstream.core.sequence import Sequence
+
+
+class HeldBlocks:
+    """Mutated only by the scheduler that owns it."""
+
+    def __init__(self, pool: BlockPool) -> None:
+        self._pool = pool
+        self._sequences: dict[int, Sequence] = {}
+        self._suspects: set[int] = set()  # request ids
+        self._unclean: list[int] = []
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._sequences
+
+    def tables(self) -> Iterator[list[int]]:
+        return (sequence.block_table for sequence in self._sequences.values())
+
+    def hold(self, sequence: Sequence) -> None:
+        """Takes over the blocks of a sequence; frees them at once if no step is open."""
+        if sequence.num_open:
+            self._sequences[sequence.request.id] = sequence
+        else:
+            sequence.release(self._pool)
+
+    def close(self, request_id: int, *, is_suspect: bool = False) -> None:
+        """One of the open steps of a request has ended."""
+        sequence = self._sequences[request_id]
+        sequence.num_open -= 1
+        if is_suspect:
+            self._suspects.add(request_id)
+        if sequence.num_open:
+            return
+        blocks = sequence.block_table
+        sequence.release(self._pool)
+        del self._sequences[request_id]
+        if request_id in self._suspects:
+            self._suspects.remove(request_id)
+            self._unclean += self._pool.forget_free(blocks)
+
+    def take_unclean(self) -> list[int]:
+        """Free blocks that may hold NaN, each given once."""
+        blocks, self._unclean = self._unclean, []
+        return blocks
