@@ -18,7 +18,7 @@ from millstream.model.fused.shortcut import Angles
 from millstream.model.native.kernels import Kernels
 from millstream.model.native_attention import NativePacker
 from tests.model.architectures import make_model
-from tests.model.compiled_cases import WIDE, FusedModel, Sequence, mixed
+from tests.model.compiled_cases import WIDE, FusedModel, Sequence, by_position, mixed
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -96,6 +96,51 @@ def test_it_gives_what_the_model_s_own_code_gives(
     for got, truth in zip(found, expected, strict=True):
         assert got.isfinite().all()
         assert torch.equal(got, truth)
+
+
+@pytest.mark.parametrize("score_from", [None, 0, 5, 40])
+@pytest.mark.parametrize(
+    ("model_type", "options", "settings"),
+    [
+        ("llama", {}, {"dtype": "float32"}),
+        ("llama", {"num_hidden_layers": 1}, {"dtype": "float32"}),
+        ("mistral", {"sliding_window": 11}, {"dtype": "bfloat16"}),
+        ("qwen3", WIDE, {"dtype": "bfloat16"}),
+        (
+            "qwen2",
+            {"num_key_value_heads": 4, "intermediate_size": 128},
+            {"dtype": "bfloat16", "quantize": "int8"},
+        ),
+    ],
+)
+def test_the_last_layer_finishes_only_what_is_wanted(
+    model_type: str,
+    options: dict[str, Any],
+    settings: dict[str, Any],
+    score_from: int | None,
+    kernels: Kernels,
+    tmp_path: Path,
+) -> None:
+    """Chunks of which nothing, the last token, or a part is asked for, beside rows that decode."""
+    make_model(model_type, tmp_path, **options)
+    is_native = settings["dtype"] == "bfloat16"
+    chosen = replace(kernels, fast_products=lambda: (is_native, is_native))
+    model = FusedModel.load(tmp_path, chosen, **settings)
+    plans = mixed(Sequence.all())
+    whole = by_position(plans, model.run(plans))
+    assert model.shorten() is None
+    forbid_own_code(model)
+    asked = [
+        Plan(tuple(chunk._replace(score_from=score_from) for chunk in plan.chunks))
+        for plan in plans
+    ]
+    found = by_position(asked, model.run(asked))
+    assert len(found) < len(whole) or score_from == 0
+    for place, logits in found.items():
+        if is_native:
+            assert torch.equal(logits, whole[place])
+        else:  # torch's product rounds differently with another number of rows
+            torch.testing.assert_close(logits, whole[place])
 
 
 @pytest.mark.parametrize(

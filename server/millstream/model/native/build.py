@@ -29,7 +29,7 @@ _HEADERS = (
     *("pool.h", "simd.h", "tensors.h", "elementwise.h", "operations.h"),
     *("ahead.h", "operands.h", "products.h", "linear.h"),
     *("attention.h", "attention_bf16.h", "caches.h", "decode.h"),
-    *("prompt_tile.h", "prefill.h", "decoder_parts.h", "decoder.h"),
+    *("prompt_tile.h", "prefill.h", "step_rows.h", "decoder_parts.h", "decoder.h"),
 )
 _FLAGS = (
     *("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),

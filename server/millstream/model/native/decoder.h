@@ -13,6 +13,7 @@
 #include "decoder_parts.h"
 #include "operations.h"
 #include "prefill.h"
+#include "step_rows.h"
 
 namespace millstream {
 
@@ -35,13 +36,6 @@ struct DecoderLayer {
   LinearPointer inner;
   Gate gate;
   LinearPointer down;
-};
-
-// The rows of a step: first one of each sequence that decodes, then those of prompt chunks.
-struct StepRows {
-  Tensor cos, sin, slots;
-  MaybeTensor tables, positions;              // of rows that decode
-  MaybeTensor chunk_tables, starts, lengths;  // of chunks
 };
 
 constexpr int64_t MOST_EXPECTED = 4 << 20;  // bytes
@@ -81,9 +75,12 @@ class Decoder : public torch::CustomClassHolder {
                 const MaybeTensor& lengths) {
     TORCH_CHECK(head_, "only the layers are known");
     Tensor hidden = rows_of(embedding_, token_ids, embedded_);
-    Tensor found = run(hidden, rows_of(cos, positions, cos_), rows_of(sin, positions, sin_), slots,
-                       key_caches, value_caches, tables, last, chunk_tables, starts, lengths);
-    const Tensor& normal = rows_of(found, wanted, normal_);
+    StepRows rows{rows_of(cos, positions, cos_), rows_of(sin, positions, sin_), slots, tables, last,
+                  chunk_tables, starts, lengths};
+    std::optional<LastRows> some;
+    if (chunk_tables && wanted.numel() < hidden.size(0)) some.emplace(rows, hidden.size(0), wanted);
+    Tensor found = run_layers(hidden, rows, key_caches, value_caches, some ? &*some : nullptr);
+    const Tensor& normal = rows_of(found, some ? some->wanted : wanted, normal_);
     rms_norm_out(normal, *last_norm_, normal);
     Buffer fresh;
     return head_->run(normal, fresh, nullptr, later_);
@@ -95,13 +92,23 @@ class Decoder : public torch::CustomClassHolder {
              const MaybeTensor& tables, const MaybeTensor& positions,
              const MaybeTensor& chunk_tables, const MaybeTensor& starts,
              const MaybeTensor& lengths) {
+    StepRows rows{cos, sin, slots, tables, positions, chunk_tables, starts, lengths};
+    return run_layers(hidden, rows, key_caches, value_caches, nullptr);
+  }
+
+ private:
+  // last: if given, other rows end with the last layer's keys and values; gives those rows only.
+  Tensor run_layers(const Tensor& hidden, const StepRows& rows,
+                    const std::vector<Tensor>& key_caches, const std::vector<Tensor>& value_caches,
+                    const LastRows* last) {
     TORCH_CHECK(hidden.dim() == 2 && !layers_.empty() && key_caches.size() == layers_.size() &&
                 value_caches.size() == layers_.size(), "one pair of caches per layer expected");
-    TORCH_CHECK(bool(tables) == bool(positions) && bool(chunk_tables) == bool(starts) &&
-                bool(starts) == bool(lengths), "something of the rows is missing");
-    StepRows rows{cos, sin, slots, tables, positions, chunk_tables, starts, lengths};
+    TORCH_CHECK(bool(rows.tables) == bool(rows.positions) &&
+                bool(rows.chunk_tables) == bool(rows.starts) &&
+                bool(rows.starts) == bool(rows.lengths), "something of the rows is missing");
     int64_t tokens = hidden.size(0), width = hidden.size(1);
-    const Tensor &x = x_.matrix(tokens, width, hidden), &normal = normal_.matrix(tokens, width, x);
+    Tensor before = hidden;
+    Tensor x = x_.matrix(tokens, width, hidden), normal = normal_.matrix(tokens, width, x);
     rms_norm_out(hidden, *layers_[0].attention_norm, normal);
     later_.clear();
     Tensor added;
@@ -109,12 +116,23 @@ class Decoder : public torch::CustomClassHolder {
       const DecoderLayer& layer = layers_[i];
       const DecoderLayer* after = i + 1 < layers_.size() ? &layers_[i + 1] : nullptr;
       Tensor qkv = layer.qkv->run(normal, qkv_, layer.out.get(), later_);
-      Tensor attended = attend(layer, rows, qkv, key_caches[i], value_caches[i]);
+      Tensor query = to_cache(layer, rows, qkv, key_caches[i], value_caches[i]);
+      if (last && !after) {
+        if (!last->rows.numel()) return before.narrow(0, 0, 0);
+        query = rows_of(query, last->rows, last_query_);
+        before = rows_of(before, last->rows, last_hidden_);
+        tokens = last->rows.numel();
+        x = x_.matrix(tokens, width, hidden), normal = normal_.matrix(tokens, width, x);
+      }
+      const Tensor& attended = attended_.matrix(tokens, query.size(1), qkv);
+      attend_cached(layer, last && !after ? last->attended : rows, query, key_caches[i],
+                    value_caches[i], attended);
       later_.clear();
       if (after && tokens > LINEAR_ROWS)  // fewer rows ask for nothing
         expect(*after, rows, key_caches[i + 1], value_caches[i + 1]);
       added = layer.out->run(attended, added_, layer.inner.get(), later_);
-      add_rms_norm_out(added, i ? x : hidden, *layer.mlp_norm, x, normal);
+      add_rms_norm_out(added, before, *layer.mlp_norm, x, normal);
+      before = x;
       Tensor merged = layer.inner->run(normal, merged_, layer.down.get(), later_);
       const Tensor& gated = gated_.matrix(tokens, merged.size(1) / 2, merged);
       gated_out(layer.gate, merged, gated);
@@ -124,22 +142,20 @@ class Decoder : public torch::CustomClassHolder {
     return sum_of(x, added);
   }
 
- private:
-  // qkv [T, ...] -> [T, heads * dim]
-  Tensor attend(const DecoderLayer& layer, const StepRows& rows, const Tensor& qkv,
-                const Tensor& keys, const Tensor& values) {
+  // qkv [T, ...] -> queries [T, heads * dim]
+  Tensor to_cache(const DecoderLayer& layer, const StepRows& rows, const Tensor& qkv,
+                  const Tensor& keys, const Tensor& values) {
     int64_t tokens = qkv.size(0), heads = layer.heads, kv_heads = layer.kv_heads, dim = layer.dim;
     Tensor all = qkv.view({tokens, heads + 2 * kv_heads, dim});
     Tensor key = all.narrow(1, heads, kv_heads), value = all.narrow(1, heads + kv_heads, kv_heads);
-    Tensor query = query_.matrix(tokens, heads * dim, qkv).view({tokens, heads, dim});
+    Tensor query = query_.matrix(tokens, heads * dim, qkv);
     auto norm = [](const std::optional<NormPointer>& it) { return it ? it->get() : nullptr; };
     Tensor cos = layer.is_rotary ? rows.cos : rows.cos.narrow(1, 0, 0).contiguous();
     Tensor sin = layer.is_rotary ? rows.sin : cos;
     heads_to_cache(all.narrow(1, 0, heads), key, value, norm(layer.query_norm),
-                   norm(layer.key_norm), {cos, sin, rows.slots}, keys, values, query, key);
-    const Tensor& out = attended_.matrix(tokens, heads * dim, qkv);
-    attend_cached(layer, rows, query, keys, values, out.view({tokens, heads, dim}));
-    return out;
+                   norm(layer.key_norm), {cos, sin, rows.slots}, keys, values,
+                   query.view({tokens, heads, dim}), key);
+    return query;
   }
 
   // table [n, columns], indices [T] -> [T, columns]
@@ -176,9 +192,12 @@ class Decoder : public torch::CustomClassHolder {
     }
   }
 
-  void attend_cached(const DecoderLayer& layer, const StepRows& rows, const Tensor& query,
-                     const Tensor& keys, const Tensor& values, const Tensor& out) {
-    int64_t decodes = rows.positions ? rows.positions->numel() : 0, others = query.size(0) - decodes;
+  // queries [T, heads * dim] -> to [T, heads * dim]
+  void attend_cached(const DecoderLayer& layer, const StepRows& rows, const Tensor& queries,
+                     const Tensor& keys, const Tensor& values, const Tensor& to) {
+    int64_t decodes = rows.decodes(), others = queries.size(0) - decodes;
+    Tensor query = queries.view({-1, layer.heads, layer.dim});
+    Tensor out = to.view({-1, layer.heads, layer.dim});
     by_dtype({query, keys, values}, [&](auto t) {
       if (decodes)
         Decode(query.narrow(0, 0, decodes), keys, values, *rows.tables, *rows.positions,
@@ -198,7 +217,8 @@ class Decoder : public torch::CustomClassHolder {
   NormPointer last_norm_;
   LinearPointer head_;
   Later later_;
-  Buffer embedded_, cos_, sin_, x_, normal_, qkv_, query_, attended_, added_, merged_, gated_;
+  Buffer embedded_, cos_, sin_, x_, normal_, qkv_, query_, attended_, added_, merged_, gated_,
+      last_query_, last_hidden_;
 };
 
 }  // namespace millstream
