@@ -18,6 +18,7 @@ inline Shape shape_of(const Tensor& query, const Tensor& keys, const Tensor& val
               keys.sizes().slice(0, 3) == values.sizes().slice(0, 3) && shape.kv_heads > 0,
               "caches do not fit the query");
   TORCH_CHECK(shape.heads % shape.kv_heads == 0, "query heads must be a multiple of key heads");
+  TORCH_CHECK(scale > 0, "a scale is positive");
   TORCH_CHECK(!window || *window > 0, "a window holds the token itself at least");
   TORCH_CHECK(!sinks || sinks->numel() == shape.heads, "one sink per query head");
   return shape;

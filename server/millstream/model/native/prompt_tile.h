@@ -88,12 +88,20 @@ INLINE void store_weights(float* to, Vec first, Vec second) {
 }
 #if defined(__AVX512BF16__)
 INLINE void store_weights(bf16* to, Vec first, Vec second) {
-  IntVec low = (IntVec)_mm512_cvtepu16_epi32((__m256i)to_bf16(first));
-  IntVec high = (IntVec)_mm512_cvtepu16_epi32((__m256i)to_bf16(second)) << 16;
-  IntVec both = low | high;
-  std::memcpy(to, &both, sizeof both);
+  const __m512i in_turns = _mm512_set_epi16(
+      31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
+      3, 18, 2, 17, 1, 16, 0);
+  auto both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(in_turns, both));
 }
 #endif
+
+// e^(unit * (score - most)), as precisely as the operand that it becomes.
+INLINE Vec weight_of(Vec score, Vec most, float unit, float) { return exp((score - most) * unit); }
+INLINE Vec weight_of(Vec score, Vec most, float unit, bf16) {
+  float turn = unit * 1.44269504f;
+  return rough_exp2(score * turn - most * turn);
+}
 
 // What a thread works in.
 template <typename T>
@@ -103,7 +111,7 @@ class PromptTile {
 
  public:
   explicit PromptTile(const Shape& shape)
-      : shape_(shape), depth_(padded(shape.dim, PAIR<E>)),
+      : shape_(shape), unit_(shape.softcap ? 1 : shape.scale), depth_(padded(shape.dim, PAIR<E>)),
         channels_(padded(shape.value_dim, ROWS_AT_ONCE)), query_(depth_ * LANES),
         keys_(KEY_TILE * depth_), values_(KEY_TILE * channels_), weights_(KEY_TILE * LANES),
         scores_(KEY_TILE * LANES), out_(channels_ * LANES) {}
@@ -152,8 +160,8 @@ class PromptTile {
   void finish(int lane, const float* sink, T* to) {
     float total = total_[lane], scale = 1;
     if (sink) {
-      float most = std::max(most_[lane], *sink);
-      scale = std::exp(most_[lane] - most);
+      float own = most_[lane] * unit_, most = std::max(own, *sink);
+      scale = std::exp(own - most);
       total = total * scale + std::exp(*sink - most);
     }
     each_vector(shape_.value_dim, [&](int64_t i, auto count) {
@@ -194,29 +202,31 @@ class PromptTile {
     float* scores = scores_.data() + lane;
     Vec before = load(most_ + lane), most = before;
     for (int k = 0; k < count; k++) {
-      Vec score = load(scores + k * LANES) * shape_.scale;
+      Vec score = load(scores + k * LANES);
       if (IS_MASKED) {
-        if (shape_.softcap) score = shape_.softcap * tanh(score / shape_.softcap);
+        if (shape_.softcap) score = shape_.softcap * tanh(score * (shape_.scale / shape_.softcap));
         IntVec seen = position >= first + k;
         if (window) seen &= position < first + k + int32_t(window);
         score = seen ? score : splat(LOWEST);
+        store(scores + k * LANES, score);
       }
-      store(scores + k * LANES, score);
       most = larger(score, most);
     }
     store(most_ + lane, most);
     // Rows that have seen nothing yet: any finite number will do.
     Vec base = most == LOWEST ? Vec{} : most;
-    Vec change = exp(before - base), total = load(total_ + lane) * change;
+    auto weigh = [&](Vec score) { return weight_of(score, base, unit_, E{}); };
+    Vec change = weigh(before), total = load(total_ + lane) * change;
     E* weights = weights_.data() + lane * PAIR<E>;
     for (int k = 0; k < KEY_TILE; k += 2) {
-      Vec one = k < count ? exp(load(scores + k * LANES) - base) : Vec{};
-      Vec two = k + 1 < count ? exp(load(scores + (k + 1) * LANES) - base) : Vec{};
+      Vec one = k < count ? weigh(load(scores + k * LANES)) : Vec{};
+      Vec two = k + 1 < count ? weigh(load(scores + (k + 1) * LANES)) : Vec{};
       total += one;
       total += two;
       store_weights(weights + k * LANES, one, two);
     }
     store(total_ + lane, total);
+    if (all_equal(change, splat(1))) return;
     for (int64_t i = 0; i < channels_; i++) {
       float* out = &out_[i * LANES + lane];
       store(out, load(out) * change);
@@ -224,6 +234,7 @@ class PromptTile {
   }
 
   const Shape& shape_;
+  float unit_;  // scores times this are what softmax is of; positive, so it can wait
   int64_t depth_, channels_;
   std::vector<E> query_, keys_, values_, weights_;
   std::vector<float> scores_, out_;

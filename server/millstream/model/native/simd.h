@@ -111,6 +111,16 @@ INLINE float sum(Vec x) {
   return total;
 }
 
+INLINE bool all_equal(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_EQ_OQ) == 0xffff;
+#else
+  for (int i = 0; i < WIDTH; i++)
+    if (a[i] != b[i]) return false;
+  return true;
+#endif
+}
+
 INLINE Vec larger(Vec a, Vec b) { return a > b ? a : b; }
 
 // e^x within 2 units in the last place (Cephes' expf); 0 below -87.
@@ -130,6 +140,21 @@ INLINE Vec exp(Vec x) {
   p = p * r * r + r + 1.0f;
   Vec out = p * (Vec)((exponent + 127) << 23);
   return x < -87.0f ? Vec{} : out;
+}
+
+// 2^x for x <= 0 within 3e-6 of it; 0 where that is smaller than any float.
+INLINE Vec rough_exp2(Vec x) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  Vec r = (Vec)_mm512_reduce_ps((__m512)x, 9);  // x less the whole number below it
+  Vec p = splat(1.3426693156e-2f);
+  p = p * r + 5.2242457867e-2f;
+  p = p * r + 2.4128021300e-1f;
+  p = p * r + 6.9304484129e-1f;
+  p = p * r + 1.0f;
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)x);
+#else
+  return exp(x * 0.693147181f);
+#endif
 }
 
 INLINE Vec tanh(Vec x) { return 1.0f - 2.0f / (exp(2.0f * x) + 1.0f); }
