@@ -128,9 +128,9 @@ class PromptTile {
     }
   }
 
-  // Copies the tokens of a tile. Where it has fewer than KEY_TILE, the rest of it is zero.
+  // Copies the tokens of a tile, with zeros in the place of the second one of a pair that is not
+  // whole.
   void set_tokens(const T* keys, const T* values, const int64_t* slots, int count) {
-    if (count < KEY_TILE) std::fill(values_.begin(), values_.end(), E{});
     for (int k = 0; k < count; k++) {
       const T* key = keys + slots[k] * shape_.kv_heads * shape_.dim;
       for (int64_t i = 0; i < shape_.dim; i++) convert(key[i], &keys_[k * depth_ + i]);
@@ -153,7 +153,7 @@ class PromptTile {
         soften<false>(vec * WIDTH, first, count, window);
     }
     multiply_tile<E>(values_.data(), PAIR<E>, channels_ * PAIR<E>, weights_.data(),
-                     KEY_TILE / PAIR<E>, channels_, true, out_.data());
+                     padded(count, PAIR<E>) / PAIR<E>, channels_, true, out_.data());
   }
 
   // The finished row of a lane.
@@ -218,8 +218,8 @@ class PromptTile {
     auto weigh = [&](Vec score) { return weight_of(score, base, unit_, E{}); };
     Vec change = weigh(before), total = load(total_ + lane) * change;
     E* weights = weights_.data() + lane * PAIR<E>;
-    for (int k = 0; k < KEY_TILE; k += 2) {
-      Vec one = k < count ? weigh(load(scores + k * LANES)) : Vec{};
+    for (int k = 0; k < count; k += 2) {
+      Vec one = weigh(load(scores + k * LANES));
       Vec two = k + 1 < count ? weigh(load(scores + (k + 1) * LANES)) : Vec{};
       total += one;
       total += two;
