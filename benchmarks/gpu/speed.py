@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from benchmarks.gpu.engine import answers, decode_plan, make_llama, make_runner, prefill_plan
 from benchmarks.gpu.report import Report, seconds_of
+from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.core.request import SamplingParams
 from millstream.model.attention import ATTENTION_NAME
 from millstream.model.runner import ModelRunner
@@ -149,12 +150,16 @@ def _host_waits(report: Report, size: Size, shape: str, runner: ModelRunner) -> 
             rows=min(8, max(size.rows)), context=size.context, vocab=runner.info.vocab_size,
             sampling=sampling,
         )  # fmt: skip
+        ahead = Plan(tuple(chunk._replace(tokens=(UNKNOWN_TOKEN,)) for chunk in plan.chunks))
         runner.step(plan)
         torch.cuda.set_sync_debug_mode("warn")
         try:
             with warnings.catch_warnings(record=True) as seen:
                 warnings.simplefilter("always")
-                runner.step(plan)
+                first = runner.draw(runner.launch(plan))
+                launched = runner.launch(ahead, first)
+                runner.finish(first)
+                runner.finish(runner.draw(launched))
         finally:
             torch.cuda.set_sync_debug_mode("default")
         waits = [str(w.filename) + f":{w.lineno}" for w in seen if "synchron" in str(w.message)]
