@@ -187,8 +187,11 @@ def test_stop_during_a_step_ends_after_it() -> None:
 
 @pytest.mark.parametrize("part", ["launch", "draw", "finish"])
 def test_a_step_that_fails_fails_its_requests_only(part: str) -> None:
-    first, second = (make_request(i, (i, 5), max_tokens=3) for i in (1, 2))
-    runner, _ = make_device(plans_ahead=False, failing={0: part})
+    first, second = make_request(1, (1, 5, 6, 7)), make_request(2, (2, 5), max_tokens=3)
+    broken = iter([part != "launch"])  # what the failing step writes
+    runner, _ = make_device(
+        plans_ahead=False, failing={0: part}, is_broken=lambda: next(broken, False)
+    )
     script = play([[Add(first)], [Add(second)]], max_running=2, runner=runner)
     assert script.failures == {1: (0.0, "step_failed")}
     assert script.answers == {2: alone(second)}
