@@ -162,6 +162,45 @@ def random_request(
     )
 
 
+def run_random_schedule(
+    source: random.Random, driver: Driver, room: int
+) -> tuple[dict[int, Request], set[int]]:
+    """Runs requests of up to `room` tokens to the end; those, and which were cancelled."""
+    requests: dict[int, Request] = {}
+    cancelled: set[int] = set()
+    for request_id in range(source.randint(1, 12)):
+        leader = (
+            source.choice(list(requests.values())) if source.random() < 0.2 and requests else None
+        )
+        request = random_request(source, request_id, room, leader)
+        assert driver.scheduler.fits(request)
+        requests[request_id] = request
+        driver.scheduler.add(request)
+        driver.scheduler.check()
+        for _ in range(source.choice([0, 0, 1, 3])):
+            driver.step()
+        if source.random() < 0.2:
+            victim = source.randint(0, request_id)
+            if driver.scheduler.cancel(victim):
+                cancelled.add(victim)
+            driver.scheduler.check()
+    driver.run()
+    driver.assert_clean()
+    return requests, cancelled
+
+
+def assert_as_alone(driver: Driver, request: Request, *, is_whole: bool) -> None:
+    """Its tokens and scores so far are those that it gets alone; all of them if it is whole."""
+    expected, answer = alone(request), driver.answers[request.id]
+    expected_scores, scores = scores_alone(request), driver.scores[request.id]
+    assert driver.logprobs[request.id] == logprobs_alone(request, answer)
+    assert answer == (expected if is_whole else expected[: len(answer)])
+    assert scores == (expected_scores if is_whole else expected_scores[: len(scores)])
+    if is_whole:
+        is_stop = expected[-1] in request.stop_token_ids
+        assert driver.finished[request.id] == ("stop" if is_stop else "length")
+
+
 @pytest.mark.parametrize("seed", range(1500))
 def test_random_schedule_equals_solo(seed: int) -> None:
     source = random.Random(seed)
@@ -176,39 +215,11 @@ def test_random_schedule_equals_solo(seed: int) -> None:
     if source.random() < 0.3:
         runner._failing = frozenset(source.sample(range(60), 5))
     driver = Driver(scheduler, runner)
-    requests: dict[int, Request] = {}
-    cancelled: set[int] = set()
-    for request_id in range(source.randint(1, 12)):
-        leader = (
-            source.choice(list(requests.values())) if source.random() < 0.2 and requests else None
-        )
-        request = random_request(source, request_id, num_blocks * block_size, leader)
-        assert scheduler.fits(request)
-        requests[request_id] = request
-        scheduler.add(request)
-        scheduler.check()
-        for _ in range(source.choice([0, 0, 1, 3])):
-            driver.step()
-        if source.random() < 0.2:
-            victim = source.randint(0, request_id)
-            if scheduler.cancel(victim):
-                cancelled.add(victim)
-            scheduler.check()
-    driver.run()
-    driver.assert_clean()
+    requests, cancelled = run_random_schedule(source, driver, num_blocks * block_size)
     assert runner.largest_step <= scheduler.max_step_tokens
     for request_id, request in requests.items():
-        expected, answer = alone(request), driver.answers[request_id]
-        scores = scores_alone(request)
-        assert driver.logprobs[request_id] == logprobs_alone(request, answer)
-        assert driver.scores[request_id] == scores[: len(driver.scores[request_id])]
-        if request_id in cancelled or driver.finished[request_id] == "failed":
-            assert answer == expected[: len(answer)]
-        else:
-            assert answer == expected
-            assert driver.scores[request_id] == scores
-            is_stop = expected[-1] in request.stop_token_ids
-            assert driver.finished[request_id] == ("stop" if is_stop else "length")
+        is_cut = request_id in cancelled or driver.finished[request_id] == "failed"
+        assert_as_alone(driver, request, is_whole=not is_cut)
 
 
 @pytest.mark.parametrize("seed", range(1500))
@@ -235,41 +246,14 @@ def test_planning_ahead_changes_no_answer(seed: int) -> None:
         is_broken=lambda: source.random() < broken,
     )
     driver = Driver(scheduler, runner, plans_ahead=lambda: source.random() >= pauses)
-    requests: dict[int, Request] = {}
-    cancelled: set[int] = set()
-    for request_id in range(source.randint(1, 12)):
-        leader = (
-            source.choice(list(requests.values())) if source.random() < 0.2 and requests else None
-        )
-        requests[request_id] = random_request(source, request_id, num_blocks * block_size, leader)
-        scheduler.add(requests[request_id])
-        for _ in range(source.choice([0, 0, 1, 3])):
-            driver.step()
-        victim = source.randint(0, request_id)
-        if source.random() < 0.2 and scheduler.cancel(victim):
-            cancelled.add(victim)
-            scheduler.check()
-    driver.run()
-    driver.assert_clean()
+    requests, cancelled = run_random_schedule(source, driver, num_blocks * block_size)
     assert not runner._nan_slots, "what is not finite was left in free blocks"
     for request_id, request in requests.items():
-        expected, answer = alone(request), driver.answers[request_id]
-        scores = scores_alone(request)
-        assert driver.logprobs[request_id] == logprobs_alone(request, answer)
-        if request_id in cancelled:
-            assert request_id not in driver.finished
-            assert answer == expected[: len(answer)]
-        elif driver.finished[request_id] == "nan_logits":
-            assert request_id in runner.planted
-            assert answer == expected[: len(answer)]
-        elif driver.finished[request_id] == "failed":
-            assert failing
-            assert answer == expected[: len(answer)]
-        else:
-            assert answer == expected
-            assert driver.scores[request_id] == scores
-            is_stop = expected[-1] in request.stop_token_ids
-            assert driver.finished[request_id] == ("stop" if is_stop else "length")
+        how = driver.finished.get(request_id)
+        assert (how is None) == (request_id in cancelled)
+        assert how != "nan_logits" or request_id in runner.planted
+        assert how != "failed" or failing
+        assert_as_alone(driver, request, is_whole=how in ("stop", "length"))
 
 
 def test_random_schedules_reach_every_corner() -> None:

@@ -98,10 +98,8 @@ class Scheduler:
                 length = min(budget, sequence.num_pending)
                 chunks[sequence.request.id] = sequence.chunk(length)
                 budget -= length
-        if not chunks:
-            return None
-        self._num_open += 1
-        return Plan(tuple(chunks.values()))
+        self._num_open += bool(chunks)
+        return Plan(tuple(chunks.values())) if chunks else None
 
     def commit(self, plan: Plan, output: StepOutput) -> list[TokenEvent]:
         """Takes over the results of the oldest open plan."""
@@ -187,9 +185,8 @@ class Scheduler:
     def _can_go_ahead(self) -> bool:
         """Whether there is a slot for the next token of everybody who runs."""
         num_free, size = self.pool.num_free, self.pool.block_size
-        if num_free >= len(self._running):
-            return True
-        return sum(not sequence.has_room(size) for sequence in self._running) <= num_free
+        has_plenty = num_free >= len(self._running)
+        return has_plenty or sum(not s.has_room(size) for s in self._running) <= num_free
 
     def _grow(self, sequence: Sequence, chunks: dict[int, Chunk]) -> bool:
         """Makes room for the pending token, preempting the worst ranks; False if preempted."""

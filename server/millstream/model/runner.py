@@ -29,6 +29,7 @@ from millstream.model.invariant_modules import make_invariant, use_separate_expe
 from millstream.model.kv_cache import KVCache
 from millstream.model.loading import LoadedModel, load_model
 from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
+from millstream.model.native import Kernels
 from millstream.model.native_attention import NativePacker
 from millstream.model.preparation import load_kernels, prepare, prepare_int8
 from millstream.model.probe import probe_layers
@@ -54,12 +55,16 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """A step whose tokens are under way. request_ids: of the chunks that are sampled."""
+    """A step whose tokens are under way. chunks: that are sampled; None where any token will do."""
 
     launched: Launched
-    request_ids: list[int]
     chunks: list[Chunk | None]
     drawing: Drawing
+
+    @property
+    def request_ids(self) -> list[int]:
+        """Of all chunks that are sampled."""
+        return [chunk.request_id for chunk in self.launched.plan.chunks if chunk.is_last]
 
 
 class ModelRunner:
@@ -89,15 +94,12 @@ class ModelRunner:
         self._threads = prepare(loaded, forward, layers, kernels)
         shapes = {i: layer.shape for i, layer in layers.items()}
         self._cache = make_cache(loaded, settings, shapes)
-        self._packer, backend = Packer(self._cache, loaded.device), _BACKEND
         self._cuda: CudaSteps | None = None
         if loaded.device.type == "cuda":
             self._cuda = make_steps(
                 *(loaded, settings, self._cache, shapes), max_tokens=step_tokens(loaded, settings)
             )
-            self._packer, backend = self._cuda.packer, self._cuda.name
-        elif kernels is not None:
-            self._packer, backend = NativePacker(self._cache, kernels), _NATIVE_BACKEND
+        self._packer, backend = self._make_packer(loaded, kernels)
         self.plans_ahead = loaded.device.type == "cuda"
         self.info = _describe(
             loaded, settings, self._cache, num_parameters=num_parameters, backend=backend
@@ -109,6 +111,14 @@ class ModelRunner:
         self._sampler = Sampler(grammars, best_tokens=best)
         if settings.batch_invariant:
             self._make_invariant(loaded)
+
+    def _make_packer(self, loaded: LoadedModel, kernels: Kernels | None) -> tuple[Packer, str]:
+        """And the name of the attention that it packs for."""
+        if self._cuda is not None:
+            return self._cuda.packer, self._cuda.name
+        if kernels is not None:
+            return NativePacker(self._cache, kernels), _NATIVE_BACKEND
+        return Packer(self._cache, loaded.device), _BACKEND
 
     def _make_invariant(self, loaded: LoadedModel) -> None:
         config = loaded.model.config.get_text_config()
@@ -139,12 +149,12 @@ class ModelRunner:
     ) -> Sampling:
         """Queues the draws. The chunks' histories are whole by now; nothing else is done for those
         whose request ids are not wanted."""
-        sampled = [chunk for chunk in launched.plan.chunks if chunk.is_last]
+        sampled = (chunk for chunk in launched.plan.chunks if chunk.is_last)
         chunks = [chunk if is_wanted(chunk.request_id) else None for chunk in sampled]
         logits = launched.logits[: len(chunks)]
         with self._threads.operations(logits.numel()):
             drawing = self._sampler.launch(logits, chunks)
-        return Sampling(launched, [chunk.request_id for chunk in sampled], chunks, drawing)
+        return Sampling(launched, chunks, drawing)
 
     def finish(self, sampling: Sampling) -> StepOutput:
         """Waits for the tokens."""
@@ -202,11 +212,11 @@ def _describe(
     max_context = min(loaded.max_context, num_blocks * settings.block_size)
     if max_context < loaded.max_context:
         log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
-    config = loaded.model.config.get_text_config()
+    config, device = loaded.model.config.get_text_config(), loaded.device
     return EngineInfo(
         architecture=type(loaded.model).__name__,
         num_parameters=num_parameters,
-        device=_device_name(loaded.device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         dtype=str(loaded.dtype).removeprefix("torch."),
         quantization=loaded.quantization,
         attention_backend=backend,
@@ -237,7 +247,3 @@ def build_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:
         return runner
 
     return build
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

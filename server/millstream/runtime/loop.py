@@ -7,7 +7,7 @@ Rules:
 4. A cancel that arrived before a plan is honoured by that plan.
 5. While a device computes a step, what arrives is taken in.
 6. Where the runner can, the next step is planned and its forward pass launched before the tokens of
-   this one are known; they are drawn when they are. Such a device has no pause between two steps.
+   this one are known; they are drawn when they are. Such a device need not pause between two steps.
 7. A request that did not get to run within `max_queue_seconds` fails before the next plan.
 """
 
