@@ -37,7 +37,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "msgspec": {"runtime", "api"},
     "llguidance": {"model", "text"},
 }
-LAZY_IMPORTS = {"__init__.py", "cli.py", "model/tokenizer.py"}
+LAZY_IMPORTS = {"__init__.py", "cli.py", "model/loading/tokenizer.py"}
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:

@@ -12,7 +12,7 @@ from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.model.attention import register
-from millstream.model.loading import LoadedModel
+from millstream.model.loading.model import LoadedModel
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 

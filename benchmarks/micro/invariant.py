@@ -19,7 +19,7 @@ import torch
 from benchmarks.models import SHAPES, make_model
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
-from millstream.model.loading import load_model
+from millstream.model.loading.model import load_model
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 

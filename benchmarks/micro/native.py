@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions, attend_dense
-from millstream.model.kv_cache import KVCache, LayerShape
 from millstream.model.native.kernels import Kernels, plain
 from millstream.model.native.loader import load
+from millstream.model.paging.kv_cache import KVCache, LayerShape
 
 BATCHES = (1, 4, 16, 32)
 CONTEXTS = (128, 1024, 4096)

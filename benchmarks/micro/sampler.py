@@ -18,8 +18,8 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk
 from millstream.core.request import Request, SamplingParams
-from millstream.model.logprobs import sampled_logprobs
-from millstream.model.sampler import Sampler, uniform
+from millstream.model.sampling.logprobs import sampled_logprobs
+from millstream.model.sampling.sampler import Sampler, uniform
 
 VOCAB = 151_936
 HISTORY = 2_000

@@ -63,7 +63,7 @@ def make_runner(folder: Path, variant: str, *, threads: int, cache_bytes: int) -
             return build()
     if variant == "attention":
         nothing = Fused("nothing else")
-        with mock.patch("millstream.model.preparation.fuse", return_value=nothing):
+        with mock.patch("millstream.model.build.fuse", return_value=nothing):
             return build()
     return build()
 

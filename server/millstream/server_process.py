@@ -21,8 +21,8 @@ from millstream.api.server import Server, bind, load_tls
 from millstream.core.info import EngineInfo
 from millstream.errors import StartupError
 from millstream.log import configure_logging
-from millstream.model.source import resolve
-from millstream.model.tokenizer import load_tokenizer
+from millstream.model.loading.source import resolve
+from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
 from millstream.settings import DEMO_MODEL, Settings

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from millstream import cli, engine_process, server_process
 from millstream.core.plan import Chunk, Plan
+from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.runner import ModelRunner, build_runner
-from millstream.model.tokenizer import read_tokenizer
 from millstream.runtime.host import ProcessHost
 from millstream.settings import Settings
 

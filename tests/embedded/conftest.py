@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from millstream import Engine
+from millstream.model.loading.source import resolve
 from millstream.model.runner import ModelRunner
-from millstream.model.source import resolve
 from millstream.settings import Settings
 from tests.model.architectures import make_model
 

@@ -23,9 +23,9 @@ import millstream
 from millstream import Engine
 from millstream.errors import ShuttingDown, StartupError
 from millstream.model import attention, packing
+from millstream.model.loading.sharing import share_model
 from millstream.model.packing import PackedLinear
 from millstream.model.runner import ModelRunner
-from millstream.model.shared import share_model
 from millstream.settings import Settings
 from tests.embedded.conftest import DEMO, check_idle, our_threads
 from tests.model.architectures import greedy

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan
+from millstream.model.checks.probe import probe_layers
 from millstream.model.forward import Forward
 from millstream.model.fused import fuse, take_shortcut
 from millstream.model.fused.install import Fused
 from millstream.model.fused.stack import DecoderStack
 from millstream.model.int8 import pack_int8
-from millstream.model.kv_cache import KVCache
-from millstream.model.loading import load_model
+from millstream.model.loading.model import load_model
 from millstream.model.native.kernels import Kernels
 from millstream.model.native_attention import NativePacker
 from millstream.model.packing import pack_linears
-from millstream.model.probe import probe_layers
+from millstream.model.paging.kv_cache import KVCache
 from millstream.settings import Settings
 from tests.model.architectures import VOCAB
 from tests.model.test_architectures import greedy_request

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from millstream.core.plan import Chunk, Plan
-from millstream.model.batch import Packer
-from millstream.model.block_tables import BlockTables
-from millstream.model.kv_cache import KVCache, LayerShape
+from millstream.model.paging.batch import Packer
+from millstream.model.paging.block_tables import BlockTables
+from millstream.model.paging.kv_cache import KVCache, LayerShape
 from tests.model.test_architectures import greedy_request
 
 PADDING = 999

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams
-from millstream.model import filters
+from millstream.model import reference
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda import selection
 from millstream.model.cuda.backends import Backend, Span, VarlenBackend
@@ -22,9 +22,9 @@ from millstream.model.cuda.graphs import DecodeGraphs, Recording, buckets, can_r
 from millstream.model.cuda.selection import Trial, backend_name, find_backends, make_span
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.steps import CudaSteps
-from millstream.model.kv_cache import KVCache, LayerShape
-from millstream.model.native import reference
+from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.runner import ModelRunner
+from millstream.model.sampling import filters
 from millstream.model.transfers import pack_bytes, unpack_bytes
 from tests.model.architectures import make_model
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts

@@ -12,10 +12,10 @@ from millstream.core.grammar import Grammar
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, UNKNOWN_TOKEN, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.core.scheduler import Scheduler
-from millstream.model import filters
 from millstream.model.expected import fill_in
 from millstream.model.runner import ModelRunner
-from millstream.model.sampler import Sampler
+from millstream.model.sampling import filters
+from millstream.model.sampling.sampler import Sampler
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add
 from millstream.text.grammar import choice_grammar, json_grammar, regex_grammar

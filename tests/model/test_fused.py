@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.fused.stack import DecoderStack
-from millstream.model.loading import LoadedModel, load_model
+from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.model.architectures import greedy, make_model

@@ -19,11 +19,11 @@ from tokenizers import Tokenizer
 from millstream.core.grammar import Grammar
 from millstream.core.plan import IMPOSSIBLE_TOKEN, Chunk
 from millstream.core.request import Request, SamplingParams
-from millstream.model import grammar as module
 from millstream.model import runner as runner_module
-from millstream.model.grammar import Grammars, Progress
 from millstream.model.runner import ModelRunner
-from millstream.model.sampler import Sampler
+from millstream.model.sampling import grammars as module
+from millstream.model.sampling.grammars import Grammars, Progress
+from millstream.model.sampling.sampler import Sampler
 from millstream.runtime.messages import Add, decode_to_engine, encode
 from millstream.text.grammar import (
     choice_grammar,

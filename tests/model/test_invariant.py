@@ -17,8 +17,8 @@ from millstream.core.request import Request
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
 from millstream.model import attention_tiles
-from millstream.model.batch import Packer
-from millstream.model.loading import load_model
+from millstream.model.loading.model import load_model
+from millstream.model.paging.batch import Packer
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.model.architectures import make_model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from millstream.core.plan import Chunk, Plan
-from millstream.model.block_tables import BlockTables
-from millstream.model.layout import Layout, lay_out
+from millstream.model.paging.block_tables import BlockTables
+from millstream.model.paging.layout import Layout, lay_out
 from tests.model.test_architectures import greedy_request
 
 BLOCK_SIZE = 4

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from millstream.errors import StartupError
-from millstream.model import loading, memory
-from millstream.model.loading import load_model
-from millstream.model.tokenizer import load_tokenizer
+from millstream.model.loading import memory
+from millstream.model.loading import model as loading
+from millstream.model.loading.model import load_model
+from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.settings import Settings
 from tests.model.architectures import make_model
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from millstream.errors import StartupError
-from millstream.model import memory
+from millstream.model.loading import memory
 
 CPU = torch.device("cpu")
 GIB = 2**30

@@ -19,7 +19,7 @@ from millstream.model.native.build import BuildError, build, cache_folder
 from millstream.model.native.kernels import Kernels, plain
 from millstream.model.native.loader import load
 from millstream.model.native.self_test import differences
-from millstream.model.sampler import best_tokens
+from millstream.model.sampling.sampler import best_tokens
 from tests.model.native_cases import DTYPES
 
 

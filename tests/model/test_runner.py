@@ -15,8 +15,8 @@ from millstream.core.request import FailureEvent, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
 from millstream.model import attention
-from millstream.model.batch import Packer, pack
-from millstream.model.kv_cache import KVCache, LayerShape
+from millstream.model.paging.batch import Packer, pack
+from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.runner import ModelRunner
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add, FromEngine, Step, Stop, ToEngine
@@ -90,7 +90,7 @@ def test_wrong_attention_is_refused_at_start(folder: Path, monkeypatch: pytest.M
         *tensors, options = args
         return real(*tensors, attention.LayerOptions(options.scale * 1.5, options.window))
 
-    monkeypatch.setattr("millstream.model.batch.attend_dense", without_scale)
+    monkeypatch.setattr("millstream.model.paging.batch.attend_dense", without_scale)
     with pytest.raises(StartupError, match="computes other logits"):
         make_runner(folder)
 

@@ -10,9 +10,9 @@ import torch
 from millstream.core.blocks import BlockPool
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.scheduler import Scheduler
-from millstream.model import filters
-from millstream.model.logprobs import Asked, token_logprobs
 from millstream.model.runner import ModelRunner
+from millstream.model.sampling import filters
+from millstream.model.sampling.logprobs import Asked, token_logprobs
 from tests.model.architectures import VOCAB, make_model
 from tests.model.sampling import random_logits
 from tests.model.test_architectures import make_runner, random_prompts

@@ -22,10 +22,10 @@ from transformers import (
 
 from millstream.core.plan import Chunk
 from millstream.core.request import SamplingParams
-from millstream.model import filters
-from millstream.model.blocked import block_maxima
-from millstream.model.constraints import Constraints, constrain
-from millstream.model.sampler import Sampler, uniform
+from millstream.model.sampling import filters
+from millstream.model.sampling.constraints import Constraints, constrain
+from millstream.model.sampling.reductions import block_maxima
+from millstream.model.sampling.sampler import Sampler, uniform
 from tests.model.sampling import STOPS, make_chunk, random_chunk, random_logits
 
 VOCAB = 300

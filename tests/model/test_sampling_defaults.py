@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millstream.model.defaults import sampling_defaults
+from millstream.model.loading.defaults import sampling_defaults
 
 NEUTRAL = {
     "temperature": 1.0,

@@ -12,8 +12,8 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.scheduler import Scheduler
-from millstream.model import filters
 from millstream.model.runner import Launched, ModelRunner, Sampling
+from millstream.model.sampling import filters
 from tests.core.test_scheduler import Driver
 from tests.model.architectures import VOCAB, make_model
 from tests.model.test_architectures import make_runner

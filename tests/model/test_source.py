@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import StartupError
-from millstream.model.source import resolve
+from millstream.model.loading.source import resolve
 from millstream.settings import Settings
 from tests.model.hub import FakeHub
 
 PROGRAM = """
 import sys
 from millstream.errors import StartupError
-from millstream.model.source import resolve
+from millstream.model.loading.source import resolve
 from millstream.settings import Settings
 try:
     print(resolve(Settings()))

@@ -17,7 +17,7 @@ from millstream.core.plan import Plan
 from millstream.model.forward import Forward
 from millstream.model.native.kernels import Kernels, plain
 from millstream.model.runner import ModelRunner
-from millstream.model.sampler import Sampler
+from millstream.model.sampling.sampler import Sampler
 from millstream.model.threads import Threads
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import Sequence

@@ -17,8 +17,8 @@ from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.core.request import SamplingParams
 from millstream.model import transfers
 from millstream.model.expected import fill_in
-from millstream.model.logprobs import sampled_logprobs
-from millstream.model.sampler import Sampler
+from millstream.model.sampling.logprobs import sampled_logprobs
+from millstream.model.sampling.sampler import Sampler
 from tests.model.sampling import make_chunk, random_logits
 
 VOCAB = 1500

@@ -26,10 +26,10 @@ from millstream.embedded.prompts import Prompt, PromptEncoder, check_prompt
 from millstream.embedded.results import Answer, BatchFailed
 from millstream.embedded.session import Generation, Session
 from millstream.embedded.stream import AnswerStream
+from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase, share_model
+from millstream.model.loading.source import resolve
+from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.model.runner import ModelRunner, build_runner
-from millstream.model.shared import PreTrainedModel, PreTrainedTokenizerBase, share_model
-from millstream.model.source import resolve
-from millstream.model.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings

@@ -28,8 +28,8 @@ from millstream.model.attention_tiles import (
     needs_scores,
     num_keys,
 )
-from millstream.model.batch import DecodeGroup, Packer, PagedBatch, PromptPart
-from millstream.model.kv_cache import KVCache
+from millstream.model.paging.batch import DecodeGroup, Packer, PagedBatch, PromptPart
+from millstream.model.paging.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)

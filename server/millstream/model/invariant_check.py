@@ -18,8 +18,8 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.kv_cache import KVCache
-from millstream.model.probe import logits_difference
+from millstream.model.checks.probe import logits_difference
+from millstream.model.paging.kv_cache import KVCache
 
 Logits = Callable[[Plan], Tensor]
 """A step's logits, one row for each chunk that is sampled."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-from millstream.model.batch import DecodeGroup, Packer, PagedBatch, PromptPart
-from millstream.model.kv_cache import KVCache
 from millstream.model.native.kernels import Kernels
+from millstream.model.paging.batch import DecodeGroup, Packer, PagedBatch, PromptPart
+from millstream.model.paging.kv_cache import KVCache
 
 
 class CompiledDecoder(NamedTuple):

@@ -17,26 +17,26 @@ from torch import Tensor
 from millstream.core.info import EngineInfo
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.errors import StartupError
-from millstream.model.batch import Packer
+from millstream.model.build import load_kernels, prepare, prepare_int8
+from millstream.model.checks.probe import probe_layers
+from millstream.model.checks.verify import own_logits, verify
 from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.expected import fill_in
 from millstream.model.forward import Forward
-from millstream.model.grammar import Grammars
 from millstream.model.invariant import InvariantOperators
 from millstream.model.invariant_attention import InvariantPacker
 from millstream.model.invariant_check import InvarianceCheck
 from millstream.model.invariant_modules import make_invariant, use_separate_experts
-from millstream.model.kv_cache import KVCache
-from millstream.model.loading import LoadedModel, load_model
-from millstream.model.logprobs import prompt_logprobs, sampled_logprobs
+from millstream.model.loading.model import LoadedModel, load_model
+from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.native import Kernels
 from millstream.model.native_attention import NativePacker
-from millstream.model.preparation import load_kernels, prepare, prepare_int8
-from millstream.model.probe import probe_layers
-from millstream.model.sampler import Drawing, Sampler, best_tokens
+from millstream.model.paging.batch import Packer
+from millstream.model.paging.kv_cache import KVCache
+from millstream.model.sampling.grammars import Grammars
+from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
+from millstream.model.sampling.sampler import Drawing, Sampler, best_tokens
 from millstream.model.sizing import make_cache, step_tokens
-from millstream.model.tokenizer import read_tokenizer
-from millstream.model.verify import own_logits, verify
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from millstream.model import memory
-from millstream.model.kv_cache import KVCache, LayerShape, bytes_per_token
-from millstream.model.loading import LoadedModel
+from millstream.model.loading import memory
+from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.kv_cache import KVCache, LayerShape, bytes_per_token
 from millstream.settings import Settings
 
 _CPU_STEP_TOKENS = 256

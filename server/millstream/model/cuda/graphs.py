@@ -22,7 +22,7 @@ from torch import Tensor
 from millstream.core.plan import Plan
 from millstream.model.cuda.backends import Backend, Span
 from millstream.model.cuda.batch import CudaBatch, CudaPacker
-from millstream.model.kv_cache import KVCache
+from millstream.model.paging.kv_cache import KVCache
 
 log = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from millstream.model import reference
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backends import Backend, Span, TritonBackend, VarlenBackend
-from millstream.model.kv_cache import LayerShape
-from millstream.model.native import reference
+from millstream.model.paging.kv_cache import LayerShape
 
 log = logging.getLogger(__name__)
 

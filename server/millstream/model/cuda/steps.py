@@ -14,8 +14,8 @@ from millstream.model.cuda.backends import Backend
 from millstream.model.cuda.batch import CudaPacker
 from millstream.model.cuda.graphs import CudaRecorder, DecodeGraphs, Record
 from millstream.model.cuda.selection import backend_name, find_backends
-from millstream.model.kv_cache import KVCache, LayerShape
-from millstream.model.loading import LoadedModel
+from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from millstream.model.checks.probe import MODEL_FAILURES, in_short, logits_difference
 from millstream.model.fused.layer import Layer
 from millstream.model.fused.parts import GatedMLP, Joined, Norm
 from millstream.model.fused.stack import DecoderStack
@@ -21,7 +22,6 @@ from millstream.model.native.kernels import Kernels
 from millstream.model.native_attention import CompiledDecoder
 from millstream.model.native_linear import NativeInt8Linear, NativeLinear
 from millstream.model.packing import PackedLinear, is_plain
-from millstream.model.probe import MODEL_FAILURES, in_short, logits_difference
 
 _NATIVE = (NativeLinear, NativeInt8Linear)
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}

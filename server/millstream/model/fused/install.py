@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from millstream.model.checks.probe import MODEL_FAILURES, Layer, in_short, logits_difference
 from millstream.model.forward import Forward
 from millstream.model.fused.compiled import TOLERANCE, compile_stack
 from millstream.model.fused.match import Known, Parts, UnusualError, match
@@ -24,7 +25,6 @@ from millstream.model.fused.stack import DecoderStack
 from millstream.model.fused.trial import Trial
 from millstream.model.native.kernels import Kernels
 from millstream.model.packing import packing
-from millstream.model.probe import MODEL_FAILURES, Layer, in_short, logits_difference
 
 
 class Fused(NamedTuple):

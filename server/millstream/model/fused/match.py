@@ -21,9 +21,9 @@ from millstream.model.fused.observe import Call, Observed
 from millstream.model.fused.operations import GLUE
 from millstream.model.fused.parts import GatedMLP, Joined, Norm, is_close
 from millstream.model.fused.stack import DecoderStack
-from millstream.model.kv_cache import LayerShape
 from millstream.model.native.kernels import Kernels
-from millstream.model.native.reference import rotate
+from millstream.model.paging.kv_cache import LayerShape
+from millstream.model.reference import rotate
 
 _LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 

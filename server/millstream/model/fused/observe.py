@@ -17,7 +17,7 @@ from millstream.model.attention import (
 )
 from millstream.model.forward import Forward
 from millstream.model.fused.operations import Operations, noted
-from millstream.model.native.reference import rotate
+from millstream.model.reference import rotate
 
 _NUM_TOKENS = 8
 

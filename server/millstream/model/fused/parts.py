@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from millstream.model.checks.probe import MODEL_FAILURES
 from millstream.model.fused.operations import GATED, NORM, noted
 from millstream.model.native.kernels import Kernels
 from millstream.model.native_linear import NativeInt8Linear, NativeLinear
 from millstream.model.packing import PackedLinear, is_plain, merge
-from millstream.model.probe import MODEL_FAILURES
 
 _TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
 _ROWS = 4

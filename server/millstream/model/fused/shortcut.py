@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from millstream.model.attention import AttentionBatch
+from millstream.model.checks.probe import MODEL_FAILURES, in_short
 from millstream.model.fused.compiled import UnknownPartError, made_linear, made_norm
 from millstream.model.fused.match import Known
 from millstream.model.fused.observe import Sample
@@ -23,7 +24,6 @@ from millstream.model.fused.parts import Norm
 from millstream.model.fused.stack import DecoderStack
 from millstream.model.fused.trial import Trial
 from millstream.model.native_attention import CompiledDecoder, NativeBatch
-from millstream.model.probe import MODEL_FAILURES, in_short
 
 _FIRST = 4096  # positions whose angles are known from the start
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from millstream.model.batch import DecodeGroup, PromptPart
 from millstream.model.forward import Forward
 from millstream.model.fused.match import Known
 from millstream.model.fused.observe import Sample
-from millstream.model.kv_cache import KVCache
 from millstream.model.native.kernels import Kernels
 from millstream.model.native_attention import NativeBatch
+from millstream.model.paging.batch import DecodeGroup, PromptPart
+from millstream.model.paging.kv_cache import KVCache
 
 _BLOCK_SIZE = 4
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from millstream.model.native import reference
+from millstream.model import reference
 
 DTYPES = (torch.bfloat16, torch.float32)
 

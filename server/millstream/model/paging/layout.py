@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millstream.core.plan import Plan
-from millstream.model.block_tables import BlockTables
+from millstream.model.paging.block_tables import BlockTables
 
 Numbers = NDArray[np.int64]
 

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import INVALID_TOKEN, Chunk
-from millstream.model.blocked import best_of, block_maxima
-from millstream.model.constraints import Constraints, is_constrained
-from millstream.model.draws import UNDECIDED, Look, Row, Work, drawn, work_of
-from millstream.model.grammar import Grammars
+from millstream.model.sampling.constraints import Constraints, is_constrained
+from millstream.model.sampling.draws import UNDECIDED, Look, Row, Work, drawn, work_of
+from millstream.model.sampling.grammars import Grammars
+from millstream.model.sampling.reductions import best_of, block_maxima
 from millstream.model.transfers import Download, upload
 
 _FORGET_AFTER = 32  # steps

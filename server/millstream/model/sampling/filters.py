@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from millstream.core.request import SamplingParams
-from millstream.model.blocked import block_values, pick, total
+from millstream.model.sampling.reductions import block_values, pick, total
 from millstream.model.transfers import upload
 
 LOOKS = (128, 1024, 8192)

@@ -14,8 +14,14 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk
 from millstream.core.request import TokenLogprob
-from millstream.model import filters
-from millstream.model.blocked import Workspace, block_maxima, float_rows, sum_before, total
+from millstream.model.sampling import filters
+from millstream.model.sampling.reductions import (
+    Workspace,
+    block_maxima,
+    float_rows,
+    sum_before,
+    total,
+)
 from millstream.model.transfers import Download, upload
 
 _LARGEST_LOOK = 2**21  # numbers of top lists that are put in order together

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
 
 from millstream.errors import StartupError
-from millstream.model import memory
 from millstream.model.attention import BATCH_KWARG, attend_dense, causal_mask, layer_options
-from millstream.model.kv_cache import LayerShape
+from millstream.model.loading import memory
+from millstream.model.paging.kv_cache import LayerShape
 
 PROBE_NAME = "millstream-probe"
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.batch import Packer
+from millstream.model.checks.probe import logits_difference, refusing
 from millstream.model.forward import Forward
-from millstream.model.kv_cache import KVCache
-from millstream.model.loading import LoadedModel
-from millstream.model.probe import logits_difference, refusing
+from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.batch import Packer
+from millstream.model.paging.kv_cache import KVCache
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
 """Root mean square of the difference, relative to the spread of the logits.

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.attention import LayerOptions, attend_dense, causal_mask
-from millstream.model.block_tables import BlockTables
-from millstream.model.kv_cache import KVCache
-from millstream.model.layout import Layout, lay_out
+from millstream.model.paging.block_tables import BlockTables
+from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.layout import Layout, lay_out
 
 _SMALLEST_GROUP = 8  # blocks; sequences up to this long share one group
 _POWERS = 2 ** np.arange(40)

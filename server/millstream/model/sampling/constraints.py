@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.core.request import Request
-from millstream.model.grammar import Progress
+from millstream.model.sampling.grammars import Progress
 from millstream.model.transfers import upload
 
 Ids = NDArray[np.int64]

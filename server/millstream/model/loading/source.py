@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from millstream.errors import StartupError
 from millstream.settings import DEMO_MODEL, Settings
 
-_DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "model"
+_DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "model"
 _FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 

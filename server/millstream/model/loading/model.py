@@ -24,8 +24,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from millstream.errors import StartupError
-from millstream.model import attention, checkpoint, defaults, memory, quantization
-from millstream.model.quantization import QuantizationPlan
+from millstream.model import attention
+from millstream.model.loading import checkpoint, defaults, memory, quantization
+from millstream.model.loading.quantization import QuantizationPlan
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from millstream.core.plan import IMPOSSIBLE_TOKEN
 from millstream.core.request import SamplingParams
-from millstream.model import filters
-from millstream.model.blocked import Workspace, best_of, block_maxima, float_rows, pick
-from millstream.model.constraints import Constraints, constrain
+from millstream.model.sampling import filters
+from millstream.model.sampling.constraints import Constraints, constrain
+from millstream.model.sampling.reductions import Workspace, best_of, block_maxima, float_rows, pick
 from millstream.model.transfers import upload
 
 _LARGEST_LOOK = 2**21  # leaders of all rows that are looked at together

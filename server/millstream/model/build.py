@@ -9,12 +9,12 @@ import logging
 import threading
 
 from millstream.model import native
+from millstream.model.checks.probe import Layer
 from millstream.model.forward import Forward
 from millstream.model.fused import Fused, fuse, take_shortcut
 from millstream.model.int8 import pack_int8, quantize_output
-from millstream.model.loading import SMALL_MODEL_BYTES, LoadedModel
+from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel
 from millstream.model.packing import pack_linears
-from millstream.model.probe import Layer
 from millstream.model.threads import Threads
 from millstream.settings import Settings
 

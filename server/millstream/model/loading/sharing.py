@@ -16,8 +16,9 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millstream.errors import StartupError
-from millstream.model import attention, defaults, quantization
-from millstream.model.loading import LoadedModel
+from millstream.model import attention
+from millstream.model.loading import defaults, quantization
+from millstream.model.loading.model import LoadedModel
 from millstream.settings import Settings
 
 __all__ = ["PreTrainedModel", "PreTrainedTokenizerBase", "share_model"]

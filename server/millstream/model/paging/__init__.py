@@ -1,0 +1,1 @@
+"""A plan as tensors, and the paged cache that attention reads."""

@@ -1,0 +1,1 @@
+"""From logits to tokens: constraints, filters, draws and log probabilities."""
