@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions, attend_dense
-from millstream.model.native.kernels import Kernels, plain
-from millstream.model.native.loader import load
+from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels.loader import load
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 
 BATCHES = (1, 4, 16, 32)

@@ -28,10 +28,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.models import find_model
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
-from millstream.model.fused import install
-from millstream.model.fused.install import Fused
-from millstream.model.fused.match import UnusualError
-from millstream.model.fused.stack import DecoderStack
+from millstream.model.cpu.decoder import install
+from millstream.model.cpu.decoder.install import Fused
+from millstream.model.cpu.decoder.recognise import UnusualError
+from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.runner import ModelRunner, build_runner
 from millstream.settings import Settings
 

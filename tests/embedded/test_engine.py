@@ -22,9 +22,10 @@ from transformers import (
 import millstream
 from millstream import Engine
 from millstream.errors import ShuttingDown, StartupError
-from millstream.model import attention, packing
+from millstream.model import attention
+from millstream.model.cpu import packing
+from millstream.model.cpu.packing import PackedLinear
 from millstream.model.loading.sharing import share_model
-from millstream.model.packing import PackedLinear
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.embedded.conftest import DEMO, check_idle, our_threads

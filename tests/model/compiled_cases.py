@@ -11,15 +11,15 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.checks.probe import probe_layers
+from millstream.model.cpu.attention import NativePacker
+from millstream.model.cpu.decoder import fuse, take_shortcut
+from millstream.model.cpu.decoder.install import Fused
+from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.cpu.int8 import pack_int8
+from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.packing import pack_linears
 from millstream.model.forward import Forward
-from millstream.model.fused import fuse, take_shortcut
-from millstream.model.fused.install import Fused
-from millstream.model.fused.stack import DecoderStack
-from millstream.model.int8 import pack_int8
 from millstream.model.loading.model import load_model
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_attention import NativePacker
-from millstream.model.packing import pack_linears
 from millstream.model.paging.kv_cache import KVCache
 from millstream.settings import Settings
 from tests.model.architectures import VOCAB

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from millstream.model.native import Kernels, load
-from millstream.model.native.build import BuildError, find_compiler
+from millstream.model.cpu.kernels import Kernels, load
+from millstream.model.cpu.kernels.build import BuildError, find_compiler
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,7 +16,7 @@ import itertools
 import torch
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda import triton_attention
-from millstream.model.native import reference
+from millstream.model.cpu.kernels import reference
 
 generator = torch.Generator().manual_seed(0)
 

@@ -14,7 +14,7 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from millstream.core.plan import Chunk, Plan
-from millstream.model.fused.stack import DecoderStack
+from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings

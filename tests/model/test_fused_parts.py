@@ -10,9 +10,9 @@ from transformers.activations import ACT2FN
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from millstream.model import native
-from millstream.model.fused.parts import Joined, find_gated_mlp, find_norm
-from millstream.model.packing import packing
+from millstream.model.cpu import kernels as native
+from millstream.model.cpu.decoder.parts import Joined, find_gated_mlp, find_norm
+from millstream.model.cpu.packing import packing
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

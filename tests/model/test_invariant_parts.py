@@ -14,9 +14,9 @@ from millstream.errors import StartupError
 from millstream.model import attention_tiles
 from millstream.model.attention import LayerOptions
 from millstream.model.attention_tiles import Tiles, find_tiles
+from millstream.model.cpu.packing import is_supported
 from millstream.model.invariant import InvariantOperators
 from millstream.model.invariant_attention import InvariantPacker
-from millstream.model.packing import is_supported
 from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.row_tiles import find_sizes, multiply, trial_matrix, trial_rows

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from millstream.model.fused.parts import Joined
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_linear import NativeInt8Linear
-from millstream.model.packing import packing
+from millstream.model.cpu.decoder.parts import Joined
+from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.linears import NativeInt8Linear
+from millstream.model.cpu.packing import packing
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import FusedModel, Sequence, mixed
 

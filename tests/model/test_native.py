@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.native import build as build_module
-from millstream.model.native import loader
-from millstream.model.native.build import BuildError, build, cache_folder
-from millstream.model.native.kernels import Kernels, plain
-from millstream.model.native.loader import load
-from millstream.model.native.self_test import differences
+from millstream.model.cpu.kernels import build as build_module
+from millstream.model.cpu.kernels import loader
+from millstream.model.cpu.kernels.build import BuildError, build, cache_folder
+from millstream.model.cpu.kernels.check import differences
+from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels.loader import load
 from millstream.model.sampling.sampler import best_tokens
 from tests.model.native_cases import DTYPES
 
@@ -160,7 +160,7 @@ def test_rotary_refuses_slots_that_do_not_exist(kernels: Kernels) -> None:
 
 def test_the_digest_covers_every_source() -> None:
     """Or a changed header would not be compiled."""
-    folder = Path(str(files("millstream.model.native")))
+    folder = Path(str(files("millstream.model.cpu.kernels")))
     sources = {path.name for path in folder.iterdir() if path.suffix in (".h", ".cpp")}
     assert {build_module._SOURCE, *build_module._HEADERS} == sources
     included = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import StartupError
-from millstream.model import native
+from millstream.model.cpu import kernels as native
 from tests.model.architectures import greedy, make_model
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.native import Kernels
+from millstream.model.cpu.kernels import Kernels
 from tests.model.native_cases import make_case
 
 
@@ -104,7 +104,7 @@ def test_a_forked_child_has_threads_of_its_own(kernels: Kernels) -> None:
     """Threads do not survive fork(): a child that waited for them would wait for ever."""
     code = (
         "import os, torch\n"
-        "from millstream.model.native import load\n"
+        "from millstream.model.cpu.kernels import load\n"
         "torch.set_num_threads(4)\n"
         "kernels = load()\n"
         "weight = kernels.pack_weight(torch.ones(700, 300).bfloat16())\n"

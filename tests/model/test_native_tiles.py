@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.native.kernels import Kernels
+from millstream.model.cpu.kernels.kernels import Kernels
 from tests.model.native_cases import Case, make_case
 from tests.model.test_native_decode import assert_attends
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from millstream.model import packing
-from millstream.model.native.kernels import plain
-from millstream.model.native_linear import NativeLinear
-from millstream.model.packing import PackedLinear, is_supported, pack_linears
+from millstream.model.cpu import packing
+from millstream.model.cpu.kernels.kernels import plain
+from millstream.model.cpu.linears import NativeLinear
+from millstream.model.cpu.packing import PackedLinear, is_supported, pack_linears
 
 needs_packing = pytest.mark.skipif(not is_supported(), reason="oneDNN packing is not available")
 

@@ -17,17 +17,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Torc
 
 from millstream.errors import StartupError
 from millstream.model import build as preparation
-from millstream.model import int8
 from millstream.model.build import prepare_int8
-from millstream.model.int8 import Int8Linear, pack_int8, quantize_output
+from millstream.model.cpu import int8
+from millstream.model.cpu.int8 import Int8Linear, pack_int8, quantize_output
+from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.linears import NativeInt8Linear
+from millstream.model.cpu.packing import is_supported, pack_linears
 from millstream.model.loading import quantization
 from millstream.model.loading.checkpoint import build_skeleton
 from millstream.model.loading.model import load_model
 from millstream.model.loading.quantization import Scheme
 from millstream.model.loading.source import resolve
-from millstream.model.native.kernels import Kernels, plain
-from millstream.model.native_linear import NativeInt8Linear
-from millstream.model.packing import is_supported, pack_linears
 from millstream.settings import Settings
 from tests.model.architectures import make_model
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.fused import shortcut
-from millstream.model.fused.observe import DenseBatch
-from millstream.model.fused.operations import Operations
-from millstream.model.fused.shortcut import Angles
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_attention import NativePacker
+from millstream.model.cpu.attention import NativePacker
+from millstream.model.cpu.decoder import compiled_ends as shortcut
+from millstream.model.cpu.decoder.called_operators import Operations
+from millstream.model.cpu.decoder.compiled_ends import Angles
+from millstream.model.cpu.decoder.runs import DenseBatch
+from millstream.model.cpu.kernels.kernels import Kernels
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import WIDE, FusedModel, Sequence, by_position, mixed
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
+from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
-from millstream.model.native.kernels import Kernels, plain
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling.sampler import Sampler
-from millstream.model.threads import Threads
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import Sequence
 from tests.model.test_architectures import make_runner

@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 
-from millstream.model import native
 from millstream.model.checks.probe import Layer
+from millstream.model.cpu import kernels as native
+from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
+from millstream.model.cpu.int8 import pack_int8, quantize_output
+from millstream.model.cpu.packing import pack_linears
+from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
-from millstream.model.fused import Fused, fuse, take_shortcut
-from millstream.model.int8 import pack_int8, quantize_output
 from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel
-from millstream.model.packing import pack_linears
-from millstream.model.threads import Threads
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from millstream.model.cpu.packing import PackedLinear
 from millstream.model.invariant import InvariantOperators
-from millstream.model.packing import PackedLinear
 from millstream.model.row_tiles import multiply
 
 

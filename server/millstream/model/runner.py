@@ -20,6 +20,8 @@ from millstream.errors import StartupError
 from millstream.model.build import load_kernels, prepare, prepare_int8
 from millstream.model.checks.probe import probe_layers
 from millstream.model.checks.verify import own_logits, verify
+from millstream.model.cpu.attention import NativePacker
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.expected import fill_in
 from millstream.model.forward import Forward
@@ -29,8 +31,6 @@ from millstream.model.invariant_check import InvarianceCheck
 from millstream.model.invariant_modules import make_invariant, use_separate_experts
 from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.loading.tokenizer import read_tokenizer
-from millstream.model.native import Kernels
-from millstream.model.native_attention import NativePacker
 from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.sampling.grammars import Grammars

@@ -1,7 +1,7 @@
 """Paged attention in Triton: one token per sequence, and prompt chunks.
 
 Rules:
-1. What they compute is written in `native/reference.py`: same meaning, any device Triton knows.
+1. What they compute is written in `model/reference.py`: same meaning, any device Triton knows.
 2. Decode splits the keys of a row among programs, so that few long sequences keep the device busy
    (https://pytorch.org/blog/flash-decoding/); a second kernel joins the parts.
 """

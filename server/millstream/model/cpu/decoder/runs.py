@@ -15,8 +15,8 @@ from millstream.model.attention import (
     attend_dense,
     causal_mask,
 )
+from millstream.model.cpu.decoder.called_operators import Operations, noted
 from millstream.model.forward import Forward
-from millstream.model.fused.operations import Operations, noted
 from millstream.model.reference import rotate
 
 _NUM_TOKENS = 8

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from millstream.model.native.build import BuildError, build, cache_folder
-from millstream.model.native.kernels import Kernels, plain
-from millstream.model.native.self_test import differences
+from millstream.model.cpu.kernels.build import BuildError, build, cache_folder
+from millstream.model.cpu.kernels.check import differences
+from millstream.model.cpu.kernels.kernels import Kernels, plain
 
 log = logging.getLogger(__name__)
 

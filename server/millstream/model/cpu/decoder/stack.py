@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.attention import BATCH_KWARG, AttentionBatch, LayerOptions
-from millstream.model.fused.layer import Layer
-from millstream.model.fused.parts import Norm, Pack
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_attention import CompiledDecoder, NativeBatch
+from millstream.model.cpu.attention import CompiledDecoder, NativeBatch
+from millstream.model.cpu.decoder.layer import Layer
+from millstream.model.cpu.decoder.parts import Norm, Pack
+from millstream.model.cpu.kernels.kernels import Kernels
 
 
 class RotaryBatch(AttentionBatch, Protocol):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from millstream.model.native import Kernels
+from millstream.model.cpu.kernels import Kernels
 
 
 def joined_biases(biases: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:

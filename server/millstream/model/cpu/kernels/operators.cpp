@@ -8,7 +8,7 @@
 #include "decode.h"
 #include "decoder.h"
 #include "linear.h"
-#include "operations.h"
+#include "row_kernels.h"
 #include "prefill.h"
 #include "tensors.h"
 

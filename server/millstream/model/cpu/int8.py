@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from millstream.model.native import Kernels
-from millstream.model.native_linear import NativeInt8Linear
-from millstream.model.packing import is_plain
+from millstream.model.cpu.kernels import Kernels
+from millstream.model.cpu.linears import NativeInt8Linear
+from millstream.model.cpu.packing import is_plain
 
 log = logging.getLogger(__name__)
 

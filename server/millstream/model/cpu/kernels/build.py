@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 _SOURCE = "operators.cpp"
 _HEADERS = (
-    *("pool.h", "simd.h", "tensors.h", "elementwise.h", "operations.h"),
-    *("ahead.h", "operands.h", "products.h", "linear.h"),
+    *("pool.h", "simd.h", "tensors.h", "elementwise.h", "row_kernels.h"),
+    *("prefetch.h", "number_formats.h", "products.h", "linear.h"),
     *("attention.h", "attention_bf16.h", "caches.h", "decode.h"),
     *("prompt_tile.h", "prefill.h", "step_rows.h", "decoder_parts.h", "decoder.h"),
 )

@@ -16,8 +16,8 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from millstream.model.native import Kernels
-from millstream.model.native_linear import NativeLinear, joined_biases
+from millstream.model.cpu.kernels import Kernels
+from millstream.model.cpu.linears import NativeLinear, joined_biases
 
 log = logging.getLogger(__name__)
 

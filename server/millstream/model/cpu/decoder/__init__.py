@@ -4,7 +4,7 @@ Nothing here knows a model by name: modules are recognised by what they compute,
 recognised stays as transformers wrote it.
 """
 
-from millstream.model.fused.install import Fused, fuse
-from millstream.model.fused.shortcut import take_shortcut
+from millstream.model.cpu.decoder.compiled_ends import take_shortcut
+from millstream.model.cpu.decoder.install import Fused, fuse
 
 __all__ = ["Fused", "fuse", "take_shortcut"]

@@ -15,16 +15,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from millstream.model.checks.probe import MODEL_FAILURES, Layer, in_short, logits_difference
+from millstream.model.cpu.decoder.called_operators import Operations
+from millstream.model.cpu.decoder.compiled_layers import TOLERANCE, compile_stack
+from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
+from millstream.model.cpu.decoder.recognise import Known, Parts, UnusualError, match
+from millstream.model.cpu.decoder.runs import DenseBatch, Sample, observe
+from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.cpu.decoder.trial import Trial
+from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.packing import packing
 from millstream.model.forward import Forward
-from millstream.model.fused.compiled import TOLERANCE, compile_stack
-from millstream.model.fused.match import Known, Parts, UnusualError, match
-from millstream.model.fused.observe import DenseBatch, Sample, observe
-from millstream.model.fused.operations import Operations
-from millstream.model.fused.parts import GatedMLP, Norm, find_gated_mlp, find_norm
-from millstream.model.fused.stack import DecoderStack
-from millstream.model.fused.trial import Trial
-from millstream.model.native.kernels import Kernels
-from millstream.model.packing import packing
 
 
 class Fused(NamedTuple):

@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 
 from millstream.model.attention import AttentionBatch
 from millstream.model.checks.probe import MODEL_FAILURES, in_short
-from millstream.model.fused.compiled import UnknownPartError, made_linear, made_norm
-from millstream.model.fused.match import Known
-from millstream.model.fused.observe import Sample
-from millstream.model.fused.parts import Norm
-from millstream.model.fused.stack import DecoderStack
-from millstream.model.fused.trial import Trial
-from millstream.model.native_attention import CompiledDecoder, NativeBatch
+from millstream.model.cpu.attention import CompiledDecoder, NativeBatch
+from millstream.model.cpu.decoder.compiled_layers import UnknownPartError, made_linear, made_norm
+from millstream.model.cpu.decoder.parts import Norm
+from millstream.model.cpu.decoder.recognise import Known
+from millstream.model.cpu.decoder.runs import Sample
+from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.cpu.decoder.trial import Trial
 
 _FIRST = 4096  # positions whose angles are known from the start
 

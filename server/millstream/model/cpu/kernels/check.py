@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from millstream.model.native.kernels import Kernels
+from millstream.model.cpu.kernels.kernels import Kernels
 
 _TOKENS = 3
 _TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}

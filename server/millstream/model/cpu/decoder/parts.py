@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.checks.probe import MODEL_FAILURES
-from millstream.model.fused.operations import GATED, NORM, noted
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_linear import NativeInt8Linear, NativeLinear
-from millstream.model.packing import PackedLinear, is_plain, merge
+from millstream.model.cpu.decoder.called_operators import GATED, NORM, noted
+from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear
+from millstream.model.cpu.packing import PackedLinear, is_plain, merge
 
 _TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
 _ROWS = 4

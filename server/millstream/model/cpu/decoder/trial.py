@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from millstream.model.cpu.attention import NativeBatch
+from millstream.model.cpu.decoder.recognise import Known
+from millstream.model.cpu.decoder.runs import Sample
+from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.forward import Forward
-from millstream.model.fused.match import Known
-from millstream.model.fused.observe import Sample
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_attention import NativeBatch
 from millstream.model.paging.batch import DecodeGroup, PromptPart
 from millstream.model.paging.kv_cache import KVCache
 

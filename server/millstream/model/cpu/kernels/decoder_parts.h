@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "linear.h"
-#include "operations.h"
+#include "row_kernels.h"
 
 namespace millstream {
 

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from millstream.model.fused.layer import Layer
-from millstream.model.fused.observe import Call, Observed
-from millstream.model.fused.operations import GLUE
-from millstream.model.fused.parts import GatedMLP, Joined, Norm, is_close
-from millstream.model.fused.stack import DecoderStack
-from millstream.model.native.kernels import Kernels
+from millstream.model.cpu.decoder.called_operators import GLUE
+from millstream.model.cpu.decoder.layer import Layer
+from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm, is_close
+from millstream.model.cpu.decoder.runs import Call, Observed
+from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate
 

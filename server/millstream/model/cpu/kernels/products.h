@@ -3,7 +3,7 @@
 //
 // Decoding is bound by memory at a few rows and by arithmetic at a few more: a block is streamed
 // once and meets all rows on its way, and while it is multiplied the next one is asked for, a line
-// at a time, and then what is read after the products (see ahead.h). A block too large for a core's
+// at a time, and then what is read after the products (see prefetch.h). A block too large for a core's
 // cache is taken in parts. A row's products are added up in the order of its inputs in any case:
 // they depend on that row only.
 #pragma once
@@ -11,9 +11,9 @@
 #include <algorithm>
 #include <atomic>
 
-#include "ahead.h"
+#include "prefetch.h"
 #include "elementwise.h"
-#include "operands.h"
+#include "number_formats.h"
 #include "tensors.h"
 
 namespace millstream {

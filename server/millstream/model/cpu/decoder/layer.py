@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-from millstream.model.fused.parts import Joined, Norm, Pack
+from millstream.model.cpu.decoder.parts import Joined, Norm, Pack
 
 
 @dataclass(frozen=True, slots=True)

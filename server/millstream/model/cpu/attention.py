@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-from millstream.model.native.kernels import Kernels
+from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.paging.batch import DecodeGroup, Packer, PagedBatch, PromptPart
 from millstream.model.paging.kv_cache import KVCache
 

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 
 from millstream.model.checks.probe import MODEL_FAILURES, in_short, logits_difference
-from millstream.model.fused.layer import Layer
-from millstream.model.fused.parts import GatedMLP, Joined, Norm
-from millstream.model.fused.stack import DecoderStack
-from millstream.model.fused.trial import Trial
-from millstream.model.native.kernels import Kernels
-from millstream.model.native_attention import CompiledDecoder
-from millstream.model.native_linear import NativeInt8Linear, NativeLinear
-from millstream.model.packing import PackedLinear, is_plain
+from millstream.model.cpu.attention import CompiledDecoder
+from millstream.model.cpu.decoder.layer import Layer
+from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
+from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.cpu.decoder.trial import Trial
+from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear
+from millstream.model.cpu.packing import PackedLinear, is_plain
 
 _NATIVE = (NativeLinear, NativeInt8Linear)
 TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}

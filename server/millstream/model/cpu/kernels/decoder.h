@@ -1,4 +1,4 @@
-// All decoder layers of a model in one call: what DecoderStack in fused/stack.py computes, without
+// All decoder layers of a model in one call: what DecoderStack in decoder/stack.py computes, without
 // Python between the operations; and what most models have before and after them. Results live in
 // buffers that stay from step to step, so that the operating system need not hand out and clear
 // memory in every layer.
@@ -11,7 +11,7 @@
 
 #include "decode.h"
 #include "decoder_parts.h"
-#include "operations.h"
+#include "row_kernels.h"
 #include "prefill.h"
 #include "step_rows.h"
 

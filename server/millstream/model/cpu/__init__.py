@@ -1,0 +1,1 @@
+"""What only a CPU has: compiled kernels, weights laid out once, decoder layers as one call."""
