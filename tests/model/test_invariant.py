@@ -16,7 +16,7 @@ from millstream.core.plan import StepOutput
 from millstream.core.request import Request
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
-from millstream.model import attention_tiles
+from millstream.model.invariant import attention_tiles
 from millstream.model.loading.model import load_model
 from millstream.model.paging.batch import Packer
 from millstream.model.runner import ModelRunner
@@ -164,7 +164,7 @@ def test_wrong_bits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def doubled(*args: Any) -> Tensor:
         return 2 * real(*args)
 
-    monkeypatch.setattr("millstream.model.invariant_attention.attend_tiles", doubled)
+    monkeypatch.setattr("millstream.model.invariant.attention.attend_tiles", doubled)
     with pytest.raises(StartupError, match="differ from those without the flag"):
         build(tmp_path, "llama", "float32")
 

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan
 from millstream.errors import StartupError
-from millstream.model import attention_tiles
 from millstream.model.attention import LayerOptions
-from millstream.model.attention_tiles import Tiles, find_tiles
 from millstream.model.cpu.packing import is_supported
-from millstream.model.invariant import InvariantOperators
-from millstream.model.invariant_attention import InvariantPacker
+from millstream.model.invariant import attention_tiles
+from millstream.model.invariant.attention import InvariantPacker
+from millstream.model.invariant.attention_tiles import Tiles, find_tiles
+from millstream.model.invariant.operators import InvariantOperators
+from millstream.model.invariant.row_tiles import find_sizes, multiply, trial_matrix, trial_rows
 from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache, LayerShape
-from millstream.model.row_tiles import find_sizes, multiply, trial_matrix, trial_rows
 from tests.model.test_architectures import greedy_request
 
 CPU = torch.device("cpu")
@@ -239,7 +239,9 @@ def test_attention_tiles_that_give_other_bits_are_not_used(
         out = real(query, *args, **options)  # type: ignore[arg-type]
         return out * (1 + 2e-7) if query.shape[2] < 16 or len(query) > 1 else out
 
-    monkeypatch.setattr("millstream.model.attention_tiles.F.scaled_dot_product_attention", odd)
+    monkeypatch.setattr(
+        "millstream.model.invariant.attention_tiles.F.scaled_dot_product_attention", odd
+    )
     found = find_tiles(3, keys, keys, LayerOptions(0.25))
     assert found == Tiles(rows=16, positions=10, large_rows=32, is_batched=False)
 
@@ -253,6 +255,6 @@ def test_attention_that_depends_on_the_place_is_refused(monkeypatch: pytest.Monk
         out[:, :, 1] *= 1 + 2e-7
         return out
 
-    monkeypatch.setattr("millstream.model.attention_tiles.attend_tiles", uneven)
+    monkeypatch.setattr("millstream.model.invariant.attention_tiles.attend_tiles", uneven)
     with pytest.raises(StartupError, match="where in a batch a row stands"):
         find_tiles(3, keys, keys, LayerOptions(0.25))

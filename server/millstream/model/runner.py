@@ -25,10 +25,10 @@ from millstream.model.cpu.kernels import Kernels
 from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.expected import fill_in
 from millstream.model.forward import Forward
-from millstream.model.invariant import InvariantOperators
-from millstream.model.invariant_attention import InvariantPacker
-from millstream.model.invariant_check import InvarianceCheck
-from millstream.model.invariant_modules import make_invariant, use_separate_experts
+from millstream.model.invariant.attention import InvariantPacker
+from millstream.model.invariant.check import InvarianceCheck
+from millstream.model.invariant.modules import make_invariant, use_separate_experts
+from millstream.model.invariant.operators import InvariantOperators
 from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.paging.batch import Packer

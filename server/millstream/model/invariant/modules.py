@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
 from millstream.model.cpu.packing import PackedLinear
-from millstream.model.invariant import InvariantOperators
-from millstream.model.row_tiles import multiply
+from millstream.model.invariant.operators import InvariantOperators
+from millstream.model.invariant.row_tiles import multiply
 
 
 def use_separate_experts(model: PreTrainedModel) -> None:

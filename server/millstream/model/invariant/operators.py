@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from millstream.model.row_tiles import (
+from millstream.model.invariant.row_tiles import (
     alignment,
     find_sizes,
     is_aligned,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-from millstream.model.attention_tiles import (
+from millstream.model.invariant.attention_tiles import (
     Tiles,
     attend_tiles,
     find_tiles,
