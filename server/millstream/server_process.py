@@ -26,7 +26,7 @@ from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
 from millstream.settings import DEMO_MODEL, Settings
-from millstream.text.chat import ChatFormatter
+from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.detection import detect, special_tokens_of
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.runtime.runner import Runner
 from millstream.settings import Settings
-from millstream.text.chat import ChatFormatter
-from millstream.text.parsing.choice import ParserChoice
+from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.parsing.answer_reader import ParserChoice
 from tests.api.described import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer

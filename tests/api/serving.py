@@ -14,8 +14,8 @@ from millstream.api.context import ServerContext
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
-from millstream.text.chat import ChatFormatter
-from millstream.text.parsing.choice import ParserChoice
+from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.parsing.answer_reader import ParserChoice
 from tests.api.conftest import END, LetterTemplate, RecordingRunner
 from tests.api.described import CheckedTransport
 

@@ -18,7 +18,7 @@ from millstream.core.request import TokenLogprob
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
-from millstream.text.chat import ChatFormatter
+from millstream.text.chat_prompt import ChatFormatter
 from tests.api.described import CheckedTransport
 from tests.fakes import fake_info
 from tests.text.conftest import byte_tokenizer

@@ -9,7 +9,7 @@ from millstream.api.openai.answer import Report, WholeChoice
 from millstream.api.openai.chat_answer import whole_answer
 from millstream.text.assembler import TextDelta
 from millstream.text.logprobs import TextLogprob
-from millstream.text.parsing.deltas import (
+from millstream.text.parsing.output import (
     Content,
     Reasoning,
     ToolCallArguments,

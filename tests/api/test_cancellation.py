@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from millstream.core.plan import Plan, StepOutput
 from millstream.runtime.messages import FromEngine, Step
 from millstream.runtime.stream import TokenStream
-from millstream.text.chat import ChatFormatter
+from millstream.text.chat_prompt import ChatFormatter
 from tests.api.conftest import Api, serve
 from tests.runtime.conftest import GatedRunner
 

@@ -18,8 +18,8 @@ from millstream.api.openai.completion_answer import (
 from millstream.api.openai.completion_chunks import CompletionStream
 from millstream.core.request import TokenEvent, TokenLogprob
 from millstream.text.assembler import TextAssembler, TextDelta
-from millstream.text.parsing.deltas import ParsedAnswer
-from millstream.text.prompt import decode_ids
+from millstream.text.parsing.output import ParsedAnswer
+from millstream.text.raw_prompt import decode_ids
 from millstream.text.vocabulary import Vocabulary
 
 IDENTITY = Identity(completion_id="cmpl-x", model="m", created=1, fingerprint="f")

@@ -13,8 +13,8 @@ from millstream.api.openai.schema import parse_chat_request
 from millstream.core.grammar import Grammar
 from millstream.core.plan import Plan, StepOutput
 from millstream.errors import InvalidRequest
-from millstream.text.grammar import MAX_CHARACTERS
-from millstream.text.parsing.choice import ParserChoice
+from millstream.text.grammars.formats import MAX_CHARACTERS
+from millstream.text.parsing.answer_reader import ParserChoice
 from millstream.text.parsing.detection import detect
 from tests.api.conftest import Api, api
 from tests.api.talk import HERMES, Talk, joined, marked_tokenizer, talk, whole

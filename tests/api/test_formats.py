@@ -14,7 +14,12 @@ from millstream.api.openai.schema import parse_chat_request
 from millstream.api.openai.schema.formats import WantedFormat
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
-from millstream.text.grammar import choice_grammar, json_grammar, lark_grammar, regex_grammar
+from millstream.text.grammars.formats import (
+    choice_grammar,
+    json_grammar,
+    lark_grammar,
+    regex_grammar,
+)
 from tests.api.conftest import END, Api
 from tests.text.conftest import piece_tokenizer
 

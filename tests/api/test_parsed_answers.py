@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from millstream.settings import Settings
+from millstream.text.parsing.call_formats import REASONING_FORMATS, TOOL_FORMATS
 from millstream.text.parsing.detection import detect, special_tokens_of
-from millstream.text.parsing.formats import REASONING_FORMATS, TOOL_FORMATS
 from tests.api.talk import Talk, joined, marked_tokenizer, talk, whole
 from tests.text.parsing.samples import SAMPLES, TOOLS, Sample, choose
 

@@ -25,17 +25,17 @@ from millstream.model.sampling import grammars as module
 from millstream.model.sampling.grammars import Grammars, Progress
 from millstream.model.sampling.sampler import Sampler
 from millstream.runtime.messages import Add, decode_to_engine, encode
-from millstream.text.grammar import (
+from millstream.text.grammars.calls import calls_grammar
+from millstream.text.grammars.formats import (
     choice_grammar,
     json_grammar,
     lark_grammar,
     regex_grammar,
     without_forcing,
 )
-from millstream.text.parsing.deltas import parse_whole
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.parser import Held
-from millstream.text.tool_grammar import calls_grammar
+from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.output import parse_whole
 from tests.model.sampling import random_params
 from tests.model.test_architectures import answers, make_runner
 from tests.text.tool_writer import callable_tools, is_valid, random_tools, tokens_of

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.errors import ContextTooLong, InvalidRequest
-from millstream.text.chat import RESERVED_VARIABLES, ChatFormatter
+from millstream.text.chat_prompt import RESERVED_VARIABLES, ChatFormatter
 
 
 class Template:

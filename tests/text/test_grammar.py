@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from millstream.text import grammar as module
-from millstream.text.grammar import (
+from millstream.text.grammars import formats as module
+from millstream.text.grammars.formats import (
     MAX_CHARACTERS,
     GrammarChecker,
     GrammarError,

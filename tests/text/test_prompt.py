@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
 from millstream.errors import ContextTooLong, InvalidRequest
-from millstream.text.prompt import EncodedPrompt, decode_ids, encode_text
+from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text
 
 PIECES = ["hello", " world", "é", "👍🏽", "日本", "\n\n", "  ", "<end>", "\ufffd", "a", "\t"]
 TEXTS = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=8).map("".join)

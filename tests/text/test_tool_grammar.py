@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.text.grammar import CHECKED_MARK, GrammarChecker, GrammarError
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.parsing.deltas import ParsedAnswer, join, parse_whole
+from millstream.text.grammars.calls import CallableTool, arguments_schema, calls_grammar
+from millstream.text.grammars.formats import CHECKED_MARK, GrammarChecker, GrammarError
+from millstream.text.grammars.tagged_values import CannotWrite
+from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.call_texts import WRITINGS
 from millstream.text.parsing.detection import NONE, detect
-from millstream.text.parsing.parser import Held
-from millstream.text.parsing.writings import WRITINGS
-from millstream.text.tagged_values import CannotWrite
-from millstream.text.tool_grammar import CallableTool, arguments_schema, calls_grammar
+from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.output import ParsedAnswer, join, parse_whole
 
 from .tool_writer import (
     MARKS,

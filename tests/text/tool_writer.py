@@ -11,8 +11,8 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from tokenizers import AddedToken, Tokenizer
 
-from millstream.text.parsing.schemas import type_of
-from millstream.text.tool_grammar import CallableTool, arguments_schema
+from millstream.text.grammars.calls import CallableTool, arguments_schema
+from millstream.text.parsing.tool_schemas import type_of
 from millstream.text.vocabulary import Vocabulary
 
 MARKS = [

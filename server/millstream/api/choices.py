@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
-from millstream.text.parsing.deltas import OutputParser, ToolCallStart
+from millstream.text.parsing.output import OutputParser, ToolCallStart
 
 
 class Choice:

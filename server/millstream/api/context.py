@@ -8,8 +8,8 @@ from tokenizers import Tokenizer
 
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
-from millstream.text.chat import ChatFormatter
-from millstream.text.parsing.choice import ParserChoice
+from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.parsing.answer_reader import ParserChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

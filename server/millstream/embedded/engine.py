@@ -33,7 +33,7 @@ from millstream.model.runner import ModelRunner, build_runner
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
-from millstream.text.chat import ChatFormatter
+from millstream.text.chat_prompt import ChatFormatter
 
 _UNLIMITED = 2**31
 

@@ -8,7 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from millstream.errors import InvalidRequest
-from millstream.text.chat import ChatFormatter
+from millstream.text.chat_prompt import ChatFormatter
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[Message] | Sequence[int]

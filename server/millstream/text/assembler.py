@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from millstream.core.request import FinishReason, TokenEvent, TokenLogprob
 from millstream.text.detokenizer import Detokenizer
 from millstream.text.logprobs import LogprobTrack, TextLogprob
-from millstream.text.parsing.deltas import Delta
+from millstream.text.parsing.output import Delta
 from millstream.text.stops import StopMatcher
 from millstream.text.vocabulary import Vocabulary
 

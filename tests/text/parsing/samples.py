@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.parsing.deltas import (
+from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.detection import NONE, detect
+from millstream.text.parsing.output import (
     Delta,
     OutputParser,
     ParsedAnswer,
     ParsedCall,
     join,
 )
-from millstream.text.parsing.detection import NONE, detect
 
 
 def tool(name: str, **types: Any) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
 from millstream.errors import StartupError
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.parsing.deltas import ParsedAnswer
+from millstream.text.parsing.answer_reader import ParserChoice
 from millstream.text.parsing.detection import detect, special_tokens_of
+from millstream.text.parsing.output import ParsedAnswer
 from tests.text.parsing.samples import TOOLS, answer, call
 
 QWEN3 = """{%- if tools %}<tool_call>\\n{"name": <function-name>, "arguments": <args-json-object>}

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from millstream.text.parsing.deltas import (
+from millstream.text.parsing.call_formats import REASONING_FORMATS, TOOL_FORMATS
+from millstream.text.parsing.output import (
     Content,
     ParsedAnswer,
     Reasoning,
@@ -19,7 +20,6 @@ from millstream.text.parsing.deltas import (
     join,
     parse_whole,
 )
-from millstream.text.parsing.formats import REASONING_FORMATS, TOOL_FORMATS
 from tests.text.parsing.samples import SAMPLES, TOOLS, Sample, answer, call, in_pieces
 
 every_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)

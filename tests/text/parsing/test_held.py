@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from millstream.text.parsing.deltas import ParsedAnswer, parse_whole
+from millstream.text.parsing.call_texts import WRITINGS
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.parser import Held
-from millstream.text.parsing.schemas import Tools
-from millstream.text.parsing.writings import WRITINGS
+from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.output import ParsedAnswer, parse_whole
+from millstream.text.parsing.tool_schemas import Tools
 
 from .samples import PARIS, TOOLS, answer, call, choose
 from .test_templates import DEMO_TEMPLATE, LAX, Parsers, template

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millstream.text.parsing.deltas import ParsedAnswer, ParsedCall
+from millstream.text.parsing.output import ParsedAnswer, ParsedCall
 from tests.text.parsing.samples import SAMPLES, Sample, answer, call
 
 CALL = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 from transformers.utils.chat_parsing import ResponseParser, parse_response
 
 import millstream
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.parsing.deltas import ParsedAnswer
+from millstream.text.parsing.answer_reader import ParserChoice
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.templates import CannotCompile, compile_template
+from millstream.text.parsing.output import ParsedAnswer
+from millstream.text.parsing.response_templates import CannotCompile, compile_template
 from tests.text.parsing.samples import NESTED, TOOLS, answer, call
 
 DEMO = Path(millstream.__file__).parent / "demo" / "model"

@@ -10,7 +10,7 @@ from typing import Any
 from millstream.core.request import FinishReason
 from millstream.text.assembler import TextDelta
 from millstream.text.logprobs import TextLogprob
-from millstream.text.parsing.deltas import ParsedAnswer, join
+from millstream.text.parsing.output import ParsedAnswer, join
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 from millstream.api.openai.answer import Identity, Report, WholeChoice
 from millstream.api.openai.logprobs import content_logprobs, prompt_logprobs
 from millstream.core.request import FinishReason, TokenLogprob
-from millstream.text.parsing.deltas import ParsedAnswer
+from millstream.text.parsing.output import ParsedAnswer
 from millstream.text.vocabulary import Vocabulary
 
 

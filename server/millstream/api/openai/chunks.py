@@ -15,7 +15,7 @@ from millstream.api.openai.chat_answer import finish_reason
 from millstream.api.openai.events import EventBuilder
 from millstream.api.openai.logprobs import content_logprobs
 from millstream.text.assembler import TextDelta
-from millstream.text.parsing.deltas import (
+from millstream.text.parsing.output import (
     Content,
     Delta,
     Reasoning,

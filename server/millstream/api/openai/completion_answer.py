@@ -15,7 +15,7 @@ from millstream.api.openai.logprobs import finite, prompt_logprobs
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextAssembler
 from millstream.text.logprobs import TextLogprob
-from millstream.text.prompt import EncodedPrompt
+from millstream.text.raw_prompt import EncodedPrompt
 from millstream.text.vocabulary import Vocabulary
 
 

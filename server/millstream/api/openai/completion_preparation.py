@@ -11,7 +11,7 @@ from millstream.api.openai.schema.completion import CompletionRequest, TextOrIds
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest
-from millstream.text.prompt import EncodedPrompt, decode_ids, encode_text
+from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text
 from millstream.text.vocabulary import Vocabulary
 
 

@@ -13,7 +13,13 @@ from millstream.api.openai.schema.formats import WantedFormat
 from millstream.api.openai.schema.tools import Tool, WantedCalls
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
-from millstream.text.grammar import (
+from millstream.text.grammars.calls import (
+    MAX_CALLS,
+    CallableTool,
+    arguments_schema,
+    calls_grammar,
+)
+from millstream.text.grammars.formats import (
     CHECKED_MARK,
     GrammarChecker,
     GrammarError,
@@ -23,14 +29,8 @@ from millstream.text.grammar import (
     regex_grammar,
     without_forcing,
 )
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.tagged_values import CannotWrite
-from millstream.text.tool_grammar import (
-    MAX_CALLS,
-    CallableTool,
-    arguments_schema,
-    calls_grammar,
-)
+from millstream.text.grammars.tagged_values import CannotWrite
+from millstream.text.parsing.answer_reader import ParserChoice
 
 _MAX_CHECKED = 256
 

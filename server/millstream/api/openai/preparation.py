@@ -13,9 +13,9 @@ from millstream.api.openai.prompts import Prompt, Prompts
 from millstream.api.openai.schema import ChatRequest
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.parsing.deltas import OutputParser
-from millstream.text.parsing.parser import Held
+from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.output import OutputParser
 from millstream.text.vocabulary import Vocabulary
 
 

@@ -15,16 +15,16 @@ import regex
 from tokenizers import Tokenizer
 
 from millstream.errors import StartupError
-from millstream.text.parsing.choice import ParserChoice
-from millstream.text.parsing.formats import (
+from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.call_formats import (
     REASONING_FORMATS,
     TOOL_FORMATS,
     ReasoningFormat,
     ToolFormat,
 )
-from millstream.text.parsing.template_parser import ResponseParsers
-from millstream.text.parsing.templates import CannotCompile, compile_template
-from millstream.text.parsing.writings import WRITINGS, is_read_back
+from millstream.text.parsing.call_texts import WRITINGS, is_read_back
+from millstream.text.parsing.response_template_parser import ResponseParsers
+from millstream.text.parsing.response_templates import CannotCompile, compile_template
 
 AUTO = "auto"
 NONE = "none"

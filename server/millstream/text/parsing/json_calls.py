@@ -13,9 +13,9 @@ import json
 from collections.abc import Callable, Generator
 from typing import Any
 
-from millstream.text.parsing.bodies import CallWriter, Outcome
-from millstream.text.parsing.formats import CallFormat
-from millstream.text.parsing.schemas import Tools
+from millstream.text.parsing.call_formats import CallFormat
+from millstream.text.parsing.call_reader import CallWriter, Outcome
+from millstream.text.parsing.tool_schemas import Tools
 
 # A reader is sent one character after the other and returns when its value is complete.
 Reader = Generator[None, str, None]

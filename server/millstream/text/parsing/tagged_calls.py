@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import regex
 
-from millstream.text.parsing.bodies import CallWriter, Outcome
-from millstream.text.parsing.formats import CallFormat
+from millstream.text.parsing.call_formats import CallFormat
+from millstream.text.parsing.call_reader import CallWriter, Outcome
 from millstream.text.parsing.scanning import compiled, scan
-from millstream.text.parsing.schemas import Tools, as_json, is_text
+from millstream.text.parsing.tool_schemas import Tools, as_json, is_text
 
 
 class TaggedCallReader:

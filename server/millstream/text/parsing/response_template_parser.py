@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from millstream.text.parsing.deltas import (
+from millstream.text.parsing.output import (
     Content,
     Delta,
     Reasoning,
@@ -18,9 +18,9 @@ from millstream.text.parsing.deltas import (
     ToolCallStart,
     merge,
 )
+from millstream.text.parsing.response_templates import REASONING_FIELDS
 from millstream.text.parsing.scanning import Channel
-from millstream.text.parsing.schemas import Tools
-from millstream.text.parsing.templates import REASONING_FIELDS
+from millstream.text.parsing.tool_schemas import Tools
 
 Event = Mapping[str, Any]
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from millstream.text.parsing.schemas import is_text, referred, type_of, types_of
+from millstream.text.parsing.tool_schemas import is_text, referred, type_of, types_of
 
 _ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"}

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from millstream.text.parsing.deltas import OutputParser
-from millstream.text.parsing.formats import CallFormat, ReasoningFormat
-from millstream.text.parsing.parser import Held, MarkupParser
+from millstream.text.parsing.call_formats import CallFormat, ReasoningFormat
+from millstream.text.parsing.call_texts import JSON_CALLS, JSON_WRITING, CallWriting
+from millstream.text.parsing.markup_parser import Held, MarkupParser
+from millstream.text.parsing.output import OutputParser
+from millstream.text.parsing.response_template_parser import ResponseParsers, TemplateParser
 from millstream.text.parsing.scanning import compiled
-from millstream.text.parsing.schemas import Tools
-from millstream.text.parsing.template_parser import ResponseParsers, TemplateParser
-from millstream.text.parsing.writings import JSON_CALLS, JSON_WRITING, CallWriting
+from millstream.text.parsing.tool_schemas import Tools
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import regex
 
-from millstream.text.parsing.formats import CallFormat, ReasoningFormat
+from millstream.text.parsing.call_formats import CallFormat, ReasoningFormat
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # A pattern with such an end could match more when more text comes.

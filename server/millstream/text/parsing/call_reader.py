@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from millstream.text.parsing.deltas import Delta, ToolCallArguments, ToolCallStart
+from millstream.text.parsing.output import Delta, ToolCallArguments, ToolCallStart
 
 
 class Outcome(Enum):

@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from millstream.text.parsing.deltas import OutputParser, parse_whole
-from millstream.text.parsing.formats import CallFormat
-from millstream.text.parsing.parser import Held
+from millstream.text.parsing.call_formats import CallFormat
+from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.output import OutputParser, parse_whole
 
 
 @dataclass(frozen=True, slots=True)
