@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"model", "core", "errors", "settings"},
     "text": {"text", "core", "errors"},
     "runtime": {"runtime", "core", "errors", "settings"},
-    "api": {"api", "runtime", "text", "core", "errors", "settings"},
+    "intake": {"intake", "core", "errors"},
+    "api": {"api", "intake", "runtime", "text", "core", "errors", "settings"},
     "demo": {"demo"},
 }
 COMPOSITION_ROOT = {"cli", "server_process", "engine_process", "embedded", "__main__", "__init__"}

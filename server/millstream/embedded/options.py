@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
-from millstream.api.openai.generation import check_token_ids, engine_request
-from millstream.api.openai.schema.base import invalid
-from millstream.api.openai.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request
+from millstream.intake.body import invalid
+from millstream.intake.engine_request import check_token_ids, engine_request
+from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.text.vocabulary import Vocabulary
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.generation import check_token_ids, engine_request, with_grammar
 from millstream.api.openai.grammars import Formats
 from millstream.api.openai.schema.completion import CompletionRequest, TextOrIds
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest
+from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
 from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text
 from millstream.text.vocabulary import Vocabulary
 

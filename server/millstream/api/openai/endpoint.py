@@ -22,11 +22,11 @@ from millstream.api.context import ServerContext
 from millstream.api.disconnect import ClientGone, unless_disconnected
 from millstream.api.openai.answer import Identity
 from millstream.api.openai.delivery import Answer
-from millstream.api.openai.generation import choice_request
 from millstream.api.openai.schema.delivery import DeliveryFields
 from millstream.api.sse import EventStream
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest
+from millstream.intake.engine_request import choice_request
 from millstream.runtime.stream import TokenStream
 from millstream.settings import Settings
 from millstream.text.vocabulary import Vocabulary

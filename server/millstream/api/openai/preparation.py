@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.generation import check_token_ids, engine_request, with_grammar
 from millstream.api.openai.grammars import Formats
 from millstream.api.openai.prompts import Prompt, Prompts
 from millstream.api.openai.schema import ChatRequest
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
+from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
 from millstream.text.parsing.answer_reader import ParserChoice
 from millstream.text.parsing.markup_parser import Held
 from millstream.text.parsing.output import OutputParser

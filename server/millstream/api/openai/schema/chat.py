@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from millstream.api.openai.schema.base import invalid
 from millstream.api.openai.schema.delivery import DeliveryFields
 from millstream.api.openai.schema.formats import FormatFields
 from millstream.api.openai.schema.messages import Message
 from millstream.api.openai.schema.refused import without_unsupported
-from millstream.api.openai.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.api.openai.schema.tools import ToolFields
 from millstream.errors import InvalidRequest
+from millstream.intake.body import invalid
+from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 
 MAX_MESSAGES = 10_000
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any, cast
 
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from millstream.api.openai.schema.base import invalid
 from millstream.api.openai.schema.delivery import DeliveryFields
 from millstream.api.openai.schema.formats import FormatFields
 from millstream.api.openai.schema.refused import without_unsupported
-from millstream.api.openai.schema.sampling import MAX_TOP_LOGPROBS, SamplingFields, TokenId
 from millstream.errors import InvalidRequest
+from millstream.intake.body import invalid
+from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields, TokenId
 
 MAX_PROMPTS = 1024
 DEFAULT_MAX_TOKENS = 16

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from millstream.api.openai.schema.base import Body
 from millstream.errors import InvalidRequest
+from millstream.intake.body import Body
 
 MAX_SECONDS = 86_400.0
 

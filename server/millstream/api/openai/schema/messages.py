@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from millstream.api.openai.schema.base import Body, tag
 from millstream.errors import InvalidRequest
+from millstream.intake.body import Body, tag
 
 
 class TextPart(Body):

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError, create_model
 
-from millstream.api.openai.schema.base import Body, invalid
 from millstream.api.openai.schema.chat import ChatRequest, parse_chat_request
 from millstream.api.openai.schema.refused import without_unsupported
-from millstream.api.openai.schema.sampling import TokenId
 from millstream.errors import InvalidRequest
+from millstream.intake.body import Body, invalid
+from millstream.intake.sampling_fields import TokenId
 
 T = TypeVar("T", bound=Body)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from millstream.api.openai.schema.base import Body
 from millstream.errors import InvalidRequest
+from millstream.intake.body import Body
 
 MAX_TOOLS = 128
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeVar
 
-from millstream.api.openai.schema.sampling import SamplingFields
 from millstream.core.grammar import Grammar
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import InvalidRequest
+from millstream.intake.sampling_fields import SamplingFields
 
 T = TypeVar("T")
 

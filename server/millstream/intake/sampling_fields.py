@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from millstream.api.openai.schema.base import Body, tag
 from millstream.errors import InvalidRequest
+from millstream.intake.body import Body, tag
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1000

@@ -1,0 +1,1 @@
+"""What any generation asks of the engine, however it was asked: checked fields, and the request made of them."""
