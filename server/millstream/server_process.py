@@ -16,8 +16,8 @@ import uvloop
 from millstream import __version__
 from millstream.api.app import build_app
 from millstream.api.context import ServerContext
-from millstream.api.edge import check_origins
-from millstream.api.server import Server, bind, load_tls
+from millstream.api.guards.stack import check_origins
+from millstream.api.wire.server import Server, bind, load_tls
 from millstream.core.info import EngineInfo
 from millstream.errors import StartupError
 from millstream.log import configure_logging

@@ -11,10 +11,10 @@ from starlette.routing import Match
 
 from millstream.api.app import all_routes, build_app
 from millstream.api.context import ServerContext
-from millstream.api.docs import with_document
-from millstream.api.errors import ErrorBody
-from millstream.api.openapi import error_statuses
-from millstream.api.operation import EVENTS, JSON, Operation
+from millstream.api.described.document import error_statuses
+from millstream.api.described.page import with_document
+from millstream.api.described.route import EVENTS, JSON, Operation
+from millstream.api.wire.errors import ErrorBody
 from millstream.settings import Settings
 
 

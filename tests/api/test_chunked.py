@@ -9,7 +9,7 @@ import uvicorn
 from hypothesis import given
 from uvicorn.server import ServerState
 
-from millstream.api.protocol import Connection, Protocol
+from millstream.api.wire.protocol import Connection, Protocol
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OLD_GET = b"GET / HTTP/1.0\r\n\r\n"

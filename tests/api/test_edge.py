@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from millstream.api.app import all_routes
-from millstream.api.auth import RequireKey
 from millstream.api.context import ServerContext
-from millstream.api.edge import check_origins
+from millstream.api.guards.keys import RequireKey
+from millstream.api.guards.stack import check_origins
 from millstream.errors import StartupError
 from millstream.settings import Settings
 from tests.api.serving import Serve, context, serve
@@ -97,7 +97,7 @@ async def test_every_key_is_compared_whatever_matches(
 
     original = hmac.compare_digest
     client = serve(api_key="a,bb,ccc")
-    monkeypatch.setattr("millstream.api.auth.hmac.compare_digest", compare)
+    monkeypatch.setattr("millstream.api.guards.keys.hmac.compare_digest", compare)
     for key in ("a", "ccc", "x" * 100):
         compared.clear()
         await client.get("/v1/models", headers=bearer(key))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
 from millstream import __version__
-from millstream.api.health import HEALTH, Health
+from millstream.api.described.route import Operation
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Model, ModelList
 from millstream.api.openai.schema.tokenization import (
@@ -19,8 +19,8 @@ from millstream.api.openai.schema.tokenization import (
     TokenizeText,
 )
 from millstream.api.openai.tokenization import DETOKENIZE, TOKENIZE, Detokenized, Tokenized
-from millstream.api.operation import Operation
-from millstream.api.service import LOAD, PINGS, VERSION, Load
+from millstream.api.status.health import HEALTH, Health
+from millstream.api.status.load import LOAD, PINGS, VERSION, Load
 from millstream.settings import Settings
 from tests.api.conftest import Api, RecordingRunner, serve
 

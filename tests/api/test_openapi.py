@@ -16,18 +16,18 @@ from starlette.routing import Route
 
 from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
-from millstream.api.docs import with_document
+from millstream.api.described.document import document
+from millstream.api.described.page import with_document
+from millstream.api.described.route import DescribedRoute
 from millstream.api.openai.chat import CHAT
 from millstream.api.openai.schema import UNSUPPORTED, ChatRequest
-from millstream.api.openapi import document
-from millstream.api.operation import DescribedRoute
 from millstream.settings import Settings
 from tests.api.described import check_answer, check_events
 from tests.api.serving import Serve, context, serve
 
 __all__ = ["context", "serve"]
 
-PAGE = resources.files("millstream.api").joinpath("docs.html").read_text(encoding="utf-8")
+PAGE = resources.files("millstream.api.described").joinpath("page.html").read_text(encoding="utf-8")
 
 
 def operations(found: dict[str, Any]) -> dict[tuple[str, str], Any]:

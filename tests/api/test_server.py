@@ -8,8 +8,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from millstream.api.protocol import Protocol
-from millstream.api.server import bind
+from millstream.api.wire.protocol import Protocol
+from millstream.api.wire.server import bind
 from millstream.errors import StartupError
 from millstream.settings import Settings
 
@@ -52,8 +52,8 @@ class Transport(asyncio.Transport):
 
 
 async def test_headers_that_trickle_in_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millstream.api.protocol.HEADER_SECONDS", 0.0)
-    monkeypatch.setattr("millstream.api.protocol.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("millstream.api.wire.protocol.HEADER_SECONDS", 0.0)
+    monkeypatch.setattr("millstream.api.wire.protocol.LINGER_SECONDS", 0.0)
     config = uvicorn.Config(lambda: None, http=Protocol, log_config=None)
     protocol, transport = Protocol(config, ServerState(), {}), Transport()
     protocol.connection_made(transport)

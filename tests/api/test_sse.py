@@ -9,7 +9,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from millstream.api.sse import EventStream, SendWatch
+from millstream.api.wire.sse import EventStream, SendWatch
 
 SCOPE = {"type": "http", "method": "POST"}
 

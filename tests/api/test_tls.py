@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from millstream.api.server import load_tls
+from millstream.api.wire.server import load_tls
 from millstream.cli import main
 from millstream.errors import StartupError
 from millstream.settings import Settings

@@ -11,22 +11,22 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from millstream.api.context import ServerContext
-from millstream.api.docs import with_document
-from millstream.api.edge import protect
-from millstream.api.errors import (
-    handle_http_exception,
-    handle_millstream_error,
-    handle_unexpected,
-)
-from millstream.api.health import HEALTH, health
+from millstream.api.described.page import with_document
+from millstream.api.described.route import DescribedRoute, Handler
+from millstream.api.guards.stack import protect
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
 from millstream.api.openai.chat import CHAT, ChatCompletions
 from millstream.api.openai.completions import COMPLETIONS, Completions
 from millstream.api.openai.endpoint import Endpoint
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
 from millstream.api.openai.tokenization import DETOKENIZE, TOKENIZE, Tokenization
-from millstream.api.operation import DescribedRoute, Handler
-from millstream.api.service import LOAD, PINGS, VERSION, load, version
+from millstream.api.status.health import HEALTH, health
+from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
+from millstream.api.wire.errors import (
+    handle_http_exception,
+    handle_millstream_error,
+    handle_unexpected,
+)
 from millstream.errors import MillstreamError
 
 

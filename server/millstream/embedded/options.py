@@ -15,9 +15,9 @@ from typing_extensions import TypedDict
 
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request
-from millstream.intake.body import invalid
 from millstream.intake.engine_request import check_token_ids, engine_request
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
+from millstream.intake.strict_body import invalid
 from millstream.text.vocabulary import Vocabulary
 
 

@@ -1,1 +1,1 @@
-"""What any generation asks of the engine, however it was asked: checked fields, and the request made of them."""
+"""What any generation asks of the engine: checked fields, and the engine request made of them."""

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from millstream.errors import InvalidRequest
-from millstream.intake.body import Body, tag
+from millstream.intake.strict_body import Body, tag
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1000

@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from millstream.api.body import read_json
 from millstream.api.context import ServerContext
+from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.openai.schema.answers import closed
-from millstream.api.operation import JSON, Handler, Operation
+from millstream.api.wire.json_body import read_json
 from millstream.errors import InvalidRequest, NotFound
 
 _MAX_SHOWN = 200

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from millstream.api.choices import Choice
 from millstream.api.context import ServerContext
+from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.answer import Identity, Report, WholeChoice
 from millstream.api.openai.chat_answer import whole_answer
 from millstream.api.openai.chunks import ChatStream
@@ -18,7 +19,6 @@ from millstream.api.openai.endpoint import Endpoint, Places, start_all, time_lim
 from millstream.api.openai.preparation import Preparation, Prepared
 from millstream.api.openai.schema import ChatRequest, parse_chat_request
 from millstream.api.openai.schema.answers import ChatCompletion, ChatCompletionChunk
-from millstream.api.operation import EVENTS, JSON, Operation
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler
 from millstream.text.vocabulary import Vocabulary

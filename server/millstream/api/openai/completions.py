@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from millstream.api.choices import Choice
 from millstream.api.context import ServerContext
+from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.answer import Identity, WholeChoice
 from millstream.api.openai.completion_answer import (
     AnsweredPrompt,
@@ -22,7 +23,6 @@ from millstream.api.openai.delivery import Answer
 from millstream.api.openai.endpoint import Endpoint, Places, start_all, time_limit
 from millstream.api.openai.schema.completion import CompletionRequest, parse_completion_request
 from millstream.api.openai.schema.completion_answers import Completion, CompletionChunk
-from millstream.api.operation import EVENTS, JSON, Operation
 from millstream.core.request import TokenEvent
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta

@@ -15,9 +15,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from millstream.api.choices import Choice, close_all, merge
-from millstream.api.errors import error_event
 from millstream.api.openai.answer import Report, WholeChoice, usage
 from millstream.api.openai.events import EventBuilder
+from millstream.api.wire.errors import error_event
 from millstream.errors import MillstreamError
 from millstream.text.assembler import TextDelta
 

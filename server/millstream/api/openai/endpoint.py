@@ -16,14 +16,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from millstream.api.body import read_json
 from millstream.api.choices import close_all
 from millstream.api.context import ServerContext
-from millstream.api.disconnect import ClientGone, unless_disconnected
 from millstream.api.openai.answer import Identity
 from millstream.api.openai.delivery import Answer
 from millstream.api.openai.schema.delivery import DeliveryFields
-from millstream.api.sse import EventStream
+from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.json_body import read_json
+from millstream.api.wire.sse import EventStream
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest
 from millstream.intake.engine_request import choice_request

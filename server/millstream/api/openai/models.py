@@ -11,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
+from millstream.api.described.route import JSON, Operation
 from millstream.api.openai.schema.answers import closed
-from millstream.api.operation import JSON, Operation
 from millstream.errors import NotFound
 from millstream.runtime.client import State
 

@@ -17,9 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import NotRequired, TypedDict
 
-from millstream.api.body import read_json
 from millstream.api.context import ServerContext
-from millstream.api.disconnect import ClientGone, unless_disconnected
+from millstream.api.described.route import JSON, Operation
 from millstream.api.openai.prompts import Prompts
 from millstream.api.openai.schema.answers import closed
 from millstream.api.openai.schema.tokenization import (
@@ -29,7 +28,8 @@ from millstream.api.openai.schema.tokenization import (
     parse_detokenize_request,
     parse_tokenize_request,
 )
-from millstream.api.operation import JSON, Operation
+from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.json_body import read_json
 from millstream.core.info import EngineInfo
 from millstream.errors import InvalidRequest
 

@@ -12,8 +12,8 @@ from millstream.api.openai.schema.messages import Message
 from millstream.api.openai.schema.refused import without_unsupported
 from millstream.api.openai.schema.tools import ToolFields
 from millstream.errors import InvalidRequest
-from millstream.intake.body import invalid
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
+from millstream.intake.strict_body import invalid
 
 MAX_MESSAGES = 10_000
 

@@ -13,8 +13,8 @@ from millstream.api.openai.schema.delivery import DeliveryFields
 from millstream.api.openai.schema.formats import FormatFields
 from millstream.api.openai.schema.refused import without_unsupported
 from millstream.errors import InvalidRequest
-from millstream.intake.body import invalid
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields, TokenId
+from millstream.intake.strict_body import invalid
 
 MAX_PROMPTS = 1024
 DEFAULT_MAX_TOKENS = 16

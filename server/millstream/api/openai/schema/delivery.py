@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from millstream.errors import InvalidRequest
-from millstream.intake.body import Body
+from millstream.intake.strict_body import Body
 
 MAX_SECONDS = 86_400.0
 

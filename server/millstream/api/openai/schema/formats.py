@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from millstream.errors import InvalidRequest
-from millstream.intake.body import Body
+from millstream.intake.strict_body import Body
 
 MAX_CHOICE_TEXTS = 1024
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from millstream.errors import InvalidRequest
-from millstream.intake.body import Body, tag
+from millstream.intake.strict_body import Body, tag
 
 
 class TextPart(Body):

@@ -14,8 +14,8 @@ from pydantic import ValidationError, create_model
 from millstream.api.openai.schema.chat import ChatRequest, parse_chat_request
 from millstream.api.openai.schema.refused import without_unsupported
 from millstream.errors import InvalidRequest
-from millstream.intake.body import Body, invalid
 from millstream.intake.sampling_fields import TokenId
+from millstream.intake.strict_body import Body, invalid
 
 T = TypeVar("T", bound=Body)
 

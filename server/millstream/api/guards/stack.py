@@ -20,9 +20,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from millstream.api.auth import RequireKey
-from millstream.api.hosts import CheckHost
-from millstream.api.operation import DescribedRoute
+from millstream.api.described.route import DescribedRoute
+from millstream.api.guards.hosts import CheckHost
+from millstream.api.guards.keys import RequireKey
 from millstream.errors import StartupError
 from millstream.settings import Settings
 

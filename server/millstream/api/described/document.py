@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from millstream import __version__
-from millstream.api.errors import ErrorBody
-from millstream.api.operation import EVENTS, JSON, DescribedRoute, Operation
+from millstream.api.described.route import EVENTS, JSON, DescribedRoute, Operation
+from millstream.api.wire.errors import ErrorBody
 from millstream.settings import Settings
 
 STATUSES = {

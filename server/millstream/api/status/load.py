@@ -9,8 +9,8 @@ from typing_extensions import TypedDict
 
 from millstream import __version__
 from millstream.api.context import ServerContext
-from millstream.api.health import Health
-from millstream.api.operation import JSON, Handler, Operation
+from millstream.api.described.route import JSON, Handler, Operation
+from millstream.api.status.health import Health
 from millstream.runtime.client import State
 
 

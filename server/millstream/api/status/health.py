@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
-from millstream.api.operation import JSON, Handler, Operation
+from millstream.api.described.route import JSON, Handler, Operation
 from millstream.runtime.client import State
 
 

@@ -19,8 +19,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from millstream.api.openapi import document
-from millstream.api.operation import HTML, JSON, DescribedRoute, Operation
+from millstream.api.described.document import document
+from millstream.api.described.route import HTML, JSON, DescribedRoute, Operation
 from millstream.settings import Settings
 
 DOCUMENT = Operation(
@@ -40,7 +40,11 @@ PAGE = Operation(
 
 def with_document(routes: Sequence[DescribedRoute], settings: Settings) -> list[DescribedRoute]:
     """The routes, and those of the document that describes them all."""
-    page = resources.files("millstream.api").joinpath("docs.html").read_text(encoding="utf-8")
+    page = (
+        resources.files("millstream.api.described")
+        .joinpath("page.html")
+        .read_text(encoding="utf-8")
+    )
     headers = {"Content-Security-Policy": _policy(page)}
 
     @cache

@@ -16,7 +16,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from millstream.api.protocol import Protocol
+from millstream.api.wire.protocol import Protocol
 from millstream.errors import StartupError
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings

@@ -1,0 +1,1 @@
+"""Routes that say how the server is."""

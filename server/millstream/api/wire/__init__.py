@@ -1,0 +1,1 @@
+"""Bytes and connections: the server, its protocol, bodies, event streams, errors as bodies."""
