@@ -9,7 +9,7 @@ from typing import Any
 from openai.types import Completion as SdkCompletion
 from pydantic import TypeAdapter
 
-from millstream.api.openai.schema.completion_answers import Completion, CompletionChunk
+from millstream.api.openai.completions.shapes import Completion, CompletionChunk
 from tests.api.conftest import Api
 
 PATH = "/v1/completions"

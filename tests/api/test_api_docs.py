@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
-from millstream.api.openai.schema import NEUTRAL, UNSUPPORTED, ChatRequest
-from millstream.api.openai.schema.completion import CompletionRequest
-from millstream.api.openai.schema.delivery import StreamOptions
+from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.completions.body import CompletionRequest
+from millstream.api.openai.fields.delivery import StreamOptions
+from millstream.api.openai.fields.refused import NEUTRAL, UNSUPPORTED
 from millstream.core.info import EngineInfo
 
 API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")

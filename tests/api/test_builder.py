@@ -10,9 +10,9 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tokenizers import Tokenizer
 
-from millstream.api.openai.answer import Identity, Report, WholeChoice, usage
-from millstream.api.openai.chat_answer import whole_answer
-from millstream.api.openai.chunks import ChatStream
+from millstream.api.openai.chat.chunks import ChatStream
+from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice, usage
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextDelta
 from millstream.text.logprobs import TextLogprob

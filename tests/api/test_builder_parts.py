@@ -5,8 +5,8 @@ from __future__ import annotations
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from millstream.api.openai.answer import Report, WholeChoice
-from millstream.api.openai.chat_answer import whole_answer
+from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.text.assembler import TextDelta
 from millstream.text.logprobs import TextLogprob
 from millstream.text.parsing.output import (

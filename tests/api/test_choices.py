@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.choices import Choice, merge
+from millstream.api.openai.generate.choices import Choice, merge
 from millstream.core.request import FinishReason, TokenEvent
 from millstream.errors import GenerationFailed
 from millstream.runtime.stream import TokenStream

@@ -7,15 +7,15 @@ import math
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.openai.answer import Identity, WholeChoice
-from millstream.api.openai.completion_answer import (
+from millstream.api.openai.completions.chunks import CompletionStream
+from millstream.api.openai.completions.whole import (
     AnsweredPrompt,
     CompletionReport,
     Entry,
     text_logprobs,
     whole_completion,
 )
-from millstream.api.openai.completion_chunks import CompletionStream
+from millstream.api.openai.generate.answer import Identity, WholeChoice
 from millstream.core.request import TokenEvent, TokenLogprob
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.parsing.output import ParsedAnswer

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.schema.completion import CompletionRequest, parse_completion_request
+from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
 from millstream.errors import InvalidRequest
 from tests.api.test_schema_values import BAD, GOOD, OTHERS
 

@@ -13,12 +13,12 @@ from millstream import __version__
 from millstream.api.described.route import Operation
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Model, ModelList
-from millstream.api.openai.schema.tokenization import (
+from millstream.api.openai.tokenize.body import (
     CHAT_FIELDS,
     DetokenizeRequest,
     TokenizeText,
 )
-from millstream.api.openai.tokenization import DETOKENIZE, TOKENIZE, Detokenized, Tokenized
+from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Detokenized, Tokenized
 from millstream.api.status.health import HEALTH, Health
 from millstream.api.status.load import LOAD, PINGS, VERSION, Load
 from millstream.settings import Settings

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders
 
-from millstream.api.openai.grammars import Formats
-from millstream.api.openai.schema import parse_chat_request
+from millstream.api.openai.chat.body import parse_chat_request
+from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.grammar import Grammar
 from millstream.core.plan import Plan, StepOutput
 from millstream.errors import InvalidRequest

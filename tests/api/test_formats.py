@@ -9,9 +9,9 @@ import pytest
 from llguidance import LLTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders
 
-from millstream.api.openai.grammars import Formats
-from millstream.api.openai.schema import parse_chat_request
-from millstream.api.openai.schema.formats import WantedFormat
+from millstream.api.openai.chat.body import parse_chat_request
+from millstream.api.openai.fields.formats import WantedFormat
+from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.formats import (

@@ -19,8 +19,9 @@ from millstream.api.context import ServerContext
 from millstream.api.described.document import document
 from millstream.api.described.page import with_document
 from millstream.api.described.route import DescribedRoute
-from millstream.api.openai.chat import CHAT
-from millstream.api.openai.schema import UNSUPPORTED, ChatRequest
+from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.chat.endpoint import CHAT
+from millstream.api.openai.fields.refused import UNSUPPORTED
 from millstream.settings import Settings
 from tests.api.described import check_answer, check_events
 from tests.api.serving import Serve, context, serve

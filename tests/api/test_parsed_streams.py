@@ -7,10 +7,10 @@ from typing import cast
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.choices import Choice
-from millstream.api.openai.answer import Report, WholeChoice
-from millstream.api.openai.chat_answer import whole_answer
-from millstream.api.openai.chunks import ChatStream
+from millstream.api.openai.chat.chunks import ChatStream
+from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.generate.answer import Report, WholeChoice
+from millstream.api.openai.generate.choices import Choice
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.vocabulary import Vocabulary

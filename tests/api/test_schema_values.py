@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.schema import ChatRequest, parse_chat_request
+from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
 from millstream.errors import InvalidRequest
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -15,11 +15,11 @@ from millstream.api.described.page import with_document
 from millstream.api.described.route import DescribedRoute, Handler
 from millstream.api.guards.stack import protect
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
-from millstream.api.openai.chat import CHAT, ChatCompletions
-from millstream.api.openai.completions import COMPLETIONS, Completions
-from millstream.api.openai.endpoint import Endpoint
+from millstream.api.openai.chat.endpoint import CHAT, ChatCompletions
+from millstream.api.openai.completions.endpoint import COMPLETIONS, Completions
+from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
-from millstream.api.openai.tokenization import DETOKENIZE, TOKENIZE, Tokenization
+from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.status.health import HEALTH, health
 from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
 from millstream.api.wire.errors import (

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
-from millstream.api.openai.schema.answers import closed
+from millstream.api.openai.chat.shapes import closed
 from millstream.api.wire.json_body import read_json
 from millstream.errors import InvalidRequest, NotFound
 

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.openai.schema.answers import closed
+from millstream.api.openai.chat.shapes import closed
 from millstream.errors import NotFound
 from millstream.runtime.client import State
 

@@ -11,7 +11,7 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any
 
-from millstream.api.openai.answer import Identity, Report
+from millstream.api.openai.generate.answer import Identity, Report
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-from millstream.api.openai.schema.formats import WantedFormat
-from millstream.api.openai.schema.tools import Tool, WantedCalls
+from millstream.api.openai.fields.formats import WantedFormat
+from millstream.api.openai.fields.tools import Tool, WantedCalls
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.calls import (

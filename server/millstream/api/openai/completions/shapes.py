@@ -6,7 +6,7 @@ from typing import Literal
 
 from typing_extensions import NotRequired, TypedDict
 
-from millstream.api.openai.schema.answers import PromptLogprob, Usage, closed
+from millstream.api.openai.chat.shapes import PromptLogprob, Usage, closed
 
 FinishReason = Literal["stop", "length"]
 

@@ -8,17 +8,17 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from millstream.api.choices import Choice
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.openai.answer import Identity, Report, WholeChoice
-from millstream.api.openai.chat_answer import whole_answer
-from millstream.api.openai.chunks import ChatStream
-from millstream.api.openai.delivery import Answer
-from millstream.api.openai.endpoint import Endpoint, Places, start_all, time_limit
-from millstream.api.openai.preparation import Preparation, Prepared
-from millstream.api.openai.schema import ChatRequest, parse_chat_request
-from millstream.api.openai.schema.answers import ChatCompletion, ChatCompletionChunk
+from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
+from millstream.api.openai.chat.chunks import ChatStream
+from millstream.api.openai.chat.preparation import Preparation, Prepared
+from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
+from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
+from millstream.api.openai.generate.choices import Choice
+from millstream.api.openai.generate.delivery import Answer
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler
 from millstream.text.vocabulary import Vocabulary

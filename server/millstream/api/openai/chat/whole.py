@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.answer import Identity, Report, WholeChoice
-from millstream.api.openai.logprobs import content_logprobs, prompt_logprobs
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.logprob_shapes import content_logprobs, prompt_logprobs
 from millstream.core.request import FinishReason, TokenLogprob
 from millstream.text.parsing.output import ParsedAnswer
 from millstream.text.vocabulary import Vocabulary

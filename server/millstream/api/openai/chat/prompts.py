@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.schema import ChatRequest
+from millstream.api.openai.chat.body import ChatRequest
 from millstream.errors import InvalidRequest
 
 

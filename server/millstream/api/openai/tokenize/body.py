@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError, create_model
 
-from millstream.api.openai.schema.chat import ChatRequest, parse_chat_request
-from millstream.api.openai.schema.refused import without_unsupported
+from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
+from millstream.api.openai.fields.refused import without_unsupported
 from millstream.errors import InvalidRequest
 from millstream.intake.sampling_fields import TokenId
 from millstream.intake.strict_body import Body, invalid

@@ -14,9 +14,9 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from millstream.api.choices import Choice, close_all, merge
-from millstream.api.openai.answer import Report, WholeChoice, usage
-from millstream.api.openai.events import EventBuilder
+from millstream.api.openai.generate.answer import Report, WholeChoice, usage
+from millstream.api.openai.generate.choices import Choice, close_all, merge
+from millstream.api.openai.generate.events import EventBuilder
 from millstream.api.wire.errors import error_event
 from millstream.errors import MillstreamError
 from millstream.text.assembler import TextDelta

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from millstream.api.openai.schema.delivery import DeliveryFields
-from millstream.api.openai.schema.formats import FormatFields
-from millstream.api.openai.schema.messages import Message
-from millstream.api.openai.schema.refused import without_unsupported
-from millstream.api.openai.schema.tools import ToolFields
+from millstream.api.openai.fields.delivery import DeliveryFields
+from millstream.api.openai.fields.formats import FormatFields
+from millstream.api.openai.fields.messages import Message
+from millstream.api.openai.fields.refused import without_unsupported
+from millstream.api.openai.fields.tools import ToolFields
 from millstream.errors import InvalidRequest
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.intake.strict_body import invalid

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.grammars import Formats
-from millstream.api.openai.schema.completion import CompletionRequest, TextOrIds
+from millstream.api.openai.completions.body import CompletionRequest, TextOrIds
+from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.info import EngineInfo
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.grammars import Formats
-from millstream.api.openai.prompts import Prompt, Prompts
-from millstream.api.openai.schema import ChatRequest
+from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.chat.prompts import Prompt, Prompts
+from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar

@@ -11,16 +11,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.answer import Identity
-from millstream.api.openai.completion_answer import (
+from millstream.api.openai.completions.whole import (
     AnsweredPrompt,
     CompletionReport,
     answer_entries,
     prompt_entries,
     text_logprobs,
 )
-from millstream.api.openai.events import EventBuilder
-from millstream.api.openai.logprobs import finite
+from millstream.api.openai.generate.answer import Identity
+from millstream.api.openai.generate.events import EventBuilder
+from millstream.api.openai.generate.logprob_shapes import finite
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
 

@@ -8,21 +8,21 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from millstream.api.choices import Choice
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.openai.answer import Identity, WholeChoice
-from millstream.api.openai.completion_answer import (
+from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
+from millstream.api.openai.completions.chunks import CompletionStream
+from millstream.api.openai.completions.preparation import CompletionPreparation, PreparedPrompt
+from millstream.api.openai.completions.shapes import Completion, CompletionChunk
+from millstream.api.openai.completions.whole import (
     AnsweredPrompt,
     CompletionReport,
     whole_completion,
 )
-from millstream.api.openai.completion_chunks import CompletionStream
-from millstream.api.openai.completion_preparation import CompletionPreparation, PreparedPrompt
-from millstream.api.openai.delivery import Answer
-from millstream.api.openai.endpoint import Endpoint, Places, start_all, time_limit
-from millstream.api.openai.schema.completion import CompletionRequest, parse_completion_request
-from millstream.api.openai.schema.completion_answers import Completion, CompletionChunk
+from millstream.api.openai.generate.answer import Identity, WholeChoice
+from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
+from millstream.api.openai.generate.choices import Choice
+from millstream.api.openai.generate.delivery import Answer
 from millstream.core.request import TokenEvent
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta

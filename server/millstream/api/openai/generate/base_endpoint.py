@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from millstream.api.choices import close_all
 from millstream.api.context import ServerContext
-from millstream.api.openai.answer import Identity
-from millstream.api.openai.delivery import Answer
-from millstream.api.openai.schema.delivery import DeliveryFields
+from millstream.api.openai.fields.delivery import DeliveryFields
+from millstream.api.openai.generate.answer import Identity
+from millstream.api.openai.generate.choices import close_all
+from millstream.api.openai.generate.delivery import Answer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.sse import EventStream

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.answer import Identity, Report
-from millstream.api.openai.chat_answer import finish_reason
-from millstream.api.openai.events import EventBuilder
-from millstream.api.openai.logprobs import content_logprobs
+from millstream.api.openai.chat.whole import finish_reason
+from millstream.api.openai.generate.answer import Identity, Report
+from millstream.api.openai.generate.events import EventBuilder
+from millstream.api.openai.generate.logprob_shapes import content_logprobs
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.output import (
     Content,

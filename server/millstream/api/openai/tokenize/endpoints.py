@@ -19,9 +19,9 @@ from typing_extensions import NotRequired, TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.openai.prompts import Prompts
-from millstream.api.openai.schema.answers import closed
-from millstream.api.openai.schema.tokenization import (
+from millstream.api.openai.chat.prompts import Prompts
+from millstream.api.openai.chat.shapes import closed
+from millstream.api.openai.tokenize.body import (
     ConversationBody,
     DetokenizeRequest,
     TokenizeText,

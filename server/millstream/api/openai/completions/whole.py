@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from millstream.api.openai.answer import Identity, Report, WholeChoice
-from millstream.api.openai.logprobs import finite, prompt_logprobs
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.logprob_shapes import finite, prompt_logprobs
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextAssembler
 from millstream.text.logprobs import TextLogprob

@@ -1,0 +1,1 @@
+"""POST /v1/chat/completions: its body, its prompt, its answer whole and as chunks."""

@@ -1,0 +1,1 @@
+"""What every route that generates does: places, streams, choices, events."""
