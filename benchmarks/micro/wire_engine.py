@@ -16,7 +16,7 @@ import zmq
 from millstream.core.info import EngineInfo
 from millstream.core.request import FinishReason, Request, TokenEvent, TokenLogprob
 from millstream.core.statistics import Statistics
-from millstream.runtime.engine import SocketChannel, exit_with_parent
+from millstream.runtime.engine_side import SocketChannel, exit_with_parent
 from millstream.runtime.messages import Add, Cancel, Ready, Step, Stop
 
 

@@ -9,7 +9,7 @@ import zmq
 
 from millstream.log import configure_logging
 from millstream.model.runner import build_runner
-from millstream.runtime.engine import exit_with_parent, run_engine
+from millstream.runtime.engine_side import exit_with_parent, run_engine
 from millstream.settings import Settings
 
 

@@ -21,7 +21,7 @@ from bisect import insort
 from collections.abc import Sequence as Seq
 
 from millstream.core.blocks import BlockPool
-from millstream.core.held import HeldBlocks
+from millstream.core.held_blocks import HeldBlocks
 from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import FailureEvent, Request, TokenEvent
 from millstream.core.sequence import Sequence

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import zmq
 
-from millstream.runtime.engine import run_engine
+from millstream.runtime.engine_side import run_engine
 from millstream.runtime.runner import Runner
 
 log = logging.getLogger(__name__)
