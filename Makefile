@@ -65,7 +65,7 @@ bench-crosscheck: install ## the load client against `vllm bench serve`, on the 
 	$(BIN)/python -m benchmarks.crosscheck $(ARGS)
 
 demo-model: install ## train the embedded demo model again (under an hour on two cores)
-	$(BIN)/python -m millstream.demo.train --out server/millstream/demo/model $(ARGS)
+	$(BIN)/python -m demo.train --out server/millstream/demo/model $(ARGS)
 
 models-table: $(DEVELOPED) ## run every model type of transformers and write docs/models.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.model.model_types docs/models.md

@@ -23,14 +23,13 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"runtime", "core", "errors", "settings"},
     "intake": {"intake", "core", "errors"},
     "api": {"api", "intake", "runtime", "text", "core", "errors", "settings"},
-    "demo": {"demo"},
 }
 COMPOSITION_ROOT = {"cli", "server_process", "engine_process", "embedded", "__main__", "__init__"}
 
 THIRD_PARTY: dict[str, set[str]] = {
     # package -> rooms that may import it
-    "torch": {"model", "demo"},
-    "transformers": {"model", "demo"},
+    "torch": {"model"},
+    "transformers": {"model"},
     "starlette": {"api"},
     "sse_starlette": {"api"},
     "uvicorn": {"api"},

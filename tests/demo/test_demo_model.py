@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from millstream.demo.evaluate import MODEL, Answer, Demo, held_out_set
-from millstream.demo.train import LARGEST
+from demo.evaluate import MODEL, Answer, Demo, held_out_set
+from demo.train import LARGEST
 
 SIZE = 25
 ASSISTANT = "You are a helpful assistant."

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from millstream.demo.batches import encode_texts
-from millstream.demo.dialogues import training_dialogues
-from millstream.demo.evaluate import MODEL
-from millstream.demo.forward import loss, rotary_tables
-from millstream.demo.render import encode, render
+from demo.batches import encode_texts
+from demo.dialogues import training_dialogues
+from demo.evaluate import MODEL
+from demo.forward import loss, rotary_tables
+from demo.render import encode, render
 
 HELLO = {"role": "user", "content": "hello"}
 CALL = {"name": "find_book", "arguments": {"title": 'The "Big" Sea', "year": 1951}}

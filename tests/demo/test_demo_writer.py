@@ -7,9 +7,9 @@ from itertools import islice
 
 import pytest
 
-from millstream.demo.dialogues import SKILLS, held_out_dialogue, training_dialogues
-from millstream.demo.dialogues.base import SHOWN_PROMPTS, is_held_out, normalise
-from millstream.demo.evaluate import held_out_set
+from demo.dialogues import SKILLS, held_out_dialogue, training_dialogues
+from demo.dialogues.base import SHOWN_PROMPTS, is_held_out, normalise
+from demo.evaluate import held_out_set
 
 DIALOGUES = 20_000
 

@@ -1,6 +1,6 @@
 """Makes the demo model from nothing but this code and a seed.
 
-    python -m millstream.demo.train --out DIR
+    python -m demo.train --out DIR
 
 The default arguments are the recipe of the weights in `model/`. The number of steps is fixed, not
 the time, so that data, initial weights and order are the same on every machine; rounding still

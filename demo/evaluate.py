@@ -3,7 +3,7 @@
 Every prompt is one the training stream can not contain, the answer is greedy, and only the expected
 text, to the letter, counts as right (tool calls are compared as parsed calls).
 
-    python -m millstream.demo.evaluate [FOLDER]
+    python -m demo.evaluate [FOLDER]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from .dialogues import SKILLS, Dialogue, held_out_dialogue
 from .render import render
 
-MODEL = Path(__file__).with_name("model")
+MODEL = Path(__file__).parents[1] / "server" / "millstream" / "demo" / "model"
 BATCH = 25
 
 
