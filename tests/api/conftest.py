@@ -20,7 +20,7 @@ from millstream.runtime.runner import Runner
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import ParserChoice
-from tests.api.described import CheckedTransport
+from tests.api.described_transport import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer
 

@@ -17,7 +17,7 @@ from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import ParserChoice
 from tests.api.conftest import END, LetterTemplate, RecordingRunner
-from tests.api.described import CheckedTransport
+from tests.api.described_transport import CheckedTransport
 
 Serve = Callable[..., httpx.AsyncClient]
 

@@ -19,7 +19,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
-from tests.api.described import CheckedTransport
+from tests.api.described_transport import CheckedTransport
 from tests.fakes import fake_info
 from tests.text.conftest import byte_tokenizer
 from tests.text.parsing.samples import TOOLS, choose

@@ -19,7 +19,7 @@ from millstream.model import transfers
 from millstream.model.expected import fill_in
 from millstream.model.sampling.logprobs import sampled_logprobs
 from millstream.model.sampling.sampler import Sampler
-from tests.model.sampling import make_chunk, random_logits
+from tests.model.sampling_cases import make_chunk, random_logits
 
 VOCAB = 1500
 

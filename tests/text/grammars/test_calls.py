@@ -17,8 +17,7 @@ from millstream.text.parsing.call_texts import WRITINGS
 from millstream.text.parsing.detection import NONE, detect
 from millstream.text.parsing.markup_parser import Held
 from millstream.text.parsing.output import ParsedAnswer, join, parse_whole
-
-from .tool_writer import (
+from tests.text.tool_writer import (
     MARKS,
     Writer,
     callable_tools,

@@ -8,7 +8,7 @@ import pytest
 
 from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
 from millstream.errors import InvalidRequest
-from tests.api.test_schema_values import BAD, GOOD, OTHERS
+from tests.api.openai.test_schema_values import BAD, GOOD, OTHERS
 
 OWN_GOOD: dict[str, list[Any]] = {
     "prompt": ["", "text", ["a", ""], [1, 2], [[1, 2], [3]], [[]], ["x"] * 1024],

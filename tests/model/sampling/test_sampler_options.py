@@ -26,7 +26,7 @@ from millstream.model.sampling import filters
 from millstream.model.sampling.constraints import Constraints, constrain
 from millstream.model.sampling.reductions import block_maxima
 from millstream.model.sampling.sampler import Sampler, uniform
-from tests.model.sampling import STOPS, make_chunk, random_chunk, random_logits
+from tests.model.sampling_cases import STOPS, make_chunk, random_chunk, random_logits
 
 VOCAB = 300
 

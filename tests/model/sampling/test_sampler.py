@@ -15,7 +15,7 @@ from millstream.model.sampling import filters
 from millstream.model.sampling.logprobs import sampled_logprobs
 from millstream.model.sampling.reductions import Workspace, best_of, block_maxima, pick, total
 from millstream.model.sampling.sampler import Sampler, uniform
-from tests.model.sampling import make_chunk, random_chunk, random_logits
+from tests.model.sampling_cases import make_chunk, random_chunk, random_logits
 
 # Not a multiple of the block, so that the last block is a short one.
 VOCAB = 1500

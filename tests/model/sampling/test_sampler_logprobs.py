@@ -14,7 +14,7 @@ from millstream.model.runner import ModelRunner
 from millstream.model.sampling import filters
 from millstream.model.sampling.logprobs import Asked, token_logprobs
 from tests.model.architectures import VOCAB, make_model
-from tests.model.sampling import random_logits
+from tests.model.sampling_cases import random_logits
 from tests.model.test_architectures import make_runner, random_prompts
 
 

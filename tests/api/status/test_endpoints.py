@@ -24,7 +24,7 @@ from millstream.api.status.load import LOAD, PINGS, VERSION, Load
 from millstream.settings import Settings
 from tests.api.conftest import Api, RecordingRunner, serve
 
-PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 
 
 async def test_the_model_is_listed_and_found(api: Api) -> None:

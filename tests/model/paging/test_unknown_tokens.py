@@ -19,9 +19,9 @@ from millstream.model.sampling.sampler import Sampler
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add
 from millstream.text.grammars.formats import choice_grammar, json_grammar, regex_grammar
-from tests.model.sampling import make_chunk
+from tests.model.sampling.test_grammars import DEMO, TOKENIZER
+from tests.model.sampling_cases import make_chunk
 from tests.model.test_architectures import make_runner
-from tests.model.test_grammar import DEMO, TOKENIZER
 from tests.model.test_runner import ScriptedChannel
 
 END = 2

@@ -23,7 +23,7 @@ from millstream.api.openai.chat.body import ChatRequest
 from millstream.api.openai.chat.endpoint import CHAT
 from millstream.api.openai.fields.refused import UNSUPPORTED
 from millstream.settings import Settings
-from tests.api.described import check_answer, check_events
+from tests.api.described_transport import check_answer, check_events
 from tests.api.serving import Serve, context, serve
 
 __all__ = ["context", "serve"]

@@ -16,7 +16,7 @@ from millstream.text.parsing.output import (
     ToolCallStart,
 )
 from millstream.text.vocabulary import Vocabulary
-from tests.api.test_builder import IDENTITY, USAGE, events, make_stream, score, vocabulary
+from tests.api.openai.test_builder import IDENTITY, USAGE, events, make_stream, score, vocabulary
 
 __all__ = ["vocabulary"]
 

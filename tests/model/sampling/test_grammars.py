@@ -36,11 +36,11 @@ from millstream.text.grammars.formats import (
 from millstream.text.parsing.detection import detect
 from millstream.text.parsing.markup_parser import Held
 from millstream.text.parsing.output import parse_whole
-from tests.model.sampling import random_params
+from tests.model.sampling_cases import random_params
 from tests.model.test_architectures import answers, make_runner
 from tests.text.tool_writer import callable_tools, is_valid, random_tools, tokens_of
 
-DEMO = Path(__file__).parents[2] / "server" / "millstream" / "demo" / "model"
+DEMO = Path(__file__).parents[3] / "server" / "millstream" / "demo" / "model"
 TOKENIZER = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
 NUM_TOKENS = TOKENIZER.get_vocab_size()
 VOCAB = NUM_TOKENS + 77  # models round up

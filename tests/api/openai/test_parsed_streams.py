@@ -14,9 +14,9 @@ from millstream.api.openai.generate.choices import Choice
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.vocabulary import Vocabulary
+from tests.api.openai.test_builder import IDENTITY, USAGE, events
+from tests.api.openai.test_choices import ScriptedStream
 from tests.api.talk import joined, whole
-from tests.api.test_builder import IDENTITY, USAGE, events
-from tests.api.test_choices import ScriptedStream
 from tests.text.parsing.samples import SAMPLES, Sample
 
 PARALLEL = SAMPLES["hermes, parallel, with thoughts and text"]

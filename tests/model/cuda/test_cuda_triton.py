@@ -62,7 +62,7 @@ for (dtype, dim, width, kv_heads, group, page), extra in itertools.product(cases
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_kernels_equal_plain_torch() -> None:
-    server = Path(__file__).parent.parent.parent / "server"
+    server = Path(__file__).parents[3] / "server"
     paths = os.pathsep.join([str(server), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT],

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from millstream.model.cpu.kernels.kernels import Kernels
+from tests.model.cpu.kernels.test_native_decode import assert_attends
 from tests.model.native_cases import Case, make_case
-from tests.model.test_native_decode import assert_attends
 
 CONTEXTS = [0, 14, 15, 16, 17, 31, 254, 255, 256, 257, 599]  # positions of last tokens
 

@@ -12,7 +12,7 @@ from millstream.api.openai.fields.delivery import StreamOptions
 from millstream.api.openai.fields.refused import NEUTRAL, UNSUPPORTED
 from millstream.core.info import EngineInfo
 
-API = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+API = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 FIELDS = API.split("## Request fields")[1].split("## The answer")[0]
 COMPLETIONS = API.split("## Text completions")[1].split("\n## ")[0]
 

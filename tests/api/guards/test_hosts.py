@@ -11,9 +11,9 @@ import pytest
 from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
 from millstream.api.guards.hosts import CheckHost
-from tests.api.described import CheckedTransport
+from tests.api.described_transport import CheckedTransport
+from tests.api.guards.test_edge import BODY, CHAT, OPEN, PAGE, bearer, preflight
 from tests.api.serving import Serve, context, serve
-from tests.api.test_edge import BODY, CHAT, OPEN, PAGE, bearer, preflight
 
 __all__ = ["context", "serve"]
 
