@@ -24,11 +24,11 @@ from millstream.errors import StartupError
 from millstream.model.attention import BATCH_KWARG, attend_dense, causal_mask, layer_options
 from millstream.model.loading import memory
 from millstream.model.paging.kv_cache import LayerShape
+from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 
 PROBE_NAME = "millstream-probe"
 
 _LENGTH = 4
-_TOLERANCE = 1e-3  # the two runs differ in nothing, so neither should their logits
 _ROWS = 16
 _KNOWN = {
     BATCH_KWARG,
@@ -96,7 +96,7 @@ def probe_layers(
         fresh = _run(model, probe, length, device=device, past=None)
         _check_layers(model, probe)
         claimed = _run(model, _Probe(max_context), length, device=device, past=max_context - length)
-        if not logits_difference(claimed, fresh) <= _TOLERANCE:
+        if not logits_difference(claimed, fresh) <= REPEATED_LOGITS:
             raise StartupError(
                 "it takes positions from the length of its cache, not only from position_ids "
                 f"(seen at {max_context} tokens)"
@@ -122,11 +122,6 @@ def refusing(model: PreTrainedModel) -> Iterator[None]:
             raise memory.out_of_memory(model.device) from error
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise StartupError(f"{name} cannot run on a paged cache ({reason}). {advice}") from error
-
-
-def logits_difference(actual: Tensor, wanted: Tensor) -> float:
-    """Root mean square of the difference, relative to the spread of the wanted logits."""
-    return ((actual - wanted).square().mean().sqrt() / wanted.std()).item()
 
 
 class _ClaimedPast(DynamicCache):

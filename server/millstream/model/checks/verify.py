@@ -12,18 +12,12 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.checks.probe import logits_difference, refusing
+from millstream.model.checks.probe import refusing
 from millstream.model.forward import Forward
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache
-
-_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
-"""Root mean square of the difference, relative to the spread of the logits.
-
-In bfloat16, transformers' own attention functions differ from each other by up to a third of this
-on random models of 30 layers; attention that means something else differs by about 1.
-"""
+from millstream.model.tolerance import PAGED_LOGITS, logits_difference
 
 _LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps
 
@@ -37,7 +31,7 @@ def verify(
     Uses the first blocks of `cache`, which hold nothing yet. Raises StartupError on a difference.
     """
     length = min(len(expected), cache.num_blocks * cache.block_size)
-    tolerance = _TOLERANCE[loaded.dtype]
+    tolerance = PAGED_LOGITS[loaded.dtype]
     with refusing(loaded.model):
         ids = _sample_ids(loaded)[:length]
         for end, actual in _paged_logits(packer, cache.block_size, forward, ids):

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import NativeInt8Linear
 from millstream.model.cpu.packing import is_plain
+from millstream.model.tolerance import INT8_LINEAR
 
 log = logging.getLogger(__name__)
 
@@ -141,4 +142,4 @@ def _is_right(linear: nn.Linear, make: Callable[[nn.Linear], nn.Module]) -> bool
     except (AttributeError, RuntimeError) as error:
         log.info("int8 layers are not packed: %s", error)
         return False
-    return bool((actual - expected).norm() <= 0.02 * expected.norm())
+    return bool((actual - expected).norm() <= INT8_LINEAR * expected.norm())

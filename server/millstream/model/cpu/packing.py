@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import NativeLinear, joined_biases
+from millstream.model.tolerance import PACKED_LINEAR_ABSOLUTE, PACKED_LINEAR_RELATIVE
 
 log = logging.getLogger(__name__)
 
@@ -117,4 +118,9 @@ def is_supported() -> bool:
         except (AttributeError, RuntimeError) as error:
             log.info("linear layers are not packed: %s", error)
             return False
-        return torch.allclose(packed.float(), linear(hidden).float(), rtol=0.02, atol=0.1)
+        return torch.allclose(
+            packed.float(),
+            linear(hidden).float(),
+            rtol=PACKED_LINEAR_RELATIVE,
+            atol=PACKED_LINEAR_ABSOLUTE,
+        )

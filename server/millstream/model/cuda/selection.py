@@ -20,10 +20,10 @@ from millstream.model import reference
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backends import Backend, Span, TritonBackend, VarlenBackend
 from millstream.model.paging.kv_cache import LayerShape
+from millstream.model.tolerance import ATTENTION_BACKENDS
 
 log = logging.getLogger(__name__)
 
-_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2**-8, torch.bfloat16: 2**-5}
 _KERNELS = "millstream.model.cuda.triton_attention"
 _CONTEXT = 330  # tokens of a trial
 
@@ -92,7 +92,7 @@ class Trial:
         """Raises ArithmeticError where the backend differs."""
         for what, actual, expected in self.samples(backend):
             error = (actual.float() - expected.float()).abs().max().item()
-            if not error <= _TOLERANCE[self.dtype]:
+            if not error <= ATTENTION_BACKENDS[self.dtype]:
                 raise ArithmeticError(
                     f"{what} is wrong by {error:.1e} for {self.shape} in {self.dtype}"
                 )

@@ -18,13 +18,12 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.checks.probe import logits_difference
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.tolerance import INVARIANT_LOGITS, logits_difference
 
 Logits = Callable[[Plan], Tensor]
 """A step's logits, one row for each chunk that is sampled."""
 
-_TOLERANCE = 0.2  # rounding in bfloat16 stays below; another computation differs by about 1
 _LENGTH, _BESIDE = 72, 23  # across a change of the number of keys; odd, so that tiles are not full
 
 
@@ -65,7 +64,7 @@ class InvarianceCheck:
     def run(self, logits: Logits, default: Tensor) -> None:
         """default: what `sample()` gave before. Raises StartupError on any difference."""
         difference = logits_difference(self.sample(logits).float(), default.float())
-        if not difference <= _TOLERANCE:
+        if not difference <= INVARIANT_LOGITS:
             raise StartupError(
                 "--batch-invariant: the logits of this model differ from those without the flag by "
                 f"{difference:.1%} of their spread, which is wrong; serve it without"

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from millstream.model.checks.probe import MODEL_FAILURES, in_short, logits_difference
+from millstream.model.checks.probe import MODEL_FAILURES, in_short
 from millstream.model.cpu.attention import CompiledDecoder
 from millstream.model.cpu.decoder.layer import Layer
 from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
@@ -22,10 +21,9 @@ from millstream.model.cpu.decoder.trial import Trial
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear
 from millstream.model.cpu.packing import PackedLinear, is_plain
+from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
 _NATIVE = (NativeLinear, NativeInt8Linear)
-TOLERANCE = {torch.bfloat16: 5e-2, torch.float32: 1e-4}
-"""Of logits that another way of running the layers gives, relative to their spread."""
 
 
 class UnknownPartError(Exception):
@@ -38,7 +36,7 @@ def compile_stack(stack: DecoderStack, trial: Trial) -> str | None:
         found = compiled(stack.layers, trial.kernels)
         expected = trial.logits()
         stack.compiled = found
-        if logits_difference(trial.logits(), expected) <= TOLERANCE[trial.dtype]:
+        if logits_difference(trial.logits(), expected) <= STACKED_LOGITS[trial.dtype]:
             return None
         reason = "it computes something else"
     except UnknownPartError as error:

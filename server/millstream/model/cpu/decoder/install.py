@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from millstream.model.checks.probe import MODEL_FAILURES, Layer, in_short, logits_difference
+from millstream.model.checks.probe import MODEL_FAILURES, Layer, in_short
 from millstream.model.cpu.decoder.called_operators import Operations
-from millstream.model.cpu.decoder.compiled_layers import TOLERANCE, compile_stack
+from millstream.model.cpu.decoder.compiled_layers import compile_stack
 from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
 from millstream.model.cpu.decoder.recognise import Known, Parts, UnusualError, match
 from millstream.model.cpu.decoder.runs import DenseBatch, Sample, observe
@@ -25,6 +25,7 @@ from millstream.model.cpu.decoder.trial import Trial
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.cpu.packing import packing
 from millstream.model.forward import Forward
+from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
 
 class Fused(NamedTuple):
@@ -92,7 +93,7 @@ def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sampl
         stack = match(layers, parts, known, seen)
         setattr(parent, name, nn.ModuleList([stack]))
         logits = sample.run(forward, DenseBatch(Operations()))
-        if not logits_difference(logits, seen.logits) <= TOLERANCE[logits.dtype]:
+        if not logits_difference(logits, seen.logits) <= STACKED_LOGITS[logits.dtype]:
             raise UnusualError("as a stack they compute something else")
     except MODEL_FAILURES as error:
         setattr(parent, name, layers)

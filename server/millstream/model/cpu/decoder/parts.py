@@ -18,8 +18,8 @@ from millstream.model.cpu.decoder.called_operators import GATED, NORM, noted
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear
 from millstream.model.cpu.packing import PackedLinear, is_plain, merge
+from millstream.model.tolerance import OPERATORS, is_close
 
-_TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
 _ROWS = 4
 _PACKED = (PackedLinear, NativeLinear, NativeInt8Linear)
 
@@ -91,7 +91,7 @@ def find_norm(module: nn.Module, kernels: Kernels) -> Norm | None:
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not (isinstance(weight, nn.Parameter) and weight.dim() == 1 and isinstance(eps, float)):
         return None
-    if weight.dtype not in _TOLERANCE or len(list(module.parameters())) > 1:
+    if weight.dtype not in OPERATORS or len(list(module.parameters())) > 1:
         return None
     # Rows of very different sizes, so that eps counts in some of them.
     scales = torch.tensor([[0.1 * eps**0.5], [eps**0.5], [1.0], [50.0]])
@@ -111,7 +111,7 @@ def find_gated_mlp(module: nn.Module, kernels: Kernels, dtype: torch.dtype) -> G
     linears = [getattr(module, name, None) for name in (*names, "down_proj")]
     found = [linear for linear in linears if isinstance(linear, nn.Module)]
     width = getattr(found[0], "in_features", None) if found else None
-    if len(found) < len(linears) or not isinstance(width, int) or dtype not in _TOLERANCE:
+    if len(found) < len(linears) or not isinstance(width, int) or dtype not in OPERATORS:
         return None
     sample = _random(_ROWS, width).to(dtype)
     actual = _results(module, sample, found, GATED)
@@ -120,17 +120,6 @@ def find_gated_mlp(module: nn.Module, kernels: Kernels, dtype: torch.dtype) -> G
         if actual is not None and is_close(mlp(sample), actual):
             return mlp
     return None
-
-
-def is_close(actual: Tensor, wanted: Tensor) -> bool:
-    """Whether they differ by rounding only."""
-    if actual.shape != wanted.shape or actual.dtype != wanted.dtype:
-        return False
-    tolerance = _TOLERANCE[wanted.dtype]
-    spread = wanted.float().square().mean().sqrt().item()
-    return torch.allclose(
-        actual.float(), wanted.float(), rtol=tolerance, atol=tolerance * min(spread, 1.0)
-    )
 
 
 def _results(

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from millstream.model.cpu.decoder.called_operators import GLUE
 from millstream.model.cpu.decoder.layer import Layer
-from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm, is_close
+from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.runs import Call, Observed
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate
+from millstream.model.tolerance import is_close
 
 _LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.tolerance import OPERATORS
 
 _TOKENS = 3
-_TOLERANCE = {torch.bfloat16: 2**-6, torch.float32: 1e-4}
 
 
 def differences(kernels: Kernels, expected: Kernels) -> list[str]:
     """Names of what differs."""
     wrong: list[str] = []
-    for dtype, tolerance in _TOLERANCE.items():
+    for dtype, tolerance in OPERATORS.items():
         results, truth = dict(_run(kernels, dtype)), dict(_run(expected, dtype))
         for name, tensors in truth.items():
             pairs = zip(results[name], tensors, strict=True)
