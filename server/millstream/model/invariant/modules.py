@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from millstream.model.cpu.packing import PackedLinear
 from millstream.model.invariant.operators import InvariantOperators
 from millstream.model.invariant.row_tiles import multiply
+from millstream.model.running_modules import RunningModules
 
 
 def use_separate_experts(model: PreTrainedModel) -> None:
@@ -53,14 +54,8 @@ def _users(
 ) -> set[type[nn.Module]]:
     """The kinds of modules that call a replaced function themselves."""
     recorder = _Recorder(operators)
-    hooks = []
-    for module in model.modules():
-        hooks.append(module.register_forward_pre_hook(recorder.enter))
-        hooks.append(module.register_forward_hook(recorder.leave, always_call=True))
-    with operators, recorder:
+    with recorder.running.tracking(model.modules()), operators, recorder:
         run()
-    for hook in hooks:
-        hook.remove()
     return recorder.users
 
 
@@ -70,14 +65,8 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, operators: InvariantOperators) -> None:
         super().__init__()
         self.users: set[type[nn.Module]] = set()
+        self.running = RunningModules()
         self._operators = operators
-        self._running: list[nn.Module] = []
-
-    def enter(self, module: nn.Module, args: object) -> None:
-        self._running.append(module)
-
-    def leave(self, module: nn.Module, args: object, output: object) -> None:
-        self._running.pop()
 
     def __torch_function__(
         self,
@@ -86,8 +75,9 @@ class _Recorder(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if self._running and self._operators.replaces(func):
-            self.users.add(type(self._running[-1]))
+        module = self.running.innermost
+        if module is not None and self._operators.replaces(func):
+            self.users.add(type(module))
         return func(*args, **(kwargs or {}))
 
 

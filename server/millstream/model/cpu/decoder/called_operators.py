@@ -8,66 +8,67 @@ operators gives on random numbers, is that formula.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-VIEWS = frozenset(
-    f"aten::{name}"
-    for name in (
-        *("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze", "flatten", "transpose"),
-        *("permute", "slice", "select", "split", "split_with_sizes", "chunk", "expand", "alias"),
-        *("detach", "clone", "contiguous", "cat", "to", "type_as", "_to_copy", "dropout"),
-    )
-)
+from millstream.model.running_modules import RunningModules
+
+_VIEWS = [
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "transpose",
+    "permute",
+    "slice",
+    "select",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "expand",
+    "alias",
+    "detach",
+    "clone",
+    "contiguous",
+    "cat",
+    "to",
+    "type_as",
+    "_to_copy",
+    "dropout",
+]
+VIEWS = frozenset(f"aten::{name}" for name in _VIEWS)
+"""Operators that compute nothing: they arrange, copy or convert (dropout does nothing here)."""
 NORM = VIEWS | {"aten::pow", "aten::square", "aten::mean", "aten::rsqrt", "aten::mul", "aten::add"}
+"""Operators of an RMS norm."""
 GATED = VIEWS | {"aten::silu", "aten::gelu tanh", "aten::mul"}
+"""Operators of a gated MLP, beside its linear layers."""
 GLUE = VIEWS | {"aten::mul", "aten::add", "aten::neg"}
+"""Operators of a decoder layer between its norms, linear layers, attention and MLP: the sums, and
+the rotation of queries and keys."""
 
 
 class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the operators called inside the pieces that are watched and outside what is kept.
+    """Notes the operators that modules call themselves.
 
-    names: as of now; mutated by the mode itself.
+    names: as torch's schemas spell them ("aten::mul"), gelu with its formula ("aten::gelu tanh").
+    Mutated by the mode itself.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, watched: Iterable[nn.Module] = ()) -> None:
+        """watched: the modules whose calls are noted while they are tracked in `running`."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: set[str] = set()
-        self._noting = [False]
-        self._hooks: list[Any] = []
+        self.running = RunningModules()
+        self._watched = frozenset(watched)
 
-    def watch(self, module: nn.Module) -> None:
-        """Notes what the module's own code calls."""
-        self._hook(module, noting=True)
-
-    def keep(self, modules: Iterable[nn.Module]) -> None:
-        """Notes nothing of what these modules call."""
-        for module in modules:
-            self._hook(module, noting=False)
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        self._noting.append(False)
-        try:
-            yield
-        finally:
-            self._noting.pop()
-
-    def remove_hooks(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _hook(self, module: nn.Module, *, noting: bool) -> None:
-        self._hooks += [
-            module.register_forward_pre_hook(lambda *_: self._noting.append(noting)),
-            module.register_forward_hook(lambda *_: self._leave(), always_call=True),
-        ]
-
-    def _leave(self) -> None:
-        self._noting.pop()
+    def paused(self) -> AbstractContextManager[None]:
+        """Inside, nothing is noted."""
+        return self.running.paused()
 
     def __torch_dispatch__(
         self,
@@ -76,7 +77,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if self._noting[-1]:
+        if self.running.innermost in self._watched:
             name: str = func._schema.name  # type: ignore[attr-defined]
             # Two formulas, which bfloat16 hardly tells apart.
             form = f" {(kwargs or {}).get('approximate', 'none')}" if name == "aten::gelu" else ""
@@ -87,12 +88,7 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 @contextmanager
 def noted(watched: Iterable[nn.Module], kept: Iterable[nn.Module]) -> Iterator[Operations]:
     """Inside, the operators that `watched` modules call outside of `kept` ones are noted."""
-    operations = Operations()
-    try:
-        for module in watched:
-            operations.watch(module)
-        operations.keep(kept)
-        with operations:
-            yield operations
-    finally:
-        operations.remove_hooks()
+    watched, kept = frozenset(watched), frozenset(kept)
+    operations = Operations(watched - kept)
+    with operations.running.tracking(watched | kept), operations:
+        yield operations
