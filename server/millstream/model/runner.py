@@ -23,7 +23,6 @@ from millstream.model.checks.verify import own_logits, verify
 from millstream.model.cpu.attention import NativePacker
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cuda.steps import CudaSteps, make_steps
-from millstream.model.expected import fill_in
 from millstream.model.forward import Forward
 from millstream.model.invariant.attention import InvariantPacker
 from millstream.model.invariant.check import InvarianceCheck
@@ -33,6 +32,7 @@ from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.layout import fill_unknown_tokens
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.sampling.sampler import Drawing, Sampler, best_tokens
@@ -178,7 +178,7 @@ class ModelRunner:
 
         def fill(token_ids: Tensor) -> None:
             if after is not None:
-                fill_in(token_ids, plan, after.drawing.tokens, after.request_ids)
+                fill_unknown_tokens(token_ids, plan, after.drawing.tokens, after.request_ids)
 
         if self._cuda is not None and (logits := self._cuda.logits(plan, fill)) is not None:
             return logits

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from millstream.core.plan import Plan
+from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.model.paging.block_tables import BlockTables
+from millstream.model.transfers import upload
 
 Numbers = NDArray[np.int64]
 
@@ -71,3 +75,24 @@ def _decode_layout(
         slots=tables.blocks_at(rows, starts // block_size) * block_size + starts % block_size,
         wanted=numbers[:-1],
     )
+
+
+def fill_unknown_tokens(
+    token_ids: Tensor, plan: Plan, drawn: Callable[[], Tensor], request_ids: Sequence[int]
+) -> None:
+    """Replaces the plan's unknown tokens, which the step before it draws, on the device.
+
+    The host does not learn them first, so it need not wait for that step. token_ids [n] int64: the
+    packed tokens of the plan, changed in place. drawn: returns the tokens [m] int64 of the step
+    before, one for each of `request_ids`. A negative one stands for no token; it becomes 0, because
+    what is computed from it is discarded but must be computed from some token.
+    """
+    unknown = [i for i, chunk in enumerate(plan.chunks) if chunk.tokens[0] == UNKNOWN_TOKEN]
+    if not unknown:
+        return
+    row_of = {request_id: row for row, request_id in enumerate(request_ids)}
+    rows = [row_of[plan.chunks[index].request_id] for index in unknown]
+    # An unknown token is a chunk of its own, and chunks of one token come first: the number of the
+    # chunk is the token's index.
+    indices = upload(torch.tensor([unknown, rows]), token_ids.device)
+    token_ids.index_copy_(0, indices[0], drawn()[indices[1]].clamp_(min=0))
