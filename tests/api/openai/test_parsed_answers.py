@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from millstream.settings import Settings
-from millstream.text.parsing.call_formats import REASONING_FORMATS, TOOL_FORMATS
+from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import detect, special_tokens_of
+from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 from tests.api.talk import Talk, joined, marked_tokenizer, talk, whole
 from tests.text.parsing.samples import SAMPLES, TOOLS, Sample, choose
 
@@ -79,7 +80,7 @@ async def test_a_schema_that_is_none_tells_nothing(parameters: Any, talk: Talk) 
 
 def test_the_options_name_every_format() -> None:
     for name, formats in (
-        ("tool_call_parser", TOOL_FORMATS),
+        ("tool_call_parser", CALL_FAMILIES),
         ("reasoning_parser", REASONING_FORMATS),
     ):
         help_text = Settings.model_fields[name].description

@@ -13,7 +13,7 @@ from millstream.text.grammars.calls import CallableTool, arguments_schema, calls
 from millstream.text.grammars.formats import CHECKED_MARK, GrammarChecker, GrammarError
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import ParserChoice
-from millstream.text.parsing.call_texts import WRITINGS
+from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import NONE, detect
 from millstream.text.parsing.markup_parser import Held
 from millstream.text.parsing.output import ParsedAnswer, join, parse_whole
@@ -27,8 +27,11 @@ from tests.text.tool_writer import (
     tokens_of,
 )
 
+WRITINGS = {family.name: family.writings for family in CALL_FAMILIES}
 CHOICES = {
-    f"{name} {way.sign}".strip(): (name, way) for name, ways in WRITINGS.items() for way in ways
+    f"{family.name} {writing.sign}".strip(): (family.name, writing)
+    for family in CALL_FAMILIES
+    for writing in family.writings
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from millstream.text.parsing.call_formats import REASONING_FORMATS, TOOL_FORMATS
+from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.output import (
     Content,
     ParsedAnswer,
@@ -20,13 +20,14 @@ from millstream.text.parsing.output import (
     join,
     parse_whole,
 )
+from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 from tests.text.parsing.samples import SAMPLES, TOOLS, Sample, answer, call, in_pieces
 
 every_sample = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 
 
 def test_every_format_has_a_sample() -> None:
-    assert {sample.tools for sample in SAMPLES.values()} == {f.name for f in TOOL_FORMATS}
+    assert {sample.tools for sample in SAMPLES.values()} == {f.name for f in CALL_FAMILIES}
     used = {sample.reasoning for sample in SAMPLES.values()}
     assert {f.name for f in REASONING_FORMATS} - used == {"seed"}
 

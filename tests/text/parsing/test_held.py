@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from millstream.text.parsing.call_texts import WRITINGS
+from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import detect
 from millstream.text.parsing.markup_parser import Held
 from millstream.text.parsing.output import ParsedAnswer, parse_whole
@@ -28,6 +28,8 @@ MARKUP = template(
     }
 )
 MARKED = '{"a": "<think>x</think>", "b": "<tool_call>{}"}'
+
+WRITINGS = {family.name: family.writings for family in CALL_FAMILIES}
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,9 @@ def test_a_value_may_contain_its_own_closing_tag_in_a_json_string(held: Held) ->
 
 
 def test_every_way_to_write_calls_is_read_back() -> None:
-    for name, ways in WRITINGS.items():
-        for way in ways:
-            assert detect(way.sign, (), tools=name).writing == way
+    for family in CALL_FAMILIES:
+        for writing in family.writings:
+            assert detect(writing.sign, (), tools=family.name).writing == writing
 
 
 @pytest.mark.parametrize(

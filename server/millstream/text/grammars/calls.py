@@ -19,7 +19,7 @@ import regex
 
 from millstream.text.grammars.formats import GrammarError, json_grammar
 from millstream.text.grammars.tagged_values import CannotWrite, check_object, tagged_text
-from millstream.text.parsing.call_texts import CallWriting, TaggedValues
+from millstream.text.parsing.call_formats import CallWriting, TaggedValues
 
 MAX_CALLS = 32
 """Calls in one forced answer: a weak model that must call one tool might call for ever."""

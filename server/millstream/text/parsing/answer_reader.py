@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from millstream.text.parsing.call_formats import CallFormat, ReasoningFormat
-from millstream.text.parsing.call_texts import JSON_CALLS, JSON_WRITING, CallWriting
+from millstream.text.parsing.call_families import PLAIN_JSON
+from millstream.text.parsing.call_formats import CallFormat, CallWriting
 from millstream.text.parsing.markup_parser import Held, MarkupParser
 from millstream.text.parsing.output import OutputParser
+from millstream.text.parsing.reasoning_formats import ReasoningFormat
 from millstream.text.parsing.response_template_parser import ResponseParsers, TemplateParser
 from millstream.text.parsing.scanning import compiled
 from millstream.text.parsing.tool_schemas import Tools
@@ -52,7 +53,7 @@ class ParserChoice:
     @property
     def of_json_calls(self) -> ParserChoice:
         """The same for an answer whose calls are plain JSON."""
-        return replace(self.of_forms, calls=(JSON_CALLS,), writing=JSON_WRITING)
+        return replace(self.of_forms, calls=PLAIN_JSON.calls, writing=PLAIN_JSON.writings[0])
 
     @property
     def of_forms(self) -> ParserChoice:

@@ -1,4 +1,8 @@
-"""The formats in which models write reasoning and tool calls, as data.
+"""What a row of `call_families` is made of: how a call is read, and how it is written.
+
+The two sides of one format: `CallFormat` has the patterns by which a call is found in what a model
+says, `CallWriting` the texts of which a grammar is made, so that a call that is asked for comes in
+the form in which the model was trained to write it.
 
 Rules for the patterns, on which streaming rests:
 1. They are regular expressions of the `regex` package, which can tell that a text may become a
@@ -6,8 +10,6 @@ Rules for the patterns, on which streaming rests:
 2. No negative lookahead, which a text that goes on could undo. White space after a marker belongs
    to no pattern but before a lookahead; the parser drops it.
 3. A special token that belongs to a pattern stands in it as `regex.escape` writes it.
-
-`signs` are literal: a chat template that contains one of them speaks the format.
 """
 
 from __future__ import annotations
@@ -16,17 +18,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 Body = Literal["call", "arguments", "parameters"]
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningFormat:
-    """open, close: patterns around the reasoning. noise: patterns that are no text at all."""
-
-    name: str
-    open: str
-    close: str
-    signs: tuple[str, ...] = ()
-    noise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,142 +48,65 @@ class CallFormat:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolFormat:
-    """The ways one family of models writes calls."""
+class TaggedValues:
+    """The texts around a key and its value. close_tag: the part of `close` no value may have."""
+
+    open: str
+    after_key: str
+    close: str
+    close_tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallWriting:
+    """One way to write calls.
+
+    before, after: around all calls of an answer. call, arguments, end: before a call's name,
+    between its name and its arguments, after these. between: between two calls; None: an answer
+    has one call only. values: for arguments in tags, else they are JSON.
+    starts: texts with which a call begins, so that no free text contains them; each is a part of
+    `before + call`, or stands before it, or ends a message.
+    call_at_start: an answer that begins with `call` is a call, whatever `starts` says.
+    messages: what opens a message without a call, where an answer is made of messages; the first
+    opens reasoning. message_end: what stands between two messages.
+    sign: what a chat template contains that writes calls in this way.
+    """
+
+    call: str
+    arguments: str
+    end: str
+    starts: tuple[str, ...] = ()
+    before: str = ""
+    after: str = ""
+    between: str | None = ""
+    values: TaggedValues | None = None
+    call_at_start: bool = False
+    messages: tuple[str, ...] = ()
+    message_end: str = ""
+    sign: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is written beside names and values."""
+        tags = self.values
+        return (
+            *(self.before, self.call, self.arguments, self.end, self.between or "", self.after),
+            *((tags.open, tags.after_key, tags.close) if tags else ()),
+            *(*self.messages, self.message_end, *self.starts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFamily:
+    """The ways in which one family of models writes calls.
+
+    signs: literal texts; a chat template that contains one of them speaks the format.
+    calls: the ways to read a call. writings: the ways to write one; the first whose `sign` the chat
+    template contains is taken. noise: patterns that are no text at all.
+    """
 
     name: str
-    signs: tuple[str, ...]
+    signs: tuple[str, ...] = ()
     calls: tuple[CallFormat, ...]
+    writings: tuple[CallWriting, ...]
     noise: tuple[str, ...] = ()
-
-
-_HARMONY_NAME = r" to=functions\.(?P<name>[\w.-]+)"
-_HARMONY_TYPE = r"\s*(?:<\|constrain\|>)?\w*<\|message\|>"
-_HARMONY_NOISE = (
-    r"(?:<\|start\|>assistant)?<\|channel\|>(?:final|commentary)" + _HARMONY_TYPE,
-    r"<\|(?:end|return|call)\|>",
-)
-
-REASONING_FORMATS = (
-    ReasoningFormat("think", "<think>", "</think>", ("</think>",)),
-    ReasoningFormat("magistral", r"\[THINK\]", r"\[/THINK\]", ("[THINK]",)),
-    ReasoningFormat("seed", "<seed:think>", "</seed:think>", ("</seed:think>",)),
-    ReasoningFormat(
-        "harmony",
-        r"(?:<\|start\|>assistant)?<\|channel\|>analysis<\|message\|>",
-        r"<\|end\|>",
-        ("<|channel|>",),
-        noise=_HARMONY_NOISE,
-    ),
-)
-
-# The first format whose sign occurs wins: those that share a marker stand before the plainer one.
-TOOL_FORMATS = (
-    ToolFormat(
-        "qwen3-coder",
-        signs=("<parameter=",),
-        calls=(
-            CallFormat(
-                r"(?:<tool_call>\s*)?<function=(?P<name>[^>\n]+)>",
-                "parameters",
-                ends=("</function>", "</tool_call>"),
-                parameter=r"<parameter=(?P<key>[^>\n]+)>",
-                parameter_close="</parameter>",
-            ),
-        ),
-    ),
-    ToolFormat(
-        "glm",
-        signs=("<arg_key>",),
-        calls=(
-            CallFormat(
-                r"<tool_call>\s*(?P<name>[\w.-]+)\s*(?=<arg_key>|</tool_call>)",
-                "parameters",
-                ends=("</tool_call>",),
-                parameter=r"<arg_key>(?P<key>[^<\n]+)</arg_key>\s*<arg_value>",
-                parameter_close="</arg_value>",
-            ),
-        ),
-    ),
-    ToolFormat(
-        "minimax",
-        signs=("<minimax:tool_call>",),
-        calls=(
-            CallFormat(
-                r'(?:<minimax:tool_call>\s*)?<invoke name="(?P<name>[^">\n]+)">',
-                "parameters",
-                ends=("</invoke>", "</minimax:tool_call>"),
-                parameter=r'<parameter name="(?P<key>[^">\n]+)">',
-                parameter_close="</parameter>",
-            ),
-        ),
-    ),
-    ToolFormat(
-        "hermes",
-        signs=("<tool_call>",),
-        calls=(
-            CallFormat(
-                r"<tool_call>\s*(?=\{)", "call", ends=("</tool_call>",), separator=r"(?=\{)"
-            ),
-        ),
-    ),
-    ToolFormat(
-        "mistral",
-        signs=("[TOOL_CALLS]",),
-        calls=(
-            CallFormat(
-                r"\[TOOL_CALLS\]\s*\[\s*(?=\{)",
-                "call",
-                ends=(r"\]",),
-                separator=r",\s*(?=\{)",
-            ),
-            CallFormat(
-                r"\[TOOL_CALLS\]\s*(?P<name>[\w.-]+)\s*(?:\[CALL_ID\]\w+)?(?:\[ARGS\]\s*)?(?=\{)",
-                "arguments",
-            ),
-        ),
-    ),
-    ToolFormat(
-        "deepseek",
-        signs=("<｜tool▁call▁begin｜>",),
-        calls=(
-            CallFormat(
-                r"(?:<｜tool▁calls▁begin｜>\s*)?<｜tool▁call▁begin｜>"
-                r"(?:function<｜tool▁sep｜>(?P<name>[\w.-]+)\s*```json\s*(?=\{)"
-                r"|(?P<name>[\w.-]+)<｜tool▁sep｜>\s*(?=\{))",
-                "arguments",
-                ends=(r"(?:```\s*)?<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"),
-            ),
-        ),
-    ),
-    ToolFormat(
-        "harmony",
-        signs=("<|channel|>",),
-        calls=tuple(
-            CallFormat(
-                r"(?:<\|start\|>assistant)?" + header + _HARMONY_TYPE,
-                "arguments",
-                ends=(r"<\|call\|>",),
-            )
-            for header in (
-                r"<\|channel\|>(?:commentary|analysis)" + _HARMONY_NAME,
-                _HARMONY_NAME + r"<\|channel\|>(?:commentary|analysis)",
-            )
-        ),
-        noise=_HARMONY_NOISE,
-    ),
-    ToolFormat(
-        "llama3",
-        signs=("<|python_tag|>", '"parameters": dictionary of argument name'),
-        calls=tuple(
-            CallFormat(
-                open,
-                "call",
-                separator=r"[;,]?\s*(?=\{)",
-                at_start=at_start,
-                needs_arguments=True,
-            )
-            for open, at_start in ((r"<\|python_tag\|>\s*(?=\{)", False), (r"\A\s*(?=\{)", True))
-        ),
-    ),
-)

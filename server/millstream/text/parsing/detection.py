@@ -7,7 +7,8 @@ its text is content, and it calls tools only if it must, in plain JSON.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,20 +17,18 @@ from tokenizers import Tokenizer
 
 from millstream.errors import StartupError
 from millstream.text.parsing.answer_reader import ParserChoice
-from millstream.text.parsing.call_formats import (
-    REASONING_FORMATS,
-    TOOL_FORMATS,
-    ReasoningFormat,
-    ToolFormat,
-)
-from millstream.text.parsing.call_texts import WRITINGS, is_read_back
+from millstream.text.parsing.call_families import CALL_FAMILIES
+from millstream.text.parsing.call_formats import CallFamily, CallWriting
+from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.output import OutputParser, parse_whole
+from millstream.text.parsing.reasoning_formats import REASONING_FORMATS, ReasoningFormat
 from millstream.text.parsing.response_template_parser import ResponseParsers
 from millstream.text.parsing.response_templates import CannotCompile, compile_template
 
 AUTO = "auto"
 NONE = "none"
 
-_F = TypeVar("_F", ReasoningFormat, ToolFormat)
+_F = TypeVar("_F", ReasoningFormat, CallFamily)
 
 
 def special_tokens_of(tokenizer: Tokenizer) -> frozenset[str]:
@@ -64,9 +63,9 @@ def detect(
         if choice is not None:
             return _with_writing(choice, chat_template)
     thought = _pick(REASONING_FORMATS, reasoning, chat_template, "reasoning")
-    called = _pick(TOOL_FORMATS, tools, chat_template, "tool-call")
+    called = _pick(CALL_FAMILIES, tools, chat_template, "tool-call")
     choice = _with_tokens(_of_formats(thought, called), special_tokens)
-    return _with_writing(choice, chat_template, called.name if called else None)
+    return _with_writing(choice, chat_template, called)
 
 
 def _of_template(
@@ -98,7 +97,7 @@ def _of_template(
     return _with_tokens(choice, special_tokens)
 
 
-def _of_formats(thought: ReasoningFormat | None, called: ToolFormat | None) -> ParserChoice:
+def _of_formats(thought: ReasoningFormat | None, called: CallFamily | None) -> ParserChoice:
     names = [
         f"{found.name} {what}"
         for found, what in ((thought, "reasoning"), (called, "calls"))
@@ -114,19 +113,34 @@ def _of_formats(thought: ReasoningFormat | None, called: ToolFormat | None) -> P
 
 
 def _with_writing(
-    choice: ParserChoice, chat_template: str, name: str | None = None
+    choice: ParserChoice, chat_template: str, called: CallFamily | None = None
 ) -> ParserChoice:
     """The choice with the first way to write calls that it reads back.
 
-    name: of the format that it reads; without it, all that the chat template may speak are tried.
+    called: the family that it reads; without it, all that the chat template may speak are tried.
     """
-    names = [f.name for f in TOOL_FORMATS if any(sign in chat_template for sign in f.signs)]
-    for known in [name] if name else names:
-        ways = WRITINGS[known]
-        for way in sorted(ways, key=lambda way: way.sign not in chat_template):
-            if is_read_back(way, choice.parser):
-                return replace(choice, writing=way)
+    spoken = [f for f in CALL_FAMILIES if any(sign in chat_template for sign in f.signs)]
+    for family in [called] if called else spoken:
+        for writing in sorted(family.writings, key=lambda one: one.sign not in chat_template):
+            if _is_read_back(writing, choice.parser):
+                return replace(choice, writing=writing)
     return choice
+
+
+def _is_read_back(writing: CallWriting, parser_of: Callable[..., OutputParser]) -> bool:
+    """Whether calls with an argument, written in this way, are read as what they are."""
+    value, tags = '{"key": "text"}', writing.values
+    if tags is not None:
+        value = f"{tags.open}key{tags.after_key}text{tags.close}"
+    names = ["f"] if writing.between is None else ["f", "g-2"]
+    calls = [f"{writing.call}{name}{writing.arguments}{value}{writing.end}" for name in names]
+    text = writing.before + (writing.between or "").join(calls) + writing.after
+    parameters = {"type": "object", "properties": {"key": {"type": "string"}}}
+    functions = [{"name": name, "parameters": parameters} for name in names]
+    tools = [{"type": "function", "function": function} for function in functions]
+    said = parse_whole(parser_of(prompt="", tools=tools, held=Held.ANSWER), text)
+    read = [(call.name, json.loads(call.arguments)) for call in said.calls]
+    return read == [(name, {"key": "text"}) for name in names] and not said.content
 
 
 def _pick(formats: Sequence[_F], name: str, chat_template: str, what: str) -> _F | None:

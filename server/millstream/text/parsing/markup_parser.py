@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import IntEnum, auto
 
-from millstream.text.parsing.call_formats import CallFormat, ReasoningFormat
+from millstream.text.parsing.call_formats import CallFormat
 from millstream.text.parsing.call_reader import CallReader, CallWriter, Outcome
 from millstream.text.parsing.json_calls import JsonCallReader
 from millstream.text.parsing.output import Content, Delta, Reasoning, ToolCallStart, merge
+from millstream.text.parsing.reasoning_formats import ReasoningFormat
 from millstream.text.parsing.scanning import Channel, next_of, scan
 from millstream.text.parsing.tagged_calls import TaggedCallReader
 from millstream.text.parsing.tool_schemas import Tools

@@ -14,7 +14,8 @@ from typing import Any
 
 import regex
 
-from millstream.text.parsing.call_formats import CallFormat, ReasoningFormat
+from millstream.text.parsing.call_formats import CallFormat
+from millstream.text.parsing.reasoning_formats import ReasoningFormat
 
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 # A pattern with such an end could match more when more text comes.

@@ -31,6 +31,7 @@ from millstream.text.grammars.formats import (
 )
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 
 _MAX_CHECKED = 256
 
@@ -40,7 +41,7 @@ _READERS: Mapping[str, Callable[[Any], str]] = {
     "choice": choice_grammar,
     "grammar": lark_grammar,
 }
-_REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+_REASONING = [one.markers for one in REASONING_FORMATS if one.markers]
 
 
 class CallForm(NamedTuple):
