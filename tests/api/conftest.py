@@ -19,7 +19,7 @@ from millstream.runtime.host import ThreadHost
 from millstream.runtime.runner import Runner
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from tests.api.described_transport import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer
@@ -122,7 +122,7 @@ async def serve(
         engine=engine,
         chat=ChatFormatter(LetterTemplate(), tokenizer),
         tokenizer=tokenizer,
-        parsers=ParserChoice(),
+        parsers=AnswerReader(),
         stop_token_ids=(END,),
         fingerprint="f",
     )

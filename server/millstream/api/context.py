@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,6 @@ class ServerContext:
     engine: EngineClient
     chat: ChatFormatter
     tokenizer: Tokenizer
-    parsers: ParserChoice
+    parsers: AnswerReader
     stop_token_ids: tuple[int, ...]
     fingerprint: str

@@ -32,7 +32,7 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
         self._context = list(prompt)[-_CONTEXT:]
-        self._held: list[int] = []
+        self._pending_ids: list[int] = []
         self._stream = self._restart()
 
     def push(self, token_id: int) -> str:
@@ -40,40 +40,40 @@ class Detokenizer:
         try:
             piece = self._stream.step(self._tokenizer, token_id)
         except Exception:  # tokenizers raises its one untyped exception ("Invalid prefix ...")
-            self._held.append(token_id)
+            self._pending_ids.append(token_id)
             return self.flush()
-        self._held.append(token_id)
+        self._pending_ids.append(token_id)
         if piece is None:
             # Bytes that no character starts with would be held for ever.
-            return self._release() if len(self._held) > _MAX_HELD else ""
+            return self._release() if len(self._pending_ids) > _MAX_HELD else ""
         self._settle()
         return piece
 
     def flush(self) -> str:
-        """The text of held tokens at the end of the answer, without a cut-off character."""
-        if not self._held:
+        """The text of pending tokens at the end of the answer, without a cut-off character."""
+        if not self._pending_ids:
             return ""
-        text, held = self._held_text(), self._held
-        if text.endswith(_REPLACEMENT) and self._encode(text) != held:
+        text, pending = self._pending_text(), self._pending_ids
+        if text.endswith(_REPLACEMENT) and self._encode(text) != pending:
             text = text.rstrip(_REPLACEMENT)
         self._settle()
         self._stream = self._restart()
         return text
 
     def _release(self) -> str:
-        text = self._held_text()
+        text = self._pending_text()
         self._settle()
         self._stream = self._restart()
         return text
 
-    def _held_text(self) -> str:
+    def _pending_text(self) -> str:
         before = self._decode(self._context)
-        text = self._decode(self._context + self._held)
-        return text[len(before) :] if text.startswith(before) else self._decode(self._held)
+        text = self._decode(self._context + self._pending_ids)
+        return text[len(before) :] if text.startswith(before) else self._decode(self._pending_ids)
 
     def _settle(self) -> None:
-        self._context = (self._context + self._held)[-_CONTEXT:]
-        self._held = []
+        self._context = (self._context + self._pending_ids)[-_CONTEXT:]
+        self._pending_ids = []
 
     def _restart(self) -> DecodeStream:
         return DecodeStream(ids=self._context, skip_special_tokens=self._skip_special_tokens)

@@ -40,7 +40,7 @@ class LogprobTrack:
         self._skip_special_tokens = skip_special_tokens
         self._every_token = every_token
         self._parts: list[TextLogprob] = []
-        self._held: deque[tuple[int, int, TextLogprob]] = deque()
+        self._pending_scores: deque[tuple[int, int, TextLogprob]] = deque()
         self._num_known = 0
 
     def push(self, score: TokenLogprob, text: str) -> None:
@@ -81,14 +81,14 @@ class LogprobTrack:
         is_last: no more will be shown; what begins at or after the end is dropped.
         """
         ready: list[TextLogprob] = []
-        while self._held:
-            start, end, entry = self._held[0]
+        while self._pending_scores:
+            start, end, entry = self._pending_scores[0]
             if end > num_shown and not (is_last and start < num_shown):
                 break
-            self._held.popleft()
+            self._pending_scores.popleft()
             ready.append(entry)
         return tuple(ready)
 
     def _hold(self, entries: list[TextLogprob], num_characters: int) -> None:
         start, self._num_known = self._num_known, self._num_known + num_characters
-        self._held += ((start, self._num_known, entry) for entry in entries)
+        self._pending_scores += ((start, self._num_known, entry) for entry in entries)

@@ -19,8 +19,8 @@ class StopMatcher:
         self._stops = tuple(stops)
         self._longest = max(map(len, stops), default=0)
         self._include_stop = include_stop
-        self._held = ""
-        self._num_exempt = 0  # so much of the held text is no place for a match to end
+        self._pending = ""
+        self._num_exempt = 0  # so much of the pending text is no place for a match to end
         self.matched: str | None = None
 
     @property
@@ -36,29 +36,29 @@ class StopMatcher:
             return ""
         if not self._stops:
             return text
-        self._held += text
+        self._pending += text
         if not can_stop:
-            self._num_exempt = len(self._held)
+            self._num_exempt = len(self._pending)
         elif (match := self._first_match()) is not None:
             size, self.matched = match
-            shown, self._held = self._held[:size], ""
+            shown, self._pending = self._pending[:size], ""
             return shown
-        return self._release(len(self._held) - self._num_undecided())
+        return self._release(len(self._pending) - self._num_undecided())
 
     def flush(self) -> str:
         """What was held back and did not become a match."""
-        return self._release(len(self._held))
+        return self._release(len(self._pending))
 
     def _release(self, size: int) -> str:
-        shown, self._held = self._held[:size], self._held[size:]
+        shown, self._pending = self._pending[:size], self._pending[size:]
         self._num_exempt = max(self._num_exempt - size, 0)
         return shown
 
     def _first_match(self) -> tuple[int, str] | None:
-        """How much of the held text is shown if a match ends in it, and the match."""
+        """How much of the pending text is shown if a match ends in it, and the match."""
         found = []
         for stop in self._stops:
-            start = self._held.find(stop, max(self._num_exempt - len(stop) + 1, 0))
+            start = self._pending.find(stop, max(self._num_exempt - len(stop) + 1, 0))
             if start >= 0:
                 found.append((start + len(stop), start, stop))
         if not found:
@@ -67,9 +67,9 @@ class StopMatcher:
         return end if self._include_stop else start, stop
 
     def _num_undecided(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
-        for size in range(min(self._longest - 1, len(self._held)), 0, -1):
-            end = self._held[-size:]
+        """Length of the longest end of the pending text that begins a stop string."""
+        for size in range(min(self._longest - 1, len(self._pending)), 0, -1):
+            end = self._pending[-size:]
             for stop in self._stops:
                 if stop.startswith(end):
                     return size

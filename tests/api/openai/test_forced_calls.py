@@ -14,7 +14,7 @@ from millstream.core.grammar import Grammar
 from millstream.core.plan import Plan, StepOutput
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.formats import MAX_CHARACTERS
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import detect
 from tests.api.conftest import Api, api
 from tests.api.talk import HERMES, Talk, joined, marked_tokenizer, talk, whole
@@ -112,9 +112,9 @@ async def test_free_calls_have_a_grammar_only_if_they_must_be_right(
     assert "write-file" not in told[-1].text
 
 
-@pytest.mark.parametrize("parsers", [ParserChoice(), choose("think", "none")])
+@pytest.mark.parametrize("parsers", [AnswerReader(), choose("think", "none")])
 async def test_a_model_without_a_format_calls_in_json(
-    parsers: ParserChoice, talk: Talk, told: list[Grammar | None]
+    parsers: AnswerReader, talk: Talk, told: list[Grammar | None]
 ) -> None:
     talk.parsers = parsers
     text = '[{"name": "now", "arguments": {}}, {"name": "write-file", "arguments": {"path": "]"}}]'
@@ -198,7 +198,7 @@ def test_a_tokenizer_without_bytes_is_refused(byte_tokenizer: Tokenizer) -> None
 def calls_of(
     formats: Formats,
     *,
-    parsers: ParserChoice = HERMES,
+    parsers: AnswerReader = HERMES,
     prompt: tuple[int, ...] = (1,),
     may_think: bool = False,
     **fields: Any,

@@ -34,7 +34,7 @@ from millstream.text.grammars.formats import (
     without_forcing,
 )
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import parse_whole
 from tests.model.sampling_cases import random_params
 from tests.model.test_architectures import answers, make_runner
@@ -285,7 +285,7 @@ def test_calls_are_drawn_with_the_model_s_own_markers(seed: int, grammars: Gramm
         max_calls=2,
     )
     tokens = run(Sampler(grammars), make_request(Grammar(text=text)), seed=seed, limit=3000)
-    parser = choice.parser(prompt="", tools=tools, held=Held.ANSWER)
+    parser = choice.parser(prompt="", tools=tools, hold=GrammarHold.ANSWER)
     said = parse_whole(parser, text_of(tokens))
     start = TOKENIZER.token_to_id("<tool_call>")
     assert tokens.count(start) == len(said.calls)

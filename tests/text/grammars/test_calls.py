@@ -12,10 +12,10 @@ from tokenizers import Tokenizer
 from millstream.text.grammars.calls import CallableTool, arguments_schema, calls_grammar
 from millstream.text.grammars.formats import CHECKED_MARK, GrammarChecker, GrammarError
 from millstream.text.grammars.tagged_values import CannotWrite
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import NONE, detect
-from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import ParsedAnswer, join, parse_whole
 from tests.text.tool_writer import (
     MARKS,
@@ -35,10 +35,10 @@ CHOICES = {
 }
 
 
-def choice_of(name: str) -> ParserChoice:
+def choice_of(name: str) -> AnswerReader:
     """How a model is read whose chat template writes calls in one of the ways."""
     if name == "json":
-        return detect("", (), reasoning="think", tools=NONE).of_json_calls
+        return detect("", (), reasoning="think", tools=NONE).for_json_calls
     format_name, way = CHOICES[name]
     reasoning = "harmony" if format_name == "harmony" else "think"
     choice = detect(way.sign, (), reasoning=reasoning, tools=format_name)
@@ -54,15 +54,15 @@ def writers(byte_tokenizer: Tokenizer) -> list[tuple[Tokenizer, Writer]]:
     return [(one, Writer(one)) for one in ways]
 
 
-def grammar_of(choice: ParserChoice, tools: Any, tokens: dict[str, int], **options: Any) -> str:
+def grammar_of(choice: AnswerReader, tools: Any, tokens: dict[str, int], **options: Any) -> str:
     assert choice.writing is not None
     return calls_grammar(choice.writing, callable_tools(tools), tokens, **options)
 
 
-def read(choice: ParserChoice, pieces: list[str], tools: Any, held: Held) -> ParsedAnswer:
+def read(choice: AnswerReader, pieces: list[str], tools: Any, held: GrammarHold) -> ParsedAnswer:
     """The answer, which is the same whole and in pieces."""
-    whole = parse_whole(choice.parser(prompt="", tools=tools, held=held), "".join(pieces))
-    parser = choice.parser(prompt="", tools=tools, held=held)
+    whole = parse_whole(choice.parser(prompt="", tools=tools, hold=held), "".join(pieces))
+    parser = choice.parser(prompt="", tools=tools, hold=held)
     deltas = [delta for piece in pieces for delta in parser.push(piece)]
     assert join([*deltas, *parser.finish()]) == whole
     return whole
@@ -75,7 +75,7 @@ def check_calls(said: ParsedAnswer, tools: Any) -> None:
         assert is_valid(json.loads(call.arguments), schema, schema), call
 
 
-def writable_tools(choice: ParserChoice, source: random.Random) -> Any:
+def writable_tools(choice: AnswerReader, source: random.Random) -> Any:
     """Random tools that this format can write; JSON can write all."""
     while True:
         tools = random_tools(source)
@@ -99,7 +99,7 @@ def test_forced_calls_are_read_back(
     most = source.choice([1, 3])
     grammar = grammar_of(choice, tools, tokens_of(tokenizer), is_forced=True, max_calls=most)
     for _ in range(4):
-        said = read(choice, writer.write(grammar, source), tools, Held.ANSWER)
+        said = read(choice, writer.write(grammar, source), tools, GrammarHold.ANSWER)
         assert 1 <= len(said.calls) <= most
         assert not said.content
         assert not said.reasoning or name == "harmony"
@@ -117,7 +117,7 @@ def test_free_calls_are_right_if_they_come(
     grammar = grammar_of(choice, tools, tokens_of(tokenizer), is_forced=False, max_calls=3)
     num_calls, num_texts = 0, 0
     for _ in range(8):
-        said = read(choice, writer.write(grammar, source), tools, Held.CALLS)
+        said = read(choice, writer.write(grammar, source), tools, GrammarHold.CALLS)
         check_calls(said, tools)
         num_calls += len(said.calls)
         num_texts += bool(said.content)
@@ -234,7 +234,7 @@ def test_an_answer_that_begins_like_a_call_is_one(byte_tokenizer: Tokenizer) -> 
     for seed in range(200):
         text = "".join(writer.write(grammar, random.Random(seed)))
         if text.lstrip().startswith("{"):
-            assert read(choice, [text], tools, Held.CALLS).calls
+            assert read(choice, [text], tools, GrammarHold.CALLS).calls
 
 
 def test_an_argument_may_read_like_a_marker(byte_tokenizer: Tokenizer) -> None:
@@ -244,7 +244,9 @@ def test_an_argument_may_read_like_a_marker(byte_tokenizer: Tokenizer) -> None:
     parameters = {"properties": properties, "required": ["<arg_key>"]}
     tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
     grammar = grammar_of(choice, tools, tokens_of(tokenizer), is_forced=True, max_calls=1)
-    said = read(choice, Writer(tokenizer).write(grammar, random.Random(0)), tools, Held.ANSWER)
+    said = read(
+        choice, Writer(tokenizer).write(grammar, random.Random(0)), tools, GrammarHold.ANSWER
+    )
     assert json.loads(said.calls[0].arguments) == {"<arg_key>": "</tool_call>"}
 
 

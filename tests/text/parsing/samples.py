@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import NONE, detect
 from millstream.text.parsing.output import (
     Delta,
@@ -54,7 +54,7 @@ class Sample:
 
 
 @cache
-def choose(reasoning: str, tools: str) -> ParserChoice:
+def choose(reasoning: str, tools: str) -> AnswerReader:
     return detect("", (), reasoning=reasoning, tools=tools)
 
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
 from millstream.errors import StartupError
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import detect, special_tokens_of
 from millstream.text.parsing.output import ParsedAnswer
 from tests.text.parsing.samples import TOOLS, answer, call
@@ -71,7 +71,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(field: str, what: str) -
 
 def test_no_parser_delivers_the_text() -> None:
     text = " <think>\n[TOOL_CALLS]\n"
-    assert answer(ParserChoice().parser(prompt="", tools=TOOLS), text) == ParsedAnswer(text)
+    assert answer(AnswerReader().parser(prompt="", tools=TOOLS), text) == ParsedAnswer(text)
 
 
 def test_markers_that_are_special_tokens_must_be_seen_and_others_are_dropped() -> None:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers.utils.chat_parsing import ResponseParser, parse_response
 
 import millstream
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import detect
 from millstream.text.parsing.output import ParsedAnswer
 from millstream.text.parsing.response_templates import CannotCompile, compile_template
@@ -115,7 +115,7 @@ class Parsers:
         return ResponseParser(response_template, prefix=prefix, tools=tools)
 
 
-def choose(response_template: dict[str, Any]) -> ParserChoice:
+def choose(response_template: dict[str, Any]) -> AnswerReader:
     return detect("", (), response_template, response_parsers=Parsers(response_template))
 
 

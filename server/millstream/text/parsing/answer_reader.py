@@ -8,7 +8,7 @@ from typing import Any
 
 from millstream.text.parsing.call_families import PLAIN_JSON
 from millstream.text.parsing.call_formats import CallFormat, CallWriting
-from millstream.text.parsing.markup_parser import Held, MarkupParser
+from millstream.text.parsing.markup_parser import GrammarHold, MarkupParser
 from millstream.text.parsing.output import OutputParser
 from millstream.text.parsing.reasoning_formats import ReasoningFormat
 from millstream.text.parsing.response_template_parser import ResponseParsers, TemplateParser
@@ -17,7 +17,7 @@ from millstream.text.parsing.tool_schemas import Tools
 
 
 @dataclass(frozen=True, slots=True)
-class ParserChoice:
+class AnswerReader:
     """How a model's answers are read.
 
     description: for the operator. visible: the special tokens that are markers; if there are any,
@@ -51,12 +51,14 @@ class ParserChoice:
         return any(call.strip for call in self.calls)
 
     @property
-    def of_json_calls(self) -> ParserChoice:
+    def for_json_calls(self) -> AnswerReader:
         """The same for an answer whose calls are plain JSON."""
-        return replace(self.of_forms, calls=PLAIN_JSON.calls, writing=PLAIN_JSON.writings[0])
+        return replace(
+            self.for_formatted_answers, calls=PLAIN_JSON.calls, writing=PLAIN_JSON.writings[0]
+        )
 
     @property
-    def of_forms(self) -> ParserChoice:
+    def for_formatted_answers(self) -> AnswerReader:
         """The same for an answer of a form that is no call."""
         if self.response_parsers is None:
             return self
@@ -71,12 +73,12 @@ class ParserChoice:
         *,
         prompt: str,
         tools: Sequence[Mapping[str, Any]] = (),
-        held: Held = Held.NOTHING,
+        hold: GrammarHold = GrammarHold.NOTHING,
     ) -> OutputParser:
         """A parser for one answer.
 
         prompt: the text before the answer, which may have opened the reasoning. tools: as in an
-        OpenAI request, validated; without any, nothing is a call. held: by a grammar.
+        OpenAI request, validated; without any, nothing is a call. hold: what a grammar sees to.
         """
         if self.response_parsers is not None:
             return TemplateParser(self.response_parsers, prompt=prompt, tools=tools)
@@ -86,7 +88,7 @@ class ParserChoice:
             noise=self.noise,
             tools=Tools.of(tools),
             started=self._started(prompt),
-            held=held,
+            hold=hold,
         )
 
     def _started(self, prompt: str) -> str:

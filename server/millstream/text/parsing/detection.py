@@ -16,10 +16,10 @@ import regex
 from tokenizers import Tokenizer
 
 from millstream.errors import StartupError
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.call_formats import CallFamily, CallWriting
-from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import OutputParser, parse_whole
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS, ReasoningFormat
 from millstream.text.parsing.response_template_parser import ResponseParsers
@@ -45,7 +45,7 @@ def detect(
     response_parsers: ResponseParsers | None = None,
     reasoning: str = AUTO,
     tools: str = AUTO,
-) -> ParserChoice:
+) -> AnswerReader:
     """The parser for a model.
 
     special_tokens: those that detokenising leaves out, see `special_tokens_of`.
@@ -74,20 +74,20 @@ def _of_template(
     *,
     chat_template: str,
     special_tokens: Collection[str],
-) -> ParserChoice | None:
+) -> AnswerReader | None:
     """None if it can neither be compiled nor be followed by transformers' parser."""
     try:
         template = compile_template(response_template)
     except CannotCompile:
         if response_parsers is None:
             return None
-        return ParserChoice(
+        return AnswerReader(
             "response template, calls delivered whole",
             visible=_visible(_strings(response_template), special_tokens),
             response_parsers=response_parsers,
             markup_reasoning=_pick(REASONING_FORMATS, AUTO, chat_template, "reasoning"),
         )
-    choice = ParserChoice(
+    choice = AnswerReader(
         "response template",
         template.reasoning,
         template.calls,
@@ -97,14 +97,14 @@ def _of_template(
     return _with_tokens(choice, special_tokens)
 
 
-def _of_formats(thought: ReasoningFormat | None, called: CallFamily | None) -> ParserChoice:
+def _of_formats(thought: ReasoningFormat | None, called: CallFamily | None) -> AnswerReader:
     names = [
         f"{found.name} {what}"
         for found, what in ((thought, "reasoning"), (called, "calls"))
         if found
     ]
     noise = [noise for found in (thought, called) if found for noise in found.noise]
-    return ParserChoice(
+    return AnswerReader(
         ", ".join(names) or "none",
         thought,
         called.calls if called else (),
@@ -113,8 +113,8 @@ def _of_formats(thought: ReasoningFormat | None, called: CallFamily | None) -> P
 
 
 def _with_writing(
-    choice: ParserChoice, chat_template: str, called: CallFamily | None = None
-) -> ParserChoice:
+    choice: AnswerReader, chat_template: str, called: CallFamily | None = None
+) -> AnswerReader:
     """The choice with the first way to write calls that it reads back.
 
     called: the family that it reads; without it, all that the chat template may speak are tried.
@@ -138,7 +138,7 @@ def _is_read_back(writing: CallWriting, parser_of: Callable[..., OutputParser]) 
     parameters = {"type": "object", "properties": {"key": {"type": "string"}}}
     functions = [{"name": name, "parameters": parameters} for name in names]
     tools = [{"type": "function", "function": function} for function in functions]
-    said = parse_whole(parser_of(prompt="", tools=tools, held=Held.ANSWER), text)
+    said = parse_whole(parser_of(prompt="", tools=tools, hold=GrammarHold.ANSWER), text)
     read = [(call.name, json.loads(call.arguments)) for call in said.calls]
     return read == [(name, {"key": "text"}) for name in names] and not said.content
 
@@ -155,7 +155,7 @@ def _pick(formats: Sequence[_F], name: str, chat_template: str, what: str) -> _F
     raise StartupError(f"There is no {what} parser {name!r}. Choose one of: {known}.")
 
 
-def _with_tokens(choice: ParserChoice, special_tokens: Collection[str]) -> ParserChoice:
+def _with_tokens(choice: AnswerReader, special_tokens: Collection[str]) -> AnswerReader:
     patterns = [p for c in choice.calls for p in (c.open, *c.ends, c.parameter, c.parameter_close)]
     if choice.reasoning is not None:
         patterns += [choice.reasoning.open, choice.reasoning.close]

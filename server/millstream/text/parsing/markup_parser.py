@@ -27,7 +27,7 @@ from millstream.text.parsing.tagged_calls import TaggedCallReader
 from millstream.text.parsing.tool_schemas import Tools
 
 
-class Held(IntEnum):
+class GrammarHold(IntEnum):
     """What a grammar sees to."""
 
     NOTHING = auto()
@@ -49,19 +49,19 @@ class MarkupParser:
         noise: Sequence[str] = (),
         tools: Tools | None = None,
         started: str = "",
-        held: Held = Held.NOTHING,
+        hold: GrammarHold = GrammarHold.NOTHING,
     ) -> None:
         self._reasoning_format = reasoning
         self._tools = tools or Tools({})
-        self._held_to = held
-        is_text = held is Held.ANSWER and not self._tools.parameters
+        self._hold = hold
+        is_text = hold is GrammarHold.ANSWER and not self._tools.parameters
         self._noise = () if is_text else tuple(noise)
         self._calls = tuple(calls)
         self._openings = [self._openings_of(calls, is_blank=is_blank) for is_blank in (False, True)]
         self._deltas: list[Delta] = []
         self._content = Channel(lambda text: self._deltas.append(Content(text)))
         self._reasoning = Channel(lambda text: self._deltas.append(Reasoning(text)))
-        self._held = ""
+        self._pending_text = ""
         self._state = self._in_content
         self._num_calls = 0
         self._format: CallFormat | None = None
@@ -78,12 +78,12 @@ class MarkupParser:
         can_call = bool(self._tools.parameters)
         possible = [c for c in calls if can_call and (is_blank or not c.at_start)]
         thought = [self._reasoning_format.open] if self._reasoning_format else []
-        if self._held_to is Held.ANSWER:
+        if self._hold is GrammarHold.ANSWER:
             thought = [rf"\A\s*(?:{pattern})" for pattern in thought if is_blank]
         return possible, (*(call.open for call in possible), *thought, *self._noise)
 
     def push(self, text: str) -> list[Delta]:
-        self._held += text
+        self._pending_text += text
         return self._run(is_last=False)
 
     def finish(self) -> list[Delta]:
@@ -95,7 +95,7 @@ class MarkupParser:
         return merge([*deltas, *self._taken()])
 
     def _run(self, *, is_last: bool) -> list[Delta]:
-        while self._held and self._state(is_last=is_last):
+        while self._pending_text and self._state(is_last=is_last):
             pass
         return self._taken()
 
@@ -108,7 +108,7 @@ class MarkupParser:
         self.push(started)
         if self._state != self._in_reasoning:
             self._state = self._in_content
-        self._held = ""
+        self._pending_text = ""
         self._num_calls = 0
         self._content.drop_space()
         self._reasoning.drop_space()
@@ -123,14 +123,14 @@ class MarkupParser:
         self._content.mark()
         self._reasoning.mark()
 
-    # The states. Each reads from `_held`, leaves there what is not certain, and returns whether
-    # the state changed, so that the rest is worth another look.
+    # The states. Each reads from `_pending_text`, leaves there what is not certain, and returns
+    # whether the state changed, so that the rest is worth another look.
 
     def _in_content(self, *, is_last: bool) -> bool:
         calls, patterns = self._openings[self._content.is_blank]
-        place, match, certain = scan(self._held, patterns, is_last=is_last)
-        self._content.write(self._held[:certain])
-        self._held = self._held[match.end() if match else certain :]
+        place, match, certain = scan(self._pending_text, patterns, is_last=is_last)
+        self._content.write(self._pending_text[:certain])
+        self._pending_text = self._pending_text[match.end() if match else certain :]
         if match is None:
             return False
         if place < len(calls):
@@ -145,15 +145,15 @@ class MarkupParser:
     def _in_reasoning(self, *, is_last: bool) -> bool:
         assert self._reasoning_format is not None
         patterns = (self._reasoning_format.close, *self._noise)
-        place, match, certain = scan(self._held, patterns, is_last=is_last)
-        self._reasoning.write(self._held[:certain])
-        self._held = self._held[match.end() if match else certain :]
+        place, match, certain = scan(self._pending_text, patterns, is_last=is_last)
+        self._reasoning.write(self._pending_text[:certain])
+        self._pending_text = self._pending_text[match.end() if match else certain :]
         if match is None:
             return False
         self._mark()
         if place == 0:
             self._state = self._in_content
-            if self._held_to is Held.ANSWER:
+            if self._hold is GrammarHold.ANSWER:
                 self._reasoning_format = None
                 self._openings[True] = self._openings_of(self._calls, is_blank=True)
         return True
@@ -171,17 +171,17 @@ class MarkupParser:
                 writer=writer,
                 tools=self._tools,
                 stray=self._content.write,
-                is_valid=self._held_to is not Held.NOTHING,
+                is_valid=self._hold is not GrammarHold.NOTHING,
             )
         self._state = self._in_call
 
     def _in_call(self, *, is_last: bool) -> bool:
         assert self._reader is not None
         assert self._format is not None
-        used, outcome = self._reader.read(self._held, is_last=is_last)
+        used, outcome = self._reader.read(self._pending_text, is_last=is_last)
         if not self._writer.has_started:
-            self._written += self._held[:used]
-        self._held = self._held[used:]
+            self._written += self._pending_text[:used]
+        self._pending_text = self._pending_text[used:]
         if outcome is Outcome.MORE:
             return False
         self._ends = self._format.ends
@@ -198,12 +198,12 @@ class MarkupParser:
 
     def _in_broken_call(self, *, is_last: bool) -> bool:
         write = self._writer.write if self._writer.has_started else self._content.write
-        _, match, certain = scan(self._held, self._ends[:1], is_last=is_last)
-        write(self._held[:certain])
+        _, match, certain = scan(self._pending_text, self._ends[:1], is_last=is_last)
+        write(self._pending_text[:certain])
         if match is None:
-            self._held = self._held[certain:]
+            self._pending_text = self._pending_text[certain:]
             return False
-        self._held = self._held[match.start() :]
+        self._pending_text = self._pending_text[match.start() :]
         self._state = self._after_call
         return True
 
@@ -213,12 +213,12 @@ class MarkupParser:
         is_whole = self._ends == self._format.ends
         separators = (self._format.separator,) if self._format.separator and is_whole else ()
         patterns = (*self._ends, *separators)
-        place, match, is_certain = next_of(self._held, patterns, is_last=is_last)
+        place, match, is_certain = next_of(self._pending_text, patterns, is_last=is_last)
         if match is None:
             if is_certain:
                 self._state = self._in_content
             return is_certain
-        self._held = self._held[match.end() :]
+        self._pending_text = self._pending_text[match.end() :]
         if place == len(self._ends):
             self._open_call(match.group(), None)
             return True

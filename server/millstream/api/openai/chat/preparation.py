@@ -13,8 +13,8 @@ from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.grammar import Grammar
 from millstream.core.request import Request
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
-from millstream.text.parsing.answer_reader import ParserChoice
-from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.answer_reader import AnswerReader
+from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import OutputParser
 from millstream.text.vocabulary import Vocabulary
 
@@ -39,13 +39,13 @@ class _Form:
     """What an answer is held to, if anything, and who reads it."""
 
     grammar: Grammar | None
-    reader: ParserChoice
-    held: Held
+    reader: AnswerReader
+    hold: GrammarHold
 
     @property
     def begins_at_once(self) -> bool:
         """Whether the whole answer is of the form, so that nothing of it can be reasoning."""
-        return self.held is Held.ANSWER and (
+        return self.hold is GrammarHold.ANSWER and (
             self.grammar is not None and self.grammar.starts_after is None
         )
 
@@ -92,7 +92,7 @@ class Preparation:
             return ()
         started = "" if is_at_once else text
         return tuple(
-            form.reader.parser(prompt=started, tools=tools, held=form.held)
+            form.reader.parser(prompt=started, tools=tools, hold=form.hold)
             for _ in range(chat.num_choices)
         )
 
@@ -102,14 +102,14 @@ class Preparation:
         may_think = self._may_think(prompt.variables)
         if (wanted := chat.wanted_format) is not None:
             grammar = self._formats.grammar(wanted, prompt.token_ids, may_think=may_think)
-            return _Form(grammar, parsers.of_forms, Held.ANSWER)
+            return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER)
         if (calls := chat.wanted_calls) is not None:
             form = self._formats.calls(
                 calls, chat.tools or (), parsers, prompt=prompt.token_ids, may_think=may_think
             )
-            held = Held.ANSWER if calls.is_forced else Held.CALLS
-            return _Form(form.grammar, form.reader, held)
-        return _Form(None, parsers, Held.NOTHING)
+            hold = GrammarHold.ANSWER if calls.is_forced else GrammarHold.CALLS
+            return _Form(form.grammar, form.reader, hold)
+        return _Form(None, parsers, GrammarHold.NOTHING)
 
     def _may_think(self, variables: Mapping[str, Any]) -> bool:
         # Models whose templates have this switch think unless it is off.

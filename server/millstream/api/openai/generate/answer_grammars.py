@@ -30,7 +30,7 @@ from millstream.text.grammars.formats import (
     without_forcing,
 )
 from millstream.text.grammars.tagged_values import CannotWrite
-from millstream.text.parsing.answer_reader import ParserChoice
+from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 
 _MAX_CHECKED = 256
@@ -48,7 +48,7 @@ class CallForm(NamedTuple):
     """The form of an answer that calls tools, and how it is read."""
 
     grammar: Grammar
-    reader: ParserChoice
+    reader: AnswerReader
 
 
 class Formats:
@@ -86,7 +86,7 @@ class Formats:
         self,
         wanted: WantedCalls,
         tools: Sequence[Tool],
-        parsers: ParserChoice,
+        parsers: AnswerReader,
         *,
         prompt: Sequence[int],
         may_think: bool,
@@ -99,7 +99,7 @@ class Formats:
         self._check_bytes(wanted.param)
         callable_tools = [self._callable(place, tools[place]) for place in wanted.places]
         readers = [parsers] if parsers.writing else []
-        readers += [parsers.of_json_calls] if wanted.is_forced else []
+        readers += [parsers.for_json_calls] if wanted.is_forced else []
         reason = "this model's format of tool calls is read only when they are complete"
         for reader in readers:
             try:
@@ -127,7 +127,7 @@ class Formats:
         return CallableTool(tool.function.name, schema)
 
     def _calls_text(
-        self, wanted: WantedCalls, tools: Sequence[CallableTool], reader: ParserChoice
+        self, wanted: WantedCalls, tools: Sequence[CallableTool], reader: AnswerReader
     ) -> str:
         assert reader.writing is not None
         checked, text = (

@@ -9,7 +9,7 @@ import pytest
 
 from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.markup_parser import Held
+from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import ParsedAnswer, parse_whole
 from millstream.text.parsing.tool_schemas import Tools
 
@@ -47,7 +47,7 @@ def test_reasoning_stands_at_the_beginning_only(
     started: str, text: str, said: ParsedAnswer
 ) -> None:
     def parser() -> Any:
-        return choose("think", "hermes").parser(prompt=started, held=Held.ANSWER)
+        return choose("think", "hermes").parser(prompt=started, hold=GrammarHold.ANSWER)
 
     assert parse_whole(parser(), text) == said
     assert answer(parser(), *text) == said
@@ -60,17 +60,19 @@ def test_what_is_no_text_elsewhere_is_text_in_a_format() -> None:
     text = '["<junk>"]'
     free = choice.parser(prompt="", tools=TOOLS)
     assert parse_whole(free, text).content == '[""]'
-    assert parse_whole(choice.parser(prompt="", held=Held.ANSWER), text).content == text
+    assert parse_whole(choice.parser(prompt="", hold=GrammarHold.ANSWER), text).content == text
 
 
 def test_calls_come_after_the_reasoning() -> None:
-    parser = choose("think", "hermes").parser(prompt="<think>", tools=TOOLS, held=Held.ANSWER)
+    parser = choose("think", "hermes").parser(
+        prompt="<think>", tools=TOOLS, hold=GrammarHold.ANSWER
+    )
     said = parse_whole(parser, f"Hm. {CALL}</think>{CALL}")
     assert said == ParsedAnswer("", f"Hm. {CALL}", (call("get_weather", PARIS),))
 
 
-@pytest.mark.parametrize("held", [Held.CALLS, Held.ANSWER])
-def test_a_value_may_contain_its_own_closing_tag_in_a_json_string(held: Held) -> None:
+@pytest.mark.parametrize("held", [GrammarHold.CALLS, GrammarHold.ANSWER])
+def test_a_value_may_contain_its_own_closing_tag_in_a_json_string(held: GrammarHold) -> None:
     hours = '["</parameter>", "\\n</parameter>\\n", 1]'
     text = (
         "<tool_call>\n<function=get_weather>\n<parameter=hours>\n" + hours + "\n</parameter>\n"
@@ -78,7 +80,7 @@ def test_a_value_may_contain_its_own_closing_tag_in_a_json_string(held: Held) ->
     )
     choice = choose("none", "qwen3-coder")
     for pieces in ([text], list(text)):
-        said = answer(choice.parser(prompt="", tools=TOOLS, held=held), *pieces)
+        said = answer(choice.parser(prompt="", tools=TOOLS, hold=held), *pieces)
         arguments = json.loads(said.calls[0].arguments)
         assert arguments == {"hours": json.loads(hours), "limit": None}
     free = answer(choice.parser(prompt="", tools=TOOLS), text)
@@ -109,10 +111,10 @@ def test_a_response_template_is_written_in_a_known_way_that_it_reads(
 
 def test_a_template_that_only_transformers_reads_gives_way_to_plain_json() -> None:
     choice = detect("</think>", (), LAX, response_parsers=Parsers(LAX))
-    parser = choice.of_json_calls.parser(prompt="<think>", tools=TOOLS, held=Held.ANSWER)
+    parser = choice.for_json_calls.parser(prompt="<think>", tools=TOOLS, hold=GrammarHold.ANSWER)
     said = parse_whole(parser, 'Hm.</think>[{"name": "now", "arguments": {}}]')
     assert said == ParsedAnswer("", "Hm.", (call("now"),))
-    parser = choice.of_forms.parser(prompt="<think>", held=Held.ANSWER)
+    parser = choice.for_formatted_answers.parser(prompt="<think>", hold=GrammarHold.ANSWER)
     assert parse_whole(parser, f"Hm.</think>{MARKED}") == ParsedAnswer(MARKED, "Hm.")
 
 
