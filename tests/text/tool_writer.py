@@ -11,7 +11,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from tokenizers import AddedToken, Tokenizer
 
-from millstream.text.grammars.calls import CallableTool, arguments_schema
+from millstream.text.grammars.call_grammar import CallableTool, arguments_schema
 from millstream.text.parsing.tool_schemas import type_of
 from millstream.text.vocabulary import Vocabulary
 

@@ -13,7 +13,7 @@ from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.grammar import Grammar
 from millstream.core.plan import Plan, StepOutput
 from millstream.errors import InvalidRequest
-from millstream.text.grammars.formats import MAX_CHARACTERS
+from millstream.text.grammars.answer_formats import MAX_CHARACTERS
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import detect
 from tests.api.conftest import Api, api

@@ -14,7 +14,7 @@ from millstream.api.openai.fields.formats import WantedFormat
 from millstream.api.openai.generate.answer_grammars import Formats
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
-from millstream.text.grammars.formats import (
+from millstream.text.grammars.answer_formats import (
     choice_grammar,
     json_grammar,
     lark_grammar,

@@ -18,7 +18,7 @@ from millstream.model.sampling import filters
 from millstream.model.sampling.sampler import Sampler
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add
-from millstream.text.grammars.formats import choice_grammar, json_grammar, regex_grammar
+from millstream.text.grammars.answer_formats import choice_grammar, json_grammar, regex_grammar
 from tests.model.sampling.test_grammars import DEMO, TOKENIZER
 from tests.model.sampling_cases import make_chunk
 from tests.model.test_architectures import make_runner

@@ -25,14 +25,14 @@ from millstream.model.sampling import grammars as module
 from millstream.model.sampling.grammars import Grammars, Progress
 from millstream.model.sampling.sampler import Sampler
 from millstream.runtime.messages import Add, decode_to_engine, encode
-from millstream.text.grammars.calls import calls_grammar
-from millstream.text.grammars.formats import (
+from millstream.text.grammars.answer_formats import (
     choice_grammar,
     json_grammar,
     lark_grammar,
     regex_grammar,
     without_forcing,
 )
+from millstream.text.grammars.call_grammar import calls_grammar
 from millstream.text.parsing.detection import detect
 from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import parse_whole

@@ -13,13 +13,7 @@ from millstream.api.openai.fields.formats import WantedFormat
 from millstream.api.openai.fields.tools import Tool, WantedCalls
 from millstream.core.grammar import Grammar
 from millstream.errors import InvalidRequest
-from millstream.text.grammars.calls import (
-    MAX_CALLS,
-    CallableTool,
-    arguments_schema,
-    calls_grammar,
-)
-from millstream.text.grammars.formats import (
+from millstream.text.grammars.answer_formats import (
     CHECKED_MARK,
     GrammarChecker,
     GrammarError,
@@ -28,6 +22,12 @@ from millstream.text.grammars.formats import (
     lark_grammar,
     regex_grammar,
     without_forcing,
+)
+from millstream.text.grammars.call_grammar import (
+    MAX_CALLS,
+    CallableTool,
+    arguments_schema,
+    calls_grammar,
 )
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import AnswerReader

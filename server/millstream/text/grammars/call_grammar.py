@@ -17,7 +17,7 @@ from typing import Any
 
 import regex
 
-from millstream.text.grammars.formats import GrammarError, json_grammar
+from millstream.text.grammars.answer_formats import GrammarError, json_grammar
 from millstream.text.grammars.tagged_values import CannotWrite, check_object, tagged_text
 from millstream.text.parsing.call_formats import CallWriting, TaggedValues
 

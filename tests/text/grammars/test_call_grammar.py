@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.text.grammars.calls import CallableTool, arguments_schema, calls_grammar
-from millstream.text.grammars.formats import CHECKED_MARK, GrammarChecker, GrammarError
+from millstream.text.grammars.answer_formats import CHECKED_MARK, GrammarChecker, GrammarError
+from millstream.text.grammars.call_grammar import CallableTool, arguments_schema, calls_grammar
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.call_families import CALL_FAMILIES

@@ -12,7 +12,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
 from millstream.text.grammars import formats as module
-from millstream.text.grammars.formats import (
+from millstream.text.grammars.answer_formats import (
     MAX_CHARACTERS,
     GrammarChecker,
     GrammarError,
