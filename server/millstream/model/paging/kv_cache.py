@@ -77,20 +77,22 @@ class KVCache:
             cache[list(blocks)] = 0
 
     def read(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of block tables [b, n] (int64) as [b, kv_heads, n * block_size, dim]."""
-        rows, count = blocks.shape
-        flat = blocks.flatten()
+        """Keys and values of a layer in the blocks of tables [b, n]; see read_blocks()."""
+        return read_blocks(self.keys[layer], blocks), read_blocks(self.values[layer], blocks)
 
-        def gather(cache: Tensor) -> Tensor:
-            found = cache.index_select(0, flat)
-            shape = (rows, count * self.block_size, *cache.shape[2:])
-            return found.view(shape).transpose(1, 2)
 
-        return gather(self.keys[layer]), gather(self.values[layer])
+def read_blocks(cache: Tensor, tables: Tensor) -> Tensor:
+    """The blocks of tables [b, n] (int32 or int64), one after the other, as new memory.
+
+    cache [blocks, block_size, kv_heads, dim] gives [b, kv_heads, n * block_size, dim].
+    """
+    rows, count = tables.shape
+    found = cache.index_select(0, tables.flatten())
+    return found.view(rows, count * cache.shape[1], *cache.shape[2:]).transpose(1, 2)
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros; on the CPU they take memory only once they are written."""
+    """A tensor of zeros; on the CPU it takes memory only where it is written."""
     if device.type != "cpu":
         return torch.zeros(size, dtype=dtype, device=device)
     # torch.zeros writes every page; numpy's come from calloc, which leaves that to the system.
@@ -99,4 +101,5 @@ def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
 
 
 def bytes_per_token(shapes: dict[int, LayerShape], dtype: torch.dtype) -> int:
+    """Memory of one token's keys and values in all layers; shapes: by layer."""
     return sum(shape.num_elements for shape in shapes.values()) * dtype.itemsize
