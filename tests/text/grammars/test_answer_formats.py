@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from millstream.text.grammars import formats as module
+from millstream.text.grammars import answer_formats as module
 from millstream.text.grammars.answer_formats import (
     MAX_CHARACTERS,
     GrammarChecker,
