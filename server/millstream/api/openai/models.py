@@ -15,6 +15,7 @@ from millstream.api.described.route import JSON, Operation
 from millstream.api.openai.chat.shapes import closed
 from millstream.errors import NotFound
 from millstream.runtime.client import State
+from millstream.settings import DEMO_MODEL
 
 _MAX_SHOWN = 200
 
@@ -79,7 +80,7 @@ class Models:
     def _model(self) -> Model:
         settings, engine = self._context.settings, self._context.engine
         # Where a folder lies is the operator's business, unless it is the model's only name.
-        is_folder = Path(settings.model_id).is_dir()
+        is_folder = settings.model_id != DEMO_MODEL and Path(settings.model_id).is_dir()
         return {
             "id": settings.model_name,
             "object": "model",
