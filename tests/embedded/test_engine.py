@@ -24,7 +24,7 @@ from millstream import Engine
 from millstream.errors import ShuttingDown, StartupError
 from millstream.model import attention
 from millstream.model.cpu import packing
-from millstream.model.cpu.packing import PackedLinear
+from millstream.model.cpu.linears import PackedLinear
 from millstream.model.loading.sharing import share_model
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings

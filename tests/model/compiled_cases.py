@@ -15,9 +15,8 @@ from millstream.model.cpu.attention import NativePacker
 from millstream.model.cpu.decoder import fuse, take_shortcut
 from millstream.model.cpu.decoder.install import Fused
 from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.int8 import pack_int8
 from millstream.model.cpu.kernels.kernels import Kernels
-from millstream.model.cpu.packing import pack_linears
+from millstream.model.cpu.packing import pack_int8, pack_linears
 from millstream.model.forward import Forward
 from millstream.model.loading.model import load_model
 from millstream.model.paging.kv_cache import KVCache

@@ -11,8 +11,7 @@ import threading
 from millstream.model.checks.probe import Layer
 from millstream.model.cpu import kernels as native
 from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
-from millstream.model.cpu.int8 import pack_int8, quantize_output
-from millstream.model.cpu.packing import pack_linears
+from millstream.model.cpu.packing import pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
 from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel

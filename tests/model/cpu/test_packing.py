@@ -10,8 +10,8 @@ from torch import nn
 
 from millstream.model.cpu import packing
 from millstream.model.cpu.kernels.kernels import plain
-from millstream.model.cpu.linears import NativeLinear
-from millstream.model.cpu.packing import PackedLinear, is_supported, pack_linears
+from millstream.model.cpu.linears import NativeLinear, PackedLinear
+from millstream.model.cpu.packing import is_supported, pack_linears
 
 needs_packing = pytest.mark.skipif(not is_supported(), reason="oneDNN packing is not available")
 

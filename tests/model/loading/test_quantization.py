@@ -18,11 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Torc
 from millstream.errors import StartupError
 from millstream.model import build as preparation
 from millstream.model.build import prepare_int8
-from millstream.model.cpu import int8
-from millstream.model.cpu.int8 import Int8Linear, pack_int8, quantize_output
+from millstream.model.cpu import linears, packing
 from millstream.model.cpu.kernels.kernels import Kernels, plain
-from millstream.model.cpu.linears import NativeInt8Linear
-from millstream.model.cpu.packing import is_supported, pack_linears
+from millstream.model.cpu.linears import Int8Linear, NativeInt8Linear
+from millstream.model.cpu.packing import is_supported, pack_int8, pack_linears, quantize_output
 from millstream.model.loading import quantization
 from millstream.model.loading.checkpoint import build_skeleton
 from millstream.model.loading.model import load_model
@@ -174,7 +173,7 @@ def test_without_the_packed_operators_the_library_computes(
 
     packed, unpacked = load(folder, quantize="int8"), load(folder, quantize="int8")
     assert pack_int8(packed) == 14
-    monkeypatch.setattr(int8, "Int8Linear", missing)
+    monkeypatch.setattr(packing, "Int8Linear", missing)
     assert pack_int8(unpacked) == 0
     assert F.cosine_similarity(logits(unpacked), logits(packed), dim=-1).min() > 0.98
 
@@ -192,19 +191,16 @@ def test_int8_by_the_compiled_kernel(folder: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("channels_at_once", [4096, 1000])
-def test_the_output_layer_is_int8_by_the_compiled_kernel(
-    dtype: str, channels_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_output_layer_is_int8_by_the_compiled_kernel(dtype: str, channels_at_once: int) -> None:
     """On the trained demo model: its logits move by less than bfloat16 rounds them."""
-    monkeypatch.setattr(int8, "_CHANNELS_AT_ONCE", channels_at_once)
     model = load(DEMO, dtype=dtype)
     embedding = model.get_input_embeddings().weight.clone()
     before = logits(model)
-    assert quantize_output(model, fast_int8())
+    assert quantize_output(model, fast_int8(), channels_at_once=channels_at_once)
     head = model.get_output_embeddings()
     assert type(head) is NativeInt8Linear
     assert head.packed.dtype == torch.int8
-    assert head.packed.shape[3] == 2  # for words
+    assert head.packed.shape[3] == 2  # for rows of 12 bits
     after = logits(model)
     spread = before.std(dim=-1, keepdim=True)
     assert 1e-4 < ((after - before) / spread).square().mean().sqrt() < 1e-2
@@ -250,7 +246,7 @@ def fast_int8() -> Kernels:
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     _, quantized = quantized_linear(bias=False, dtype=torch.float32)
     model = nn.Sequential(quantized)
-    monkeypatch.setattr(int8, "_SHIFT", 120)
+    monkeypatch.setattr(linears, "UNSIGNED_ZERO", 120)
     assert pack_int8(model) == 0
     assert model[0] is quantized
 

@@ -1,27 +1,132 @@
-"""Linear layers as the compiled products compute them, from weights laid out once.
+"""Linear layers whose weights are laid out once, for the product that is fastest on a processor.
 
-Rule: a row's result depends on that row only, bit for bit, whatever the number of rows.
+torch reorders a bfloat16 weight in every call of `F.linear`, and has no fast product for torchao's
+int8 weights outside of its compiler. Each class here takes the place of a layer of the model and
+computes what that layer computes; what differs is who multiplies:
+
+    weight      torch's oneDNN    the compiled kernels
+    bfloat16    PackedLinear      NativeLinear
+    int8        Int8Linear        NativeInt8Linear
+
+An int8 layer rounds its rows on their way in. A row x becomes whole numbers q of at most
+`activation_bits` bits and a scale s, x = s q; the weight has whole numbers w and a scale t per
+output channel. The product of q and w is exact, and s t times it is the result.
+
+Rule: a row's result depends on that row only; with the kernels' products, bit for bit, whatever the
+number of rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from millstream.model.cpu.kernels import Kernels
 
+UNSIGNED_ZERO = 128
+"""The unsigned byte that stands for 0, as oneDNN is told."""
+
+
+def is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether it is a linear layer and nothing more."""
+    # A quantised weight is a class of its own that only claims to be bfloat16.
+    return type(module) is nn.Linear and type(module.weight) is nn.Parameter
+
+
+@torch.no_grad()
+def merge(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """One linear layer whose outputs are those of `linears` side by side; a copy."""
+    weight = torch.cat([linear.weight for linear in linears])
+    merged = nn.Linear(weight.shape[1], len(weight), bias=False, device="meta")
+    merged.weight = nn.Parameter(weight, requires_grad=False)
+    sizes = [linear.out_features for linear in linears]
+    bias = joined_biases([linear.bias for linear in linears], sizes)
+    if bias is not None:
+        merged.bias = nn.Parameter(bias, requires_grad=False)
+    return merged
+
 
 def joined_biases(biases: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
-    """Side by side, zeros of that size where a linear layer has none; None if none has."""
+    """Biases [size] of the model's dtype side by side, [sum of sizes]; None if no layer has one.
+
+    A layer without a bias gets zeros.
+    """
     like = next((bias for bias in biases if bias is not None), None)
     if like is None:
         return None
     pairs = zip(biases, sizes, strict=True)
     return torch.cat([like.new_zeros(size) if bias is None else bias for bias, size in pairs])
+
+
+class PackedLinear(nn.Module):
+    """Computes what the nn.Linear it replaces computes; holds the weight only in packed form."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.bias = linear.bias
+        weight = linear.weight.detach()
+        # Not a buffer: a packed tensor can be neither moved, converted nor saved.
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., in_features] -> [..., out_features]."""
+        return self.multiply(hidden, self.packed, self.bias)
+
+    @staticmethod
+    def multiply(hidden: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        """hidden [..., inputs] times a weight in oneDNN's layout, plus bias [outputs]."""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, packed, bias, "none", [], "")
+        return out
+
+
+class Int8Linear(nn.Module):
+    """Computes what torchao's dynamic int8 linear computes, with steadier rounding of its rows."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
+        self.bias = linear.bias
+        weight: Any = linear.weight
+        # Not buffers: a packed tensor can be neither moved, converted nor saved.
+        self._packed = torch.ops.onednn.qlinear_prepack(weight.qdata, None)
+        self._scales = weight.scale.flatten().float()
+        self._zero_points = torch.zeros(self.out_features, dtype=torch.int64)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., in_features] -> [..., out_features]."""
+        values = hidden.float()
+        # Intentional: torchao divides by 127.5, so a row's largest value always sits where rounding
+        # goes either way, and noise in its last bit becomes a whole step.
+        scale = values.abs().amax(-1, keepdim=True).mul_(1 / 127).clamp_min_(1e-7)
+        rounded = (values / scale).round_().to(torch.int8)
+        # oneDNN's fast product takes unsigned activations; flipping the top bit adds 128.
+        shifted = rounded.view(torch.uint8).bitwise_xor_(UNSIGNED_ZERO)
+        out: Tensor = torch.ops.onednn.qlinear_pointwise(
+            shifted,
+            1.0,
+            UNSIGNED_ZERO,
+            self._packed,
+            self._scales,
+            self._zero_points,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        out = out.mul_(scale)
+        if self.bias is not None:
+            out += self.bias
+        return out.to(hidden.dtype)
 
 
 class NativeLinear(nn.Module):
@@ -44,8 +149,10 @@ class NativeLinear(nn.Module):
 
 
 class NativeInt8Linear(nn.Module):
-    """An int8 weight with a scale per output channel; rows are rounded on their way in: to 8 bits,
-    or to 12 for words."""
+    """A linear layer by an int8 weight with a scale per output channel.
+
+    Rows are rounded to 8 bits, or to 12 where the layer's errors would reach the logits directly.
+    """
 
     def __init__(
         self,
@@ -56,7 +163,7 @@ class NativeInt8Linear(nn.Module):
         *,
         for_words: bool = False,
     ) -> None:
-        """quantized [outputs, inputs], int8; scales [outputs]."""
+        """quantized [outputs, inputs], int8; scales [outputs] or [outputs, 1]; bias [outputs]."""
         super().__init__()
         self.out_features, self.in_features = quantized.shape
         # A plain tensor: merged() gives its copy another one, which a parameter would share.
@@ -68,20 +175,20 @@ class NativeInt8Linear(nn.Module):
 
     @staticmethod
     def can_merge(linears: Sequence[NativeInt8Linear]) -> bool:
-        """Whether all but the last end with a block of channels."""
+        """Whether all but the last fill their last block of output channels."""
         return all(linear.out_features % linear.packed.shape[2] == 0 for linear in linears[:-1])
 
     @classmethod
     def merged(cls, linears: Sequence[NativeInt8Linear]) -> NativeInt8Linear:
-        """One layer whose outputs are those of `linears` side by side. They can_merge()."""
-        made = copy(linears[0])
+        """One layer whose outputs are those of `linears` side by side; see `can_merge()`."""
+        merged = copy(linears[0])
         sizes = [linear.out_features for linear in linears]
-        made.out_features = sum(sizes)
-        made.packed = torch.cat([linear.packed for linear in linears])
-        made.sums = torch.cat([linear.sums for linear in linears])
-        made.scales = torch.cat([linear.scales for linear in linears])
-        made.bias = joined_biases([linear.bias for linear in linears], sizes)
-        return made
+        merged.out_features = sum(sizes)
+        merged.packed = torch.cat([linear.packed for linear in linears])
+        merged.sums = torch.cat([linear.sums for linear in linears])
+        merged.scales = torch.cat([linear.scales for linear in linears])
+        merged.bias = joined_biases([linear.bias for linear in linears], sizes)
+        return merged
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., in_features] -> [..., out_features]."""

@@ -9,7 +9,7 @@ get their tiles directly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from millstream.model.cpu.packing import PackedLinear
+from millstream.model.cpu.linears import PackedLinear, is_plain
 from millstream.model.invariant.operators import InvariantOperators
 from millstream.model.invariant.row_tiles import multiply
 from millstream.model.running_modules import RunningModules
@@ -39,7 +39,7 @@ def make_invariant(model: nn.Module, run: Callable[[], object]) -> InvariantOper
     kinds = _users(model, operators, run)
     for module in model.modules():
         forward: Callable[..., Any] | None = None
-        if isinstance(module, PackedLinear) or _is_plain_linear(module):
+        if isinstance(module, PackedLinear) or is_plain(module):
             forward = _tiled(operators, module)
         elif type(module) in kinds:
             # By type, not one by one: an expert may not have been called in that run.
@@ -79,10 +79,6 @@ class _Recorder(TorchFunctionMode):
         if module is not None and self._operators.replaces(func):
             self.users.add(type(module))
         return func(*args, **(kwargs or {}))
-
-
-def _is_plain_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(module) is nn.Linear and type(module.weight) is nn.Parameter
 
 
 def _tiled(

@@ -120,7 +120,7 @@ class InvariantOperators(TorchFunctionMode):
         contracted: the dimension of `other` over which the product sums.
         Raises StartupError if there are none.
         """
-        layout = (other.stride(), alignment(other)) if _is_plain(other) else ()
+        layout = (other.stride(), alignment(other)) if _is_strided(other) else ()
         lead = tuple(rows.shape[:-2])
         key = (kind, type(other), other.dtype, other.shape, layout, lead, rows.dtype)
         if key not in self._sizes:
@@ -174,7 +174,7 @@ def _without_bias(value: Any) -> Any:
     return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_strided(tensor: Tensor) -> bool:
     """Whether it is numbers in memory, and not a packed layout or a class with a meaning."""
     return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
 
@@ -185,7 +185,7 @@ def _trial_other(other: Tensor, contracted: int) -> Tensor:
         plain = trial_matrix(torch.empty(other.shape, dtype=other.dtype), contracted=contracted)
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(plain)
         return packed
-    return trial_matrix(other, contracted=contracted) if _is_plain(other) else other
+    return trial_matrix(other, contracted=contracted) if _is_strided(other) else other
 
 
 def _elementwise(func: Call, input: Tensor, *rest: Any, **options: Any) -> Any:

@@ -8,7 +8,7 @@ Rules:
 2. Linear layers only. Embeddings and what the format cannot hold keep the model's dtype; the start
    log says how many layers those are. So does the output layer, but for int8 with compiled kernels,
    which round its activations to twelve bits: its rows are many, and its errors nobody evens out
-   (see int8.py).
+   (see `quantize_output`).
 3. What cannot be quantised is refused before the weights are read.
 """
 

@@ -19,8 +19,7 @@ from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.decoder.trial import Trial
 from millstream.model.cpu.kernels.kernels import Kernels
-from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear
-from millstream.model.cpu.packing import PackedLinear, is_plain
+from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear, PackedLinear, is_plain
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
 _NATIVE = (NativeLinear, NativeInt8Linear)

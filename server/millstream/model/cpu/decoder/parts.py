@@ -16,8 +16,13 @@ from torch import Tensor, nn
 from millstream.model.checks.probe import MODEL_FAILURES
 from millstream.model.cpu.decoder.called_operators import GATED, NORM, noted
 from millstream.model.cpu.kernels.kernels import Kernels
-from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear
-from millstream.model.cpu.packing import PackedLinear, is_plain, merge
+from millstream.model.cpu.linears import (
+    NativeInt8Linear,
+    NativeLinear,
+    PackedLinear,
+    is_plain,
+    merge,
+)
 from millstream.model.tolerance import OPERATORS, is_close
 
 _ROWS = 4
