@@ -103,15 +103,15 @@ def use_threads(count: int) -> None:
     as many of their own as torch has. Plain torch has no others."""
 
 
-def pack_weight(weight: Tensor, *, for_words: bool = False) -> Tensor:
+def pack_weight(weight: Tensor, *, activation_bits: int = 8) -> Tensor:
     """weight [outputs, inputs], bfloat16 or int8, as the products below read it.
 
     Gives [blocks, steps, 64, s]: blocks of 64 output channels, of each channel s inputs side by
     side, step by step; zero where there are none. s is 2 for bfloat16; of int8 it is 4, or 2 if
-    rows are to be rounded to words.
+    rows are to be rounded to 12 activation_bits rather than 8.
     """
     outputs, inputs = weight.shape
-    step = 2 if for_words else _STEPS[weight.dtype]
+    step = 2 if activation_bits == 12 else _STEPS[weight.dtype]
     padded = F.pad(weight, (0, -inputs % step, 0, -outputs % _CHANNELS))
     blocks = padded.view(-1, _CHANNELS, padded.shape[1] // step, step)
     return blocks.transpose(1, 2).contiguous()

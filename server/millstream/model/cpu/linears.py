@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -161,14 +161,14 @@ class NativeInt8Linear(nn.Module):
         bias: Any,
         kernels: Kernels,
         *,
-        for_words: bool = False,
+        activation_bits: Literal[8, 12] = 8,
     ) -> None:
         """quantized [outputs, inputs], int8; scales [outputs] or [outputs, 1]; bias [outputs]."""
         super().__init__()
         self.out_features, self.in_features = quantized.shape
         # A plain tensor: merged() gives its copy another one, which a parameter would share.
         self.bias = None if bias is None else bias.detach()
-        self.packed = kernels.pack_weight(quantized.contiguous(), for_words=for_words)
+        self.packed = kernels.pack_weight(quantized.contiguous(), activation_bits=activation_bits)
         self.sums = quantized.sum(1, dtype=torch.int32)
         self.scales = scales.flatten().float().contiguous()
         self._multiply = kernels.int8_linear

@@ -2,8 +2,8 @@
 
 The operators of torch that are used here are those that its own compiler freezes linears to
 (`torch._inductor`, mkldnn fusion). They are not public, so they are tried first, and a model is
-left as it is, and computes the same more slowly, where one is missing or wrong. The compiled kernels
-have layouts and products of their own, for processors where those are faster.
+left as it is, and computes the same more slowly, where one is missing or wrong. The compiled
+kernels have layouts and products of their own, for processors where those are faster.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def quantize_output(
         scale = weight.abs().amax(1).div_(127).clamp_min_(1e-12)
         scales[channels] = scale
         quantized[channels] = (weight / scale.unsqueeze(1)).round_().to(torch.int8)
-    packed = NativeInt8Linear(quantized, scales, head.bias, kernels, for_words=True)
+    packed = NativeInt8Linear(quantized, scales, head.bias, kernels, activation_bits=12)
     model.set_output_embeddings(packed)  # type: ignore[no-untyped-call]
     return True
 

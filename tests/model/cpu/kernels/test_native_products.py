@@ -11,7 +11,7 @@ from torch import Tensor
 from millstream.model.cpu.kernels.kernels import Kernels, plain
 
 KINDS = ["bfloat16", "int8", "words"]  # words: int8 as well, for rows of 12 bits
-OPTIONS: dict[str, dict[str, bool]] = {"int8": {}, "words": {"for_words": True}}
+OPTIONS: dict[str, dict[str, int]] = {"int8": {}, "words": {"activation_bits": 12}}
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def test_the_meaning_of_products() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_sums_of_many_words_fit(kernels: Kernels, inputs: int, sign: int) -> None:
     weight = torch.full((3, inputs), 127, dtype=torch.int8)
-    packed, sums = kernels.pack_weight(weight, for_words=True), weight.sum(1, dtype=torch.int32)
+    packed, sums = kernels.pack_weight(weight, activation_bits=12), weight.sum(1, dtype=torch.int32)
     x = torch.full((2, inputs), 3.0 * sign)
     got = kernels.int8_linear(x, packed, sums, torch.full((3,), 1 / 127))
     torch.testing.assert_close(got, torch.full((2, 3), 3.0 * sign * inputs))
@@ -158,4 +158,4 @@ def test_products_refuse(kernels: Kernels, kind: str) -> None:
     with pytest.raises(RuntimeError, match="dtype"):
         kernels.pack_weight(torch.zeros(2, 2).half())
     with pytest.raises(RuntimeError, match="dtype"):
-        kernels.pack_weight(torch.zeros(2, 2).bfloat16(), for_words=True)
+        kernels.pack_weight(torch.zeros(2, 2).bfloat16(), activation_bits=12)

@@ -95,7 +95,7 @@ def _linears(kernels: Kernels, random: _Random, dim: int) -> Results:
     yield f"packed_linear {dim}", (packed, out)
     matrix = (20 * matrix).to(torch.int8)
     sums, scales = matrix.sum(1, dtype=torch.int32), torch.full((70,), 1e-3)
-    for for_words in (False, True):
-        packed = kernels.pack_weight(matrix, for_words=for_words)
+    for activation_bits in (8, 12):
+        packed = kernels.pack_weight(matrix, activation_bits=activation_bits)
         out = kernels.int8_linear(x, packed, sums, scales, bias)
-        yield f"int8_linear {dim} {for_words}", (packed, out)
+        yield f"int8_linear {dim} {activation_bits}", (packed, out)

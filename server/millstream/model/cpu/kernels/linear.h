@@ -32,13 +32,15 @@ Tensor packed(const Tensor& weight) {
   return out;
 }
 
-// weight [outputs, inputs], bfloat16 or int8 -> [blocks, steps, CHANNELS, STEP]. for_words: int8,
-// for rows of words.
-inline Tensor pack_weight(const Tensor& weight, bool for_words) {
+// weight [outputs, inputs], bfloat16 or int8 -> [blocks, steps, CHANNELS, STEP]. activation_bits:
+// what rows are rounded to where the weight is int8, 8 or 12.
+inline Tensor pack_weight(const Tensor& weight, int64_t activation_bits) {
+  TORCH_CHECK(activation_bits == 8 || activation_bits == 12, "rows have 8 or 12 bits");
+  bool is_wide = activation_bits == 12;
   TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous(), "a contiguous matrix expected");
-  if (weight.scalar_type() == at::kBFloat16 && !for_words) return packed<Bfloats>(weight);
+  if (weight.scalar_type() == at::kBFloat16 && !is_wide) return packed<Bfloats>(weight);
   TORCH_CHECK(weight.scalar_type() == at::kChar, "dtype not supported: ", weight.scalar_type());
-  return for_words ? packed<Words>(weight) : packed<Bytes>(weight);
+  return is_wide ? packed<Words>(weight) : packed<Bytes>(weight);
 }
 
 template <typename P>

@@ -108,7 +108,7 @@ TORCH_LIBRARY(millstream, library) {
       "float? softcap=None, Tensor? sinks=None) -> Tensor");
   library.def("fast_products() -> (bool, bool)", &fast_products);
   library.def("use_threads(int count) -> ()", &use_threads);
-  library.def("pack_weight(Tensor weight, *, bool for_words=False) -> Tensor");
+  library.def("pack_weight(Tensor weight, *, int activation_bits=8) -> Tensor");
   library.def("packed_linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None) -> Tensor");
   library.def(
       "int8_linear(Tensor x, Tensor packed, Tensor sums, Tensor scales, Tensor? bias=None) "
