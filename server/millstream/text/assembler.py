@@ -32,7 +32,7 @@ class TextDelta(NamedTuple):
 
 
 class TextAssembler:
-    """Turns one request's tokens into text. The same for streamed and whole answers.
+    """Turns the tokens of one answer into text, whether it is streamed or not.
 
     min_tokens: stop strings that end within so many tokens are text. include_stop: stop strings
     and stop tokens are part of the text. vocabulary: given if log probabilities were asked for.

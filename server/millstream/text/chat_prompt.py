@@ -2,7 +2,7 @@
 
 Rules: the model's own template decides the layout; a client cannot bring a template, only values
 for the variables that the template reads. Rendering and tokenising take time in proportion to the
-text, so callers run `encode()` in a worker thread.
+text, so callers run both in a worker thread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
-from millstream.errors import ContextTooLong, InvalidRequest
+from millstream.errors import InvalidRequest
+from millstream.text.raw_prompt import check_characters
 
 Message = dict[str, Any]
 
@@ -40,7 +41,6 @@ RESERVED_VARIABLES = frozenset(
 )
 """Arguments of transformers' `apply_chat_template`, which are not the client's to set."""
 
-_MAX_CHARACTERS_PER_TOKEN = 64
 _MAX_REASON = 500
 # What a template may raise on values it did not expect, beside its own refusals.
 _TEMPLATE_ERRORS = (
@@ -165,12 +165,8 @@ class ChatFormatter:
         Raises ContextTooLong if the text is so long that it is not worth tokenising (over 64
         characters for each token of context).
         """
-        if max_context is not None and len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
-            raise ContextTooLong(
-                f"The messages have {len(text)} characters, far more than this model's context of "
-                f"{max_context} tokens. Shorten the messages.",
-                param="messages",
-            )
+        if max_context is not None:
+            check_characters(text, max_context=max_context, field="messages")
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not ids:
             raise InvalidRequest("the messages make an empty prompt", param="messages")

@@ -5,6 +5,11 @@ Rules:
 2. The pieces, joined with the flushed rest, are the text of all tokens.
 3. A character cut off by the end of the answer is dropped: its replacement mark (U+FFFD) is
    nothing the model said. A mark that the model did say stays.
+
+A token need not be text: byte-level tokenizers cut characters into several tokens, and some put or
+drop a space by what stands before. So tokens are decoded in the context of the few before them, and
+those that make no whole character yet are pending. `DecodeStream` of the tokenizers package does
+this in Rust; what is written here is the beginning, the end, and the way out where it gives up.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 _REPLACEMENT = "\ufffd"
-_MAX_HELD = 12
+_MAX_PENDING = 12
 _CONTEXT = 8
 
 
@@ -45,7 +50,7 @@ class Detokenizer:
         self._pending_ids.append(token_id)
         if piece is None:
             # Bytes that no character starts with would be held for ever.
-            return self._release() if len(self._pending_ids) > _MAX_HELD else ""
+            return self._release() if len(self._pending_ids) > _MAX_PENDING else ""
         self._settle()
         return piece
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.text.detokenizer import Detokenizer
 
-_MAX_CHARACTERS_PER_TOKEN = 64
+_MAX_CHARACTERS_PER_TOKEN = 64  # no tokenizer packs more into a token on average
 
 
 class EncodedPrompt(NamedTuple):
@@ -27,20 +27,29 @@ class EncodedPrompt(NamedTuple):
     starts: tuple[int, ...]
 
 
+def check_characters(text: str, *, max_context: int, field: str) -> None:
+    """Raises ContextTooLong for a text that is not worth tokenising: it cannot fit.
+
+    field: the one of the request that the text was made of, "prompt" or "messages".
+    """
+    if len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
+        has = "has" if field == "prompt" else "have"
+        raise ContextTooLong(
+            f"The {field} {has} {len(text)} characters, far more than this model's context of "
+            f"{max_context} tokens. Shorten the {field}.",
+            param=field,
+        )
+
+
 def encode_text(
     tokenizer: Tokenizer, text: str, *, add_special_tokens: bool, max_context: int
 ) -> EncodedPrompt:
-    """add_special_tokens: whether the tokenizer adds what it puts around a text, if anything.
+    """The tokens of a text. add_special_tokens: whether the tokenizer adds what it puts around one.
 
     Raises ContextTooLong for a text that is far longer than the context (over 64 characters for
     each token), and InvalidRequest for one that makes no token.
     """
-    if len(text) > _MAX_CHARACTERS_PER_TOKEN * max_context:
-        raise ContextTooLong(
-            f"The prompt has {len(text)} characters, far more than this model's context of "
-            f"{max_context} tokens. Shorten the prompt.",
-            param="prompt",
-        )
+    check_characters(text, max_context=max_context, field="prompt")
     encoding = tokenizer.encode(text, add_special_tokens=add_special_tokens)
     if not encoding.ids:
         raise InvalidRequest("prompt: an empty text, with nothing that begins it", param="prompt")
@@ -48,7 +57,7 @@ def encode_text(
 
 
 def decode_ids(tokenizer: Tokenizer, token_ids: Sequence[int], *, vocab_size: int) -> EncodedPrompt:
-    """Raises InvalidRequest for no ids, and for an id that the model does not have."""
+    """The text of token ids. Raises InvalidRequest for none, or one that the model lacks."""
     if not token_ids:
         raise InvalidRequest("prompt: a list without token ids", param="prompt")
     if max(token_ids) >= vocab_size:
@@ -64,7 +73,7 @@ def decode_ids(tokenizer: Tokenizer, token_ids: Sequence[int], *, vocab_size: in
 
 
 def _starts(offsets: Iterable[tuple[int, int]]) -> tuple[int, ...]:
-    """Where each token's text begins, so that every character is some token's.
+    """The character at which each token's text begins, so that every character is some token's.
 
     offsets: the tokenizer's. They leave out spaces, repeat a character for each of its tokens, and
     are (0, 0) for tokens that are not in the text.

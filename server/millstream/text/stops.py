@@ -2,6 +2,10 @@
 
 Rule: the result does not depend on how the text was cut into pieces. The match that ends first
 wins; of several that end there, the longest. Held back is only what may still become a match.
+
+Text arrives in pieces that know nothing of stop strings. After each piece the matcher looks for a
+match in what is pending; if there is none, it keeps the longest end that is the beginning of some
+stop string and lets the rest go.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ class StopMatcher:
 
     @property
     def is_stopped(self) -> bool:
+        """Whether a stop string has ended the answer."""
         return self.matched is not None
 
     def push(self, text: str, *, can_stop: bool = True) -> str:

@@ -1,4 +1,8 @@
-"""How the answers of a model are read: what `detection` finds out, and a parser for each answer."""
+"""How the answers of a model are read: what `detection` finds out, and a parser for each answer.
+
+A reader is made once for a model. A request may need another one: an answer that a grammar holds to
+a form, or to calls in plain JSON, is not read by transformers' parser, which knows neither.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +56,14 @@ class AnswerReader:
 
     @property
     def for_json_calls(self) -> AnswerReader:
-        """The same for an answer whose calls are plain JSON."""
+        """A reader of answers whose calls are plain JSON."""
         return replace(
             self.for_formatted_answers, calls=PLAIN_JSON.calls, writing=PLAIN_JSON.writings[0]
         )
 
     @property
     def for_formatted_answers(self) -> AnswerReader:
-        """The same for an answer of a form that is no call."""
+        """A reader of answers that a grammar holds to a form that is no call."""
         if self.response_parsers is None:
             return self
         return replace(self, response_parsers=None, reasoning=self.markup_reasoning, writing=None)

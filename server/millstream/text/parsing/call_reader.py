@@ -10,6 +10,8 @@ from millstream.text.parsing.output import Delta, ToolCallArguments, ToolCallSta
 
 
 class Outcome(Enum):
+    """How far a call has come."""
+
     MORE = auto()  # the call goes on
     DONE = auto()  # the call is complete
     BROKEN = auto()  # this is no call, or no longer

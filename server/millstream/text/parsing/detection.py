@@ -1,4 +1,4 @@
-"""Which parser reads a model's answers, decided once, when the model is loaded.
+"""Who reads a model's answers, decided once, when the model is loaded.
 
 Rule: a name that the operator gives comes first, then the tokenizer's response template, then the
 markers that the chat template is seen to use. A model that none of them tells about has no parser:
@@ -46,7 +46,7 @@ def detect(
     reasoning: str = AUTO,
     tools: str = AUTO,
 ) -> AnswerReader:
-    """The parser for a model.
+    """How the answers of a model are read.
 
     special_tokens: those that detokenising leaves out, see `special_tokens_of`.
     response_parsers: its transformers tokenizer, for response templates that cannot be compiled.
@@ -54,28 +54,28 @@ def detect(
     response template aside. Raises StartupError for an unknown name.
     """
     if response_template and reasoning == tools == AUTO:
-        choice = _of_template(
+        reader = _template_reader(
             response_template,
             response_parsers,
             chat_template=chat_template,
             special_tokens=special_tokens,
         )
-        if choice is not None:
-            return _with_writing(choice, chat_template)
+        if reader is not None:
+            return _with_writing(reader, chat_template)
     thought = _pick(REASONING_FORMATS, reasoning, chat_template, "reasoning")
     called = _pick(CALL_FAMILIES, tools, chat_template, "tool-call")
-    choice = _with_tokens(_of_formats(thought, called), special_tokens)
-    return _with_writing(choice, chat_template, called)
+    reader = _with_tokens(_marker_reader(thought, called), special_tokens)
+    return _with_writing(reader, chat_template, called)
 
 
-def _of_template(
+def _template_reader(
     response_template: Mapping[str, Any],
     response_parsers: ResponseParsers | None,
     *,
     chat_template: str,
     special_tokens: Collection[str],
 ) -> AnswerReader | None:
-    """None if it can neither be compiled nor be followed by transformers' parser."""
+    """The reader for a response template; None if neither we nor transformers can follow it."""
     try:
         template = compile_template(response_template)
     except CannotCompile:
@@ -87,17 +87,17 @@ def _of_template(
             response_parsers=response_parsers,
             markup_reasoning=_pick(REASONING_FORMATS, AUTO, chat_template, "reasoning"),
         )
-    choice = AnswerReader(
+    reader = AnswerReader(
         "response template",
         template.reasoning,
         template.calls,
         template.noise,
         anchor=template.anchor,
     )
-    return _with_tokens(choice, special_tokens)
+    return _with_tokens(reader, special_tokens)
 
 
-def _of_formats(thought: ReasoningFormat | None, called: CallFamily | None) -> AnswerReader:
+def _marker_reader(thought: ReasoningFormat | None, called: CallFamily | None) -> AnswerReader:
     names = [
         f"{found.name} {what}"
         for found, what in ((thought, "reasoning"), (called, "calls"))
@@ -113,18 +113,18 @@ def _of_formats(thought: ReasoningFormat | None, called: CallFamily | None) -> A
 
 
 def _with_writing(
-    choice: AnswerReader, chat_template: str, called: CallFamily | None = None
+    reader: AnswerReader, chat_template: str, called: CallFamily | None = None
 ) -> AnswerReader:
-    """The choice with the first way to write calls that it reads back.
+    """The reader with the first way to write calls that it reads back.
 
     called: the family that it reads; without it, all that the chat template may speak are tried.
     """
     spoken = [f for f in CALL_FAMILIES if any(sign in chat_template for sign in f.signs)]
     for family in [called] if called else spoken:
         for writing in sorted(family.writings, key=lambda one: one.sign not in chat_template):
-            if _is_read_back(writing, choice.parser):
-                return replace(choice, writing=writing)
-    return choice
+            if _is_read_back(writing, reader.parser):
+                return replace(reader, writing=writing)
+    return reader
 
 
 def _is_read_back(writing: CallWriting, parser_of: Callable[..., OutputParser]) -> bool:
@@ -155,16 +155,16 @@ def _pick(formats: Sequence[_F], name: str, chat_template: str, what: str) -> _F
     raise StartupError(f"There is no {what} parser {name!r}. Choose one of: {known}.")
 
 
-def _with_tokens(choice: AnswerReader, special_tokens: Collection[str]) -> AnswerReader:
-    patterns = [p for c in choice.calls for p in (c.open, *c.ends, c.parameter, c.parameter_close)]
-    if choice.reasoning is not None:
-        patterns += [choice.reasoning.open, choice.reasoning.close]
+def _with_tokens(reader: AnswerReader, special_tokens: Collection[str]) -> AnswerReader:
+    patterns = [p for c in reader.calls for p in (c.open, *c.ends, c.parameter, c.parameter_close)]
+    if reader.reasoning is not None:
+        patterns += [reader.reasoning.open, reader.reasoning.close]
     visible = _visible(patterns, special_tokens)
     hidden = sorted(set(special_tokens) - visible, key=len, reverse=True)
     if not visible or not hidden:
-        return replace(choice, visible=visible)
+        return replace(reader, visible=visible)
     return replace(
-        choice, visible=visible, noise=(*choice.noise, "|".join(map(regex.escape, hidden)))
+        reader, visible=visible, noise=(*reader.noise, "|".join(map(regex.escape, hidden)))
     )
 
 

@@ -5,6 +5,10 @@ Rules:
 2. Only the structure is checked. Control characters within strings, which JSON forbids and models
    write, are escaped; everything else is the model's own text.
 3. An object that has no name, or a name that is no tool's, is no call.
+
+A reader is a generator that is sent one character at a time, so that the grammar of JSON is written
+as functions that call each other while the text arrives in any pieces. A function returns when its
+value is complete; one that had to read a character too far gives it back as its result.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ _EXTRA_KEYS = frozenset({"type", "id"})
 
 
 class _Malformed(Exception):
-    pass
+    """What was read is no call, or no longer one."""
 
 
 class JsonCallReader:
@@ -197,7 +201,7 @@ def _string(out: Callable[[str], None]) -> Reader:
 
 
 def _is_scalar(character: str) -> bool:
-    """Of a number or a word, among them those that Python has and JSON has not."""
+    """Whether a number or a word has this character; among them are words that only Python has."""
     return character.isalnum() or character in "+-._"
 
 

@@ -1,4 +1,10 @@
-"""The streaming parser: one machine for all formats of `formats`.
+"""The streaming parser: one machine for all families of `call_families`.
+
+An answer is read by a machine of five states: in content, in reasoning, in a call, in a call that
+has broken, and after a call. Each state looks for the markers that may come next, hands on the text
+that certainly is none, and keeps the rest until more arrives. What a call looks like inside is the
+business of its reader (`json_calls`, `tagged_calls`); the machine keeps the call as it was written
+until its name is known, because up to then it may turn out to be content.
 
 Rules:
 1. The joined deltas are the same however the text was cut. Held back is only what may become a
@@ -28,7 +34,7 @@ from millstream.text.parsing.tool_schemas import Tools
 
 
 class GrammarHold(IntEnum):
-    """What a grammar sees to."""
+    """How much of an answer a grammar sees to, so that the parser need not doubt it."""
 
     NOTHING = auto()
     CALLS = auto()  # calls are valid, what stands before them is free
@@ -83,10 +89,12 @@ class MarkupParser:
         return possible, (*(call.open for call in possible), *thought, *self._noise)
 
     def push(self, text: str) -> list[Delta]:
+        """What these next characters of the answer make certain."""
         self._pending_text += text
         return self._run(is_last=False)
 
     def finish(self) -> list[Delta]:
+        """What is left at the end of the answer."""
         deltas = self._run(is_last=True)
         if self._state == self._in_call and not self._writer.has_started:
             self._content.write(self._written)

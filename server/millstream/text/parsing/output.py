@@ -13,11 +13,15 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
+    """The next piece of what the model thinks before it answers."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
+    """The next piece of what the model says to the user."""
+
     text: str
 
 
@@ -50,12 +54,16 @@ class OutputParser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ParsedCall:
+    """A complete tool call. arguments: a JSON object as the model wrote it."""
+
     name: str
     arguments: str
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedAnswer:
+    """A complete answer, taken apart."""
+
     content: str = ""
     reasoning: str = ""
     calls: tuple[ParsedCall, ...] = ()
@@ -84,7 +92,7 @@ def parse_whole(parser: OutputParser, text: str) -> ParsedAnswer:
 
 
 def merge(deltas: Iterable[Delta]) -> list[Delta]:
-    """The same deltas, with neighbours of one kind made one and empty ones left out."""
+    """These deltas, with neighbours of one kind made one and empty ones left out."""
     merged: list[Delta] = []
     for delta in deltas:
         last = merged[-1] if merged else None

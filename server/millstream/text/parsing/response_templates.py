@@ -1,4 +1,4 @@
-"""From a tokenizer's response template to the formats of `formats`.
+"""From a tokenizer's response template to the formats of `call_formats`.
 
 A response template is how a model's maker says how its answers are to be read (transformers'
 documentation on response templates; its parser is the reference for the result). Compiled here,
@@ -40,7 +40,7 @@ class CompiledTemplate:
 
 
 def compile_template(spec: Spec) -> CompiledTemplate:
-    """Raises CannotCompile."""
+    """The template as formats of ours. Raises CannotCompile."""
     fields: dict[str, Spec] = dict(spec["fields"])
     reasoning = None
     content = fields.pop("content", {})

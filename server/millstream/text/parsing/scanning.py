@@ -2,6 +2,15 @@
 
 Rule: nothing depends on how the text was cut. A match counts only when no marker that begins
 before it can still be completed, and what may become a marker is not yet text.
+
+Tokens cut text anywhere, so a marker may have arrived by half. The `regex` package can search for
+partial matches: an end of the text that more text could make a match. `scan` gives three answers at
+once: which marker stands first, if that is decided; and how much of the text certainly belongs to
+none, so that it can go to the client now. What is left is searched again together with what comes
+next.
+
+White space beside markers is layout: `Channel` drops it at the edges of a text, and keeps one run
+of it where text stands on both sides of a marker.
 """
 
 from __future__ import annotations
@@ -14,6 +23,7 @@ import regex
 
 @lru_cache(maxsize=1024)
 def compiled(pattern: str) -> regex.Pattern[str]:
+    """The pattern, compiled once for all requests."""
     return regex.compile(pattern)
 
 
@@ -81,6 +91,7 @@ class Channel:
         self.is_blank = True
 
     def write(self, text: str) -> None:
+        """Emits text, but for white space at its end, which a marker may follow."""
         text = self._space + text
         shown = text.rstrip()
         self._space = text[len(shown) :]
@@ -101,9 +112,11 @@ class Channel:
         self._is_at_marker = True
 
     def drop_space(self) -> None:
+        """Forgets white space that has not been decided on."""
         self._space = self._gap = ""
 
     def finish(self) -> None:
+        """Emits the white space at the end of the answer, unless a marker stands there."""
         if not self._is_at_marker:
             self._emit(self._space)
         self._space = ""

@@ -26,7 +26,7 @@ class Tools:
 
     @classmethod
     def of(cls, tools: Iterable[Mapping[str, Any]]) -> Tools:
-        """From the `tools` of an OpenAI request."""
+        """Takes the `tools` of an OpenAI request."""
         functions = [tool.get("function", tool) for tool in tools]
         return cls({function["name"]: function.get("parameters") or {} for function in functions})
 
@@ -38,9 +38,10 @@ class Tools:
 
 
 def types_of(schema: Any, root: Mapping[str, Any]) -> tuple[str, ...]:
-    """Of a schema as a client wrote it, which may be none: what is malformed tells nothing.
+    """The JSON types that a schema allows; none where it does not tell.
 
-    root: the schema that its references are about.
+    schema: as a client wrote it, so it may be none; what is malformed tells nothing. root: the
+    schema that its references are about.
     """
     types: list[str] = []
     pending, seen = [schema], set[str]()
