@@ -37,9 +37,9 @@ def sample(logits: torch.Tensor, chunks: list[Chunk]) -> list[int]:
     return Sampler().sample(logits, chunks)
 
 
-@pytest.fixture(params=[(16, 100), (), filters.LOOKS], ids=["short", "full", "default"])
+@pytest.fixture(params=[(16, 100), (), filters.LEADER_COUNTS], ids=["short", "full", "default"])
 def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filters, "LOOKS", request.param)
+    monkeypatch.setattr(filters, "LEADER_COUNTS", request.param)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def expected_logprob(logits: torch.Tensor, token: int, num_top: int) -> TokenLog
 def test_equals_the_definition(
     looks: tuple[int, ...], dtype: torch.dtype, is_coarse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(filters, "LOOKS", looks)
+    monkeypatch.setattr(filters, "LEADER_COUNTS", looks)
     logits = random_logits(60, 500)
     logits = (logits.round() if is_coarse else logits).to(dtype)
     asked = [Asked(row, (row * 37) % 500, (0, 1, 3, 20, 500, 600)[row % 6]) for row in range(60)]

@@ -222,9 +222,9 @@ def test_kept_tokens_of_a_real_vocabulary(shape: str) -> None:
         expected = kept(logits, params, vocab)
         assert expected is not None
         assert torch.equal(expected, warped(logits, params)), params
-        for count in filters.looks(vocab)[:-1]:
+        for count in filters.leader_counts(vocab)[:-1]:
             found = kept(logits, params, count)
-            num_quick += found is not None and count == filters.LOOKS[0]
+            num_quick += found is not None and count == filters.LEADER_COUNTS[0]
             assert found is None or torch.equal(found, expected)
     assert num_quick >= 3
 
@@ -277,7 +277,7 @@ def test_draws_are_inverse_transform_sampling(
     looks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of what transformers leaves, in vocabulary order, by the number of the request's stream."""
-    monkeypatch.setattr(filters, "LOOKS", looks)
+    monkeypatch.setattr(filters, "LEADER_COUNTS", looks)
     chunks, expected = [], []
     logits = random_logits(len(FILTERS), VOCAB)
     for index, params in enumerate(FILTERS):

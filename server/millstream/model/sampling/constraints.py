@@ -27,8 +27,11 @@ from millstream.model.transfers import upload
 Ids = NDArray[np.int64]
 Values = NDArray[np.float32]
 
+EXTREME = 1e30
+"""Numbers of requests beyond this, or its inverse, are taken for it: nothing changes any more, and
+float32 ends soon after."""
+
 _LARGEST = 3.0e38
-_PENALTIES = 1e30  # beyond this, or its inverse, nothing changes any more, and float32 ends
 
 
 def is_constrained(request: Request, num_generated: int) -> bool:
@@ -91,9 +94,9 @@ class Constraints:
         self.grammar = grammar
         self.history = history
         self.length = len(request.prompt)
-        self.repetition = _within(params.repetition_penalty, 1 / _PENALTIES, _PENALTIES)
-        self.frequency = _within(params.frequency_penalty, -_PENALTIES, _PENALTIES)
-        self.presence = _within(params.presence_penalty, -_PENALTIES, _PENALTIES)
+        self.repetition = clamped(params.repetition_penalty, 1 / EXTREME, EXTREME)
+        self.frequency = clamped(params.frequency_penalty, -EXTREME, EXTREME)
+        self.presence = clamped(params.presence_penalty, -EXTREME, EXTREME)
         self.counts: Counts | None = None
         if self.repetition != 1.0 or self.frequency or self.presence:
             self.counts = Counts(request.prompt if self.repetition != 1.0 else (), vocab)
@@ -101,7 +104,7 @@ class Constraints:
         for token, value in params.logit_bias:
             bias[token] = bias.get(token, 0.0) + value
         self.bias_ids = _known(bias, vocab)
-        values = [_within(bias[token], -_LARGEST, _LARGEST) for token in self.bias_ids.tolist()]
+        values = [clamped(bias[token], -_LARGEST, _LARGEST) for token in self.bias_ids.tolist()]
         self.bias: Values = np.array(values, np.float32)
         self.allowed = _known(params.allowed_token_ids, vocab) if params.allowed_token_ids else None
         self._stops = _known(request.stop_token_ids, vocab)
@@ -178,7 +181,8 @@ def constrain(logits: Tensor, rows: Sequence[Constraints | None]) -> None:
             logits[index].masked_fill_(forbidden, float("-inf"))
 
 
-def _within(number: float, smallest: float, largest: float) -> float:
+def clamped(number: float, smallest: float, largest: float) -> float:
+    """The number in [smallest, largest] that is nearest to `number`."""
     return min(max(number, smallest), largest)
 
 

@@ -15,15 +15,12 @@ from torch import Tensor
 from millstream.core.plan import IMPOSSIBLE_TOKEN
 from millstream.core.request import SamplingParams
 from millstream.model.sampling import filters
-from millstream.model.sampling.constraints import Constraints, constrain
+from millstream.model.sampling.constraints import EXTREME, Constraints, clamped, constrain
 from millstream.model.sampling.reductions import Workspace, best_of, block_maxima, float_rows, pick
 from millstream.model.transfers import upload
 
-_LARGEST_LOOK = 2**21  # leaders of all rows that are looked at together
 UNDECIDED = -3
 """What a `Look` gives a row for which it was too narrow."""
-
-_TEMPERATURES = (1e-30, 1e30)  # beyond these nothing changes any more, and float32 ends
 
 
 class Row(NamedTuple):
@@ -46,7 +43,7 @@ def work_of(row: Row, vocab: int) -> Work | None:
     if not filters.has_filters(row.params):
         return _draw
     # The last look is at everything, and top_k is below that.
-    count = next(count for count in filters.looks(vocab) if row.params.top_k < count)
+    count = next(count for count in filters.leader_counts(vocab) if row.params.top_k < count)
     return Look(count, filters.needs_population(row.params))
 
 
@@ -83,17 +80,18 @@ class Look:
     by_all: bool
 
     def __call__(self, logits: Tensor, rows: list[Row]) -> Tensor:
-        size = max(1, _LARGEST_LOOK // self.leaders)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return torch.cat([_look(logits, part, self.leaders, by_all=self.by_all) for part in parts])
+        groups = filters.in_groups(rows, self.leaders)
+        return torch.cat(
+            [_look(logits, group, self.leaders, by_all=self.by_all) for group in groups]
+        )
 
     def wider(self, vocab: int) -> Look:
         """The next one, for rows that this one left undecided."""
-        counts = filters.looks(vocab)
+        counts = filters.leader_counts(vocab)
         return replace(self, leaders=counts[counts.index(self.leaders) + 1])
 
 
-def _look(logits: Tensor, rows: list[Row], count: int, *, by_all: bool) -> Tensor:
+def _look(logits: Tensor, rows: Sequence[Row], count: int, *, by_all: bool) -> Tensor:
     """Tokens drawn from what the filters keep of `count` leaders, or UNDECIDED."""
     vocab = logits.shape[1]
     leads, populations, impossible = [], [], []
@@ -133,8 +131,7 @@ class _Scale(NamedTuple):
 
 
 def _scale(maxima: Tensor, rows: Sequence[Row]) -> _Scale:
-    smallest, largest = _TEMPERATURES
-    numbers = [min(max(row.params.temperature, smallest), largest) for row in rows]
+    numbers = [clamped(row.params.temperature, 1 / EXTREME, EXTREME) for row in rows]
     best = maxima.amax(dim=-1, keepdim=True)
     is_impossible = best == float("-inf")
     best.masked_fill_(is_impossible, 0.0)

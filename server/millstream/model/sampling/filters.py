@@ -12,8 +12,9 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +23,10 @@ from millstream.core.request import SamplingParams
 from millstream.model.sampling.reductions import block_values, pick, total
 from millstream.model.transfers import upload
 
-LOOKS = (128, 1024, 8192)
+LEADER_COUNTS = (128, 1024, 8192)
+_MOST_LEADERS = 2**21  # of all rows that are worked on together
+
+T = TypeVar("T")
 
 _NOTHING = float("-inf")
 
@@ -62,9 +66,17 @@ def needs_population(params: SamplingParams) -> bool:
     return params.top_k == 0 and (params.top_p < 1 or (params.min_p == 0 and params.typical_p < 1))
 
 
-def looks(vocab: int) -> list[int]:
-    """How many leaders to look at, in turn."""
-    return [count for count in LOOKS if count < vocab] + [vocab]
+def leader_counts(vocab: int) -> list[int]:
+    """How many leaders of a row to look at, in turn, until they decide. The last is the whole
+    vocabulary."""
+    return [count for count in LEADER_COUNTS if count < vocab] + [vocab]
+
+
+def in_groups(rows: Sequence[T], num_leaders: int) -> Iterator[Sequence[T]]:
+    """The rows in groups that have few enough leaders to be put in order together."""
+    size = max(1, _MOST_LEADERS // num_leaders)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def leaders(rows: Tensor, maxima: Tensor, count: int) -> Leaders:

@@ -6,7 +6,7 @@ id, in ranks and in the top list alike; only a few rows are float32 at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,8 +23,6 @@ from millstream.model.sampling.reductions import (
     total,
 )
 from millstream.model.transfers import Download, upload
-
-_LARGEST_LOOK = 2**21  # numbers of top lists that are put in order together
 
 
 class Asked(NamedTuple):
@@ -75,16 +73,16 @@ def token_logprobs(logits: Tensor, asked: Sequence[Asked]) -> list[TokenLogprob]
     """One for each of `asked`. logits [n, vocab] of any float dtype."""
     vocab = logits.shape[1]
     done: dict[int, TokenLogprob] = {}
-    for count in filters.looks(vocab):
+    for count in filters.leader_counts(vocab):
         left = [i for i, item in enumerate(asked) if i not in done]
         left = [i for i in left if min(asked[i].num_top, vocab) <= count]
-        for part in _parts(left, _LARGEST_LOOK // count):
-            results = _look(logits, [asked[i] for i in part], count)
-            done.update((i, found) for i, found in zip(part, results, strict=True) if found)
+        for group in filters.in_groups(left, count):
+            results = _with_leaders(logits, [asked[i] for i in group], count)
+            done.update((i, result) for i, result in zip(group, results, strict=True) if result)
     return [done[i] for i in range(len(asked))]
 
 
-def _look(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob | None]:
+def _with_leaders(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob | None]:
     """None where the top list ends in a tie that `count` leaders may not show whole."""
     num_top = min(max(item.num_top for item in asked), logits.shape[1])
     own, ranks, leads, tops = [], [], [], []
@@ -137,9 +135,3 @@ def _ranks(values: Tensor, tokens: Tensor, space: Tensor) -> Tensor:
     num_better = total(torch.gt(values, own, out=space))
     num_equal = sum_before(torch.eq(values, own, out=space), tokens)
     return (num_better + num_equal.squeeze(1)).long() + 1
-
-
-def _parts(items: list[int], size: int) -> Iterator[list[int]]:
-    size = max(1, size)
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
