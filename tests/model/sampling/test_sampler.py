@@ -156,11 +156,11 @@ def test_state_is_dropped_when_requests_are_gone() -> None:
     sampler, params = Sampler(), SamplingParams(temperature=0.0, repetition_penalty=2.0)
     logits = random_logits(50, VOCAB)
     sampler.sample(logits, [make_chunk(params, request_id=index) for index in range(50)])
-    assert len(sampler._known) == 50
+    assert len(sampler.kept_requests) == 50
     other = make_chunk(params, request_id=99)
     for _ in range(40):
         sampler.sample(logits[:1], [other])
-    assert list(sampler._known) == [99]
+    assert sampler.kept_requests == [99]
 
 
 class Watched(list[int]):

@@ -1,4 +1,9 @@
-"""The kinds of work by which rows get their token, queued on the device together.
+"""The kinds of work by which rows get their token, each queued on the device for all its rows.
+
+A row that needs more than the argmax of its logits needs one of three kinds: the argmax after its
+constraints (a greedy row), a draw from all tokens, or a draw from those that filters keep, judged
+by some number of leaders. Kinds are compared by value, so rows that need the same are drawn
+together; `work_of()` says which kind a row needs.
 
 Rules: those of sampler.py; nothing here makes the host wait.
 """
@@ -20,38 +25,43 @@ from millstream.model.sampling.reductions import Workspace, best_of, block_maxim
 from millstream.model.transfers import upload
 
 UNDECIDED = -3
-"""What a `Look` gives a row for which it was too narrow."""
+"""What a `FilteredDraw` gives a row for which its leaders were too few."""
 
 
 class Row(NamedTuple):
-    """Row `place` of the logits, and how to draw from it. number: its uniform random number."""
+    """One row of the step's logits, and how to draw from it.
 
-    place: int
+    point: its random number, uniform in [0, 1).
+    """
+
+    index_in_batch: int
     params: SamplingParams
     constraints: Constraints | None
-    number: float
+    point: float
 
 
 Work = Callable[[Tensor, list[Row]], Tensor]
-"""What rows take after the argmax: tokens [n] of logits, negative where there is none."""
+"""Draws n rows of logits [batch, vocab]: tokens [n] int64, negative where there is none."""
 
 
 def work_of(row: Row, vocab: int) -> Work | None:
-    """What the row takes after the argmax of its logits."""
+    """The kind of work that gives the row its token; None if the argmax of its logits does."""
     if row.params.is_greedy:
         return None if row.constraints is None else _take_best
     if not filters.has_filters(row.params):
         return _draw
-    # The last look is at everything, and top_k is below that.
+    # The last count is the whole vocabulary, and top_k is below that.
     count = next(count for count in filters.leader_counts(vocab) if row.params.top_k < count)
-    return Look(count, filters.needs_population(row.params))
+    return FilteredDraw(count, filters.needs_population(row.params))
 
 
-def drawn(logits: Tensor, kinds: dict[Work, list[Row]]) -> list[Tensor]:
-    return [work(logits, rows) for work, rows in kinds.items()]
+def draw_all(logits: Tensor, rows_by_work: dict[Work, list[Row]]) -> list[Tensor]:
+    """For each kind of work the tokens [n] int64 of its rows. logits [batch, vocab]."""
+    return [work(logits, rows) for work, rows in rows_by_work.items()]
 
 
 def _take_best(logits: Tensor, rows: list[Row]) -> Tensor:
+    """The most probable tokens [n] after constraints, or IMPOSSIBLE_TOKEN."""
     tokens: list[Tensor] = []
     for tile, space, _ in Workspace(rows, logits.shape[1], logits.device).tiles():
         processed = _processed(logits, tile, space)
@@ -61,7 +71,7 @@ def _take_best(logits: Tensor, rows: list[Row]) -> Tensor:
 
 
 def _draw(logits: Tensor, rows: list[Row]) -> Tensor:
-    """Inverse transform sampling in vocabulary order over all tokens."""
+    """Tokens [n] drawn by inverse transform sampling over the vocabulary, or IMPOSSIBLE_TOKEN."""
     tokens: list[Tensor] = []
     for tile, space, weights in Workspace(rows, logits.shape[1], logits.device).tiles():
         processed = _processed(logits, tile, space)
@@ -73,60 +83,65 @@ def _draw(logits: Tensor, rows: list[Row]) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Looks at so many leaders of each row. by_all: needs_population() of its rows."""
+class FilteredDraw:
+    """A draw from what filters keep, judged by the `num_leaders` most probable tokens of a row.
 
-    leaders: int
-    by_all: bool
+    needs_population: whether the filters of its rows measure shares of all tokens.
+    """
+
+    num_leaders: int
+    needs_population: bool
 
     def __call__(self, logits: Tensor, rows: list[Row]) -> Tensor:
-        groups = filters.in_groups(rows, self.leaders)
-        return torch.cat(
-            [_look(logits, group, self.leaders, by_all=self.by_all) for group in groups]
-        )
+        groups = filters.in_groups(rows, self.num_leaders)
+        return torch.cat([self._draw(logits, group) for group in groups])
 
-    def wider(self, vocab: int) -> Look:
-        """The next one, for rows that this one left undecided."""
+    def wider(self, vocab: int) -> FilteredDraw:
+        """The draw with more leaders, for rows that this one left undecided."""
         counts = filters.leader_counts(vocab)
-        return replace(self, leaders=counts[counts.index(self.leaders) + 1])
+        return replace(self, num_leaders=counts[counts.index(self.num_leaders) + 1])
 
-
-def _look(logits: Tensor, rows: Sequence[Row], count: int, *, by_all: bool) -> Tensor:
-    """Tokens drawn from what the filters keep of `count` leaders, or UNDECIDED."""
-    vocab = logits.shape[1]
-    leads, populations, impossible = [], [], []
-    for tile, space, weights in Workspace(rows, vocab, logits.device).tiles():
-        processed = _processed(logits, tile, space)
-        maxima = block_maxima(processed)
-        scale = _scale(maxima, tile)
-        lead = filters.leaders(processed, maxima, count)
-        bound = scale.apply(lead.bound.unsqueeze(1)).squeeze(1)
-        leads.append(filters.Leaders(scale.apply(lead.values), lead.ids, bound))
-        impossible.append(scale.is_impossible)
-        if by_all:
-            scaled = scale.apply(processed, space)
-            with_entropy = any(row.params.typical_p < 1 for row in tile)
-            populations.append(
-                filters.population(scaled, lead.ids, weights, with_entropy=with_entropy)
-            )
-    lead, is_impossible = filters.join(leads), torch.cat(impossible)
-    everyone = filters.join_populations(populations) if by_all else None
-    kept, weights, is_complete = filters.keep(lead, [row.params for row in rows], everyone)
-    ids = filters.choose(lead, kept, weights, _points(rows, logits.device), vocab=vocab)
-    if count < vocab:
-        ids.masked_fill_(~is_complete, UNDECIDED)
-    return ids.masked_fill_(is_impossible, IMPOSSIBLE_TOKEN)
+    def _draw(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
+        """Tokens [n] of rows that are few enough to do at once; UNDECIDED where leaders lack."""
+        count, by_all = self.num_leaders, self.needs_population
+        vocab = logits.shape[1]
+        leads, populations, impossible = [], [], []
+        for tile, space, weights in Workspace(rows, vocab, logits.device).tiles():
+            processed = _processed(logits, tile, space)
+            maxima = block_maxima(processed)
+            scale = _scale(maxima, tile)
+            lead = filters.leaders(processed, maxima, count)
+            bound = scale.apply(lead.bound.unsqueeze(1)).squeeze(1)
+            leads.append(filters.Leaders(scale.apply(lead.values), lead.ids, bound))
+            impossible.append(scale.is_impossible)
+            if by_all:
+                scaled = scale.apply(processed, space)
+                with_entropy = any(row.params.typical_p < 1 for row in tile)
+                populations.append(
+                    filters.population(scaled, lead.ids, weights, with_entropy=with_entropy)
+                )
+        lead, is_impossible = filters.join(leads), torch.cat(impossible)
+        everyone = filters.join_populations(populations) if by_all else None
+        kept, weights, is_complete = filters.keep(lead, [row.params for row in rows], everyone)
+        ids = filters.choose(lead, kept, weights, _points(rows, logits.device), vocab=vocab)
+        if count < vocab:
+            ids.masked_fill_(~is_complete, UNDECIDED)
+        return ids.masked_fill_(is_impossible, IMPOSSIBLE_TOKEN)
 
 
 class _Scale(NamedTuple):
-    """best, temperatures [r, 1]; is_impossible [r]: no token is left."""
+    """How the logits of r rows become logits over temperature.
+
+    best, temperatures: [r, 1] float32. is_impossible: [r] bool, whether no token is left.
+    """
 
     best: Tensor
     temperatures: Tensor
     is_impossible: Tensor
 
     def apply(self, values: Tensor, out: Tensor | None = None) -> Tensor:
-        """Logits [r, n] over temperature; the best token's become 0, so nothing can overflow."""
+        """values [r, n] less the best, over temperature: 0 for the best token, so that nothing can
+        overflow. out: a tensor to write to, or None for a new one."""
         return torch.sub(values, self.best, out=out).div_(self.temperatures)
 
 
@@ -142,7 +157,7 @@ def _scale(maxima: Tensor, rows: Sequence[Row]) -> _Scale:
 
 def _processed(logits: Tensor, rows: Sequence[Row], space: Tensor) -> Tensor:
     """The rows in float32 with their constraints applied; only `space` is written to."""
-    processed = float_rows(logits, [row.place for row in rows], space)
+    processed = float_rows(logits, [row.index_in_batch for row in rows], space)
     constraints = [row.constraints for row in rows]
     if any(constraints):
         processed = space.copy_(processed)
@@ -151,4 +166,4 @@ def _processed(logits: Tensor, rows: Sequence[Row], space: Tensor) -> Tensor:
 
 
 def _points(rows: Sequence[Row], device: torch.device) -> Tensor:
-    return upload(torch.tensor([row.number for row in rows], dtype=torch.float64), device)
+    return upload(torch.tensor([row.point for row in rows], dtype=torch.float64), device)

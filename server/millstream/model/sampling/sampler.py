@@ -1,15 +1,30 @@
-"""Drawing the next token of every row.
+"""Drawing the next token of every row of a step.
+
+How a token is drawn. Every request has a random stream of its own, which is addressed by counter:
+number i of the stream of seed s is made of the first 53 bits of BLAKE2b(s, i), and i counts the
+tokens that the answer has so far. Nothing is carried on from one token to the next. So there is no
+generator whose state would have to survive a preemption, or that rows would share: token i under
+seed s is the same draw wherever and whenever its row is computed. The number then picks a token by
+inverse transform sampling: it is the one at which the running sum of the probabilities, in the
+order of the vocabulary, passes that share of their total.
+
+How a step is drawn. The argmax of every row is computed first. Rows that need more than that are
+grouped by the kind of work they need (see draws.py), and each kind is one series of operations on
+the device for all of its rows. top-k, top-p, min-p and typical-p look at a row's most probable
+tokens only, its leaders (see filters.py). For a few rows these are too few to decide by; such a row
+gets UNDECIDED, and `finish()` queues it again with more leaders. By then the next step may be
+queued already, on top of the tokens that `Drawing.tokens()` gave for these rows, so they are told
+as late.
 
 Rules:
 1. Rows that ask for nothing pay nothing: greedy rows are an argmax. Rows that do the same work do
    it together, and only that work.
 2. A row's result depends on its logits, its request and its own random stream only, bit for bit.
-   Number i of the stream of seed s is BLAKE2b(s, i), and i counts generated tokens, so preemption
-   and neighbours change nothing.
+   Preemption and neighbours change nothing.
 3. Order as in transformers (`_get_logits_processor`): constraints (see constraints.py; greedy rows
    have them too), temperature, filters (see filters.py), draw.
-4. All work of a step is queued first and its tokens come back together; only rows whose filters
-   turn out to need another look make the host wait again.
+4. All work of a step is queued first and its tokens come back together; only rows that are
+   undecided make the host wait again.
 """
 
 from __future__ import annotations
@@ -25,7 +40,7 @@ from torch import Tensor
 
 from millstream.core.plan import INVALID_TOKEN, Chunk
 from millstream.model.sampling.constraints import Constraints, is_constrained
-from millstream.model.sampling.draws import UNDECIDED, Look, Row, Work, drawn, work_of
+from millstream.model.sampling.draws import UNDECIDED, FilteredDraw, Row, Work, draw_all, work_of
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.reductions import best_of, block_maxima
 from millstream.model.transfers import Download, upload
@@ -41,46 +56,60 @@ def uniform(seed: int, counter: int) -> float:
 
 
 def best_tokens(logits: Tensor) -> Tensor:
-    """[n, vocab] -> the most probable token of each row [n], the first of equals; INVALID_TOKEN
-    for a row that holds NaN or has no finite maximum."""
+    """The most probable token of each row, the first of equals.
+
+    logits [n, vocab] of any float dtype -> [n] int64; INVALID_TOKEN for a row that holds NaN or has
+    no finite maximum.
+    """
     best, ids = best_of(logits, block_maxima(logits))
     return ids.masked_fill_(~best.isfinite(), INVALID_TOKEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """The draws of one step, under way. found: every row's argmax, then of each kind of work the
-    tokens of its rows; download: the same."""
+    """The draws of one step, queued on the device.
+
+    logits: [n, vocab]. best: the argmax of each row [n], or INVALID_TOKEN. rows_by_work: the rows
+    that need more. results: for each kind of work the tokens of its rows. download: `best` and
+    `results`, on their way to the host.
+    """
 
     logits: Tensor
-    kinds: dict[Work, list[Row]]
-    found: list[Tensor]
+    best: Tensor
+    rows_by_work: dict[Work, list[Row]]
+    results: list[Tensor]
     download: Download
 
     @torch.inference_mode()
     def tokens(self) -> Tensor:
-        """[n] on the device: the best one in a row that needs another look; a negative number in
-        a row for which there is none."""
-        best, *results = self.found
-        tokens = best
-        for rows, found in zip(self.kinds.values(), results, strict=True):
-            places = upload(torch.tensor([row.place for row in rows]), best.device)
-            known = torch.where(found == UNDECIDED, best[places], found)
-            tokens = tokens.index_copy(0, places, known)
+        """Token ids [n] int64, on the device and without waiting for it.
+
+        A row that is undecided gets its most probable token for now; a row for which there is no
+        token gets a negative number.
+        """
+        tokens = self.best
+        for rows, drawn in zip(self.rows_by_work.values(), self.results, strict=True):
+            indices = upload(torch.tensor([row.index_in_batch for row in rows]), tokens.device)
+            decided = torch.where(drawn == UNDECIDED, self.best[indices], drawn)
+            tokens = tokens.index_copy(0, indices, decided)
         return tokens
 
 
-class Drawn(NamedTuple):
-    """tokens: as of `Sampler.sample()`; late: rows in which `Drawing.tokens()` has another one."""
+class StepTokens(NamedTuple):
+    """What `Sampler.finish()` gives.
+
+    tokens: one id for each row, as `Sampler.sample()` describes them. late: rows whose token is not
+    the one that `Drawing.tokens()` gave for them.
+    """
 
     tokens: list[int]
     late: list[int]
 
 
 class Sampler:
-    """Draws tokens; knows the constraints of recent requests, so that they need not be rebuilt.
+    """Draws tokens; keeps the constraints of recent requests, so that they need not be rebuilt.
 
-    Mutated by its own `launch()` only. What it knows never changes a result.
+    Mutated by its own `launch()` only. What it keeps never changes a result.
     """
 
     def __init__(
@@ -89,15 +118,21 @@ class Sampler:
         *,
         best_tokens: Callable[[Tensor], Tensor] = best_tokens,
     ) -> None:
-        """grammars: of the model, if requests may have a grammar. best_tokens: another function
-        that does the same, for logits like this model's."""
+        """grammars: for the model's tokenizer; None if no request has a grammar. best_tokens: a
+        faster function with the same results, for logits like this model's."""
         self._grammars = grammars
         self._best_tokens = best_tokens
-        self._known: dict[int, tuple[int, Constraints]] = {}
+        # By request id, each with the number of the step that used it last.
+        self._kept: dict[int, tuple[int, Constraints]] = {}
         self._num_steps = 0
 
+    @property
+    def kept_requests(self) -> list[int]:
+        """Ids of the requests whose constraints are kept."""
+        return list(self._kept)
+
     def sample(self, logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
-        """One token id per chunk; logits [n, vocab] of any float dtype, a row for each of them.
+        """One token id per chunk, at once. logits [n, vocab] of any float dtype: a row per chunk.
 
         INVALID_TOKEN for a row that holds NaN or has no finite maximum; IMPOSSIBLE_TOKEN where the
         request itself forbids every token.
@@ -106,49 +141,54 @@ class Sampler:
 
     @torch.inference_mode()
     def launch(self, logits: Tensor, chunks: Sequence[Chunk | None]) -> Drawing:
-        """Queues the work of `sample()`; the host need not wait for it. A row for which there is no
-        chunk gets its argmax."""
+        """Queues the work of `sample()` on the device; `finish()` waits for it.
+
+        logits [n, vocab] of any float dtype: a row per chunk. A row without a chunk (None) gets its
+        argmax.
+        """
         if not chunks:
-            return Drawing(logits, {}, [], Download([]))
-        ids = self._best_tokens(logits)
+            nobody = torch.empty(0, dtype=torch.int64, device=logits.device)
+            return Drawing(logits, nobody, {}, [], Download([]))
+        best = self._best_tokens(logits)
         vocab = logits.shape[1]
-        kinds: dict[Work, list[Row]] = {}
+        rows_by_work: dict[Work, list[Row]] = {}
         for index, chunk in enumerate(chunks):
             if chunk is None:
                 continue
             row = self._row(index, chunk, vocab)
             if (work := work_of(row, vocab)) is not None:
-                kinds.setdefault(work, []).append(row)
+                rows_by_work.setdefault(work, []).append(row)
         self._forget()
-        found = [ids, *drawn(logits, kinds)]
-        return Drawing(logits, kinds, found, Download(found))
+        results = draw_all(logits, rows_by_work)
+        return Drawing(logits, best, rows_by_work, results, Download([best, *results]))
 
     @torch.inference_mode()
-    def finish(self, drawing: Drawing) -> Drawn:
-        """Waits until the device has the tokens."""
+    def finish(self, drawing: Drawing) -> StepTokens:
+        """The tokens of a step. Waits for the device, again for each round of undecided rows."""
         if not (lists := drawing.download.lists()):
-            return Drawn([], [])
+            return StepTokens([], [])
         tokens: list[int]
         tokens, *results = lists
-        best, looked_again = list(tokens), set[int]()
-        kinds = drawing.kinds
-        while kinds:
+        best, undecided = list(tokens), set[int]()
+        rows_by_work = drawing.rows_by_work
+        while rows_by_work:
             again: dict[Work, list[Row]] = {}
-            for (work, rows), found in zip(kinds.items(), results, strict=True):
-                for row, token in zip(rows, found, strict=True):
-                    if tokens[row.place] == INVALID_TOKEN:
+            for (work, rows), drawn in zip(rows_by_work.items(), results, strict=True):
+                for row, token in zip(rows, drawn, strict=True):
+                    if tokens[row.index_in_batch] == INVALID_TOKEN:
                         continue
                     if token == UNDECIDED:
-                        assert isinstance(work, Look)
-                        looked_again.add(row.place)
+                        assert isinstance(work, FilteredDraw)
+                        undecided.add(row.index_in_batch)
                         again.setdefault(work.wider(drawing.logits.shape[1]), []).append(row)
                     else:
-                        tokens[row.place] = token
-            kinds = again
-            results = Download(drawn(drawing.logits, kinds)).lists()
-        return Drawn(tokens, [row for row in looked_again if tokens[row] != best[row]])
+                        tokens[row.index_in_batch] = token
+            rows_by_work = again
+            results = Download(draw_all(drawing.logits, again)).lists()
+        return StepTokens(tokens, [row for row in undecided if tokens[row] != best[row]])
 
     def _row(self, index: int, chunk: Chunk, vocab: int) -> Row:
+        """How row `index` of the logits is to be drawn from, with its number of the stream."""
         params, constraints = chunk.request.sampling, None
         if is_constrained(chunk.request, chunk.num_generated):
             constraints = self._constraints(chunk, vocab)
@@ -159,20 +199,21 @@ class Sampler:
         return Row(index, params, constraints, uniform(params.seed, chunk.num_generated))
 
     def _constraints(self, chunk: Chunk, vocab: int) -> Constraints:
-        _, known = self._known.get(chunk.request_id, (0, None))
-        if known is None or not known.describes(chunk.history):
+        """The constraints of the chunk's request at the end of its history."""
+        _, kept = self._kept.get(chunk.request_id, (0, None))
+        if kept is None or not kept.describes(chunk.history):
             grammar = None
             if chunk.request.grammar is not None:
                 assert self._grammars is not None, "this runner has no tokenizer"
                 grammar = self._grammars.progress(chunk.request, vocab)
-            known = Constraints(chunk.request, chunk.history, vocab, grammar)
-        known.advance()
-        self._known[chunk.request_id] = (self._num_steps, known)
-        return known
+            kept = Constraints(chunk.request, chunk.history, vocab, grammar)
+        kept.advance()
+        self._kept[chunk.request_id] = (self._num_steps, kept)
+        return kept
 
     def _forget(self) -> None:
-        """Drops what was not used for some steps: such requests have ended, or wait."""
+        """Drops constraints that no step used for a while: such requests have ended, or wait."""
         self._num_steps += 1
         oldest = self._num_steps - _FORGET_AFTER
-        for request_id in [i for i, (used, _) in self._known.items() if used < oldest]:
-            del self._known[request_id]
+        for request_id in [i for i, (used, _) in self._kept.items() if used < oldest]:
+            del self._kept[request_id]
