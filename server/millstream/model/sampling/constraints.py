@@ -53,7 +53,7 @@ class Counts:
     """The distinct tokens of a history, each with how often it was generated."""
 
     def __init__(self, prompt: Iterable[int], vocab: int) -> None:
-        """prompt: tokens that count as seen, not as generated."""
+        """prompt: tokens that count as seen, not as generated. vocab: of the logits."""
         unique = np.unique(np.fromiter(prompt, np.int64))
         unique = unique[unique < vocab]
         self._vocab = vocab
@@ -64,13 +64,16 @@ class Counts:
 
     @property
     def ids(self) -> Ids:
+        """The distinct tokens [k], in the order of their first use, those of the prompt sorted."""
         return self._ids[: self._size]
 
     @property
     def generated(self) -> Values:
+        """How often each of `ids` was generated, [k]."""
         return self._counts[: self._size]
 
     def add(self, token: int) -> None:
+        """Counts one generated token."""
         if token >= self._vocab:
             return
         place = self._places.setdefault(token, self._size)
@@ -84,7 +87,10 @@ class Counts:
 
 
 class Constraints:
-    """Those of one request at one point of its history. Mutated by `advance()` only."""
+    """What one request shifts and forbids, at one point of its history.
+
+    Mutated by `advance()` only.
+    """
 
     def __init__(
         self, request: Request, history: list[int], vocab: int, grammar: Progress | None = None
@@ -131,7 +137,7 @@ class Constraints:
         self.length = len(self.history)
 
     def banned(self) -> Ids:
-        """Tokens that must not come next."""
+        """Tokens [k] that must not come next, by bad words and min_tokens."""
         parts = [self._banned]
         must_end = self.grammar is not None and self.grammar.must_end
         if self.length < self._stops_from and not must_end:
@@ -148,7 +154,7 @@ class Constraints:
 
 
 def constrain(logits: Tensor, rows: Sequence[Constraints | None]) -> None:
-    """Applies each row's constraints to logits [n, vocab] float32, in place."""
+    """Applies each row's constraints to logits [n, vocab] float32, contiguous, in place."""
     vocab, flat = logits.shape[1], logits.view(-1)
     present = [(index * vocab, row) for index, row in enumerate(rows) if row is not None]
     if biased := [(first, row) for first, row in present if len(row.bias_ids)]:

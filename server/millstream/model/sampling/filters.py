@@ -1,9 +1,18 @@
 """Which tokens top-k, top-p, min-p and typical-p keep, without sorting the vocabulary.
 
+Every filter but typical-p keeps the tokens whose probability reaches some threshold. The threshold
+nearly always lies among the few most probable tokens, the leaders, which `leaders()` finds without
+a sort. With them comes a bound: no other token has a larger logit. If a row's threshold is above
+the bound, then everything that its filters keep is among the leaders, and the row is complete; if
+it is not, more leaders are needed. typical-p keeps tokens whose surprise (negative log probability)
+is nearest to the entropy; those may lie anywhere, but tokens below the bound are at least as
+surprising as the bound, which tells again whether the leaders are enough.
+
+Shares need sums over all tokens, leaders or not. Only the first filter of a row may have to measure
+them (later ones measure shares of what it kept); `population()` computes them where one does.
+
 Rules:
-1. Each filter but typical-p keeps what reaches some value, so the most probable tokens decide. They
-   are looked at in growing numbers, until what is kept lies above everything not looked at. The
-   last number is the whole vocabulary: the result is always that of a full sort.
+1. The last number of leaders is the whole vocabulary: the result is always that of a full sort.
 2. How many tokens a row needs depends on that row only, and so does everything computed from them.
 3. Ties with the last token kept stay. The best token always stays.
 4. Order as in transformers: top-k, top-p (its share of what top-k kept), min-p, typical-p.
@@ -33,9 +42,10 @@ _NOTHING = float("-inf")
 
 @dataclass(frozen=True, slots=True)
 class Leaders:
-    """The largest values of each row [n, c], descending, and the ids of their tokens.
+    """The c most probable tokens of each of n rows.
 
-    bound [n]: no other value is larger; -inf when there is none.
+    values: [n, c] float32, descending. ids: [n, c] int64, their tokens. bound: [n] float32, no
+    other value of the row is larger; -inf where there is no other.
     """
 
     values: Tensor
@@ -45,10 +55,11 @@ class Leaders:
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """The distribution that a filter measures shares of.
+    """The distribution over all tokens, of which a filter measures shares.
 
-    weights [n, c]: probabilities of the leaders; mass [n] float64: of all tokens. For typical-p:
-    best [n]: log probability of the best token; entropy [n].
+    weights: [n, c] float32, probabilities of the leaders. mass: [n] float64, the sum of all
+    probabilities as they are rounded. For typical-p only, else zeros: best [n] float32, the log
+    probability of the best token; entropy [n] float32, in nats.
     """
 
     weights: Tensor
@@ -58,6 +69,7 @@ class Population:
 
 
 def has_filters(params: SamplingParams) -> bool:
+    """Whether any filter can drop a token."""
     return params.top_k > 0 or params.top_p < 1 or params.min_p > 0 or params.typical_p < 1
 
 
@@ -80,7 +92,7 @@ def in_groups(rows: Sequence[T], num_leaders: int) -> Iterator[Sequence[T]]:
 
 
 def leaders(rows: Tensor, maxima: Tensor, count: int) -> Leaders:
-    """The `count` leaders of rows [n, vocab]. maxima: the rows' block_maxima()."""
+    """The `count` leaders of rows [n, vocab] float32. maxima: the rows' block_maxima()."""
     if count >= rows.shape[1]:
         values, ids = rows.sort(dim=-1, descending=True, stable=True)
         return Leaders(values, ids, torch.full_like(values[:, 0], _NOTHING))
@@ -96,8 +108,11 @@ def leaders(rows: Tensor, maxima: Tensor, count: int) -> Leaders:
 
 
 def population(scaled: Tensor, ids: Tensor, space: Tensor, *, with_entropy: bool) -> Population:
-    """Of all tokens. scaled [n, vocab]: logits over temperature, 0 for the best token. space: like
-    it, is overwritten."""
+    """The distribution of all tokens, and the shares of the leaders in it.
+
+    scaled: [n, vocab] float32, logits over temperature, 0 for the best token. ids: [n, c] int64,
+    the leaders. space: a tensor like `scaled`, which is overwritten.
+    """
     weights = torch.softmax(scaled, dim=-1, out=space)
     mass = total(weights)
     best = entropy = torch.zeros_like(scaled[:, 0])
@@ -107,20 +122,23 @@ def population(scaled: Tensor, ids: Tensor, space: Tensor, *, with_entropy: bool
 
 
 def join(parts: Sequence[Leaders]) -> Leaders:
+    """The leaders of all rows, in order; each of `parts` has as many per row."""
     return Leaders(*_columns(parts))
 
 
 def join_populations(parts: Sequence[Population]) -> Population:
+    """The populations of all rows, in order."""
     return Population(*_columns(parts))
 
 
 def keep(
     lead: Leaders, params: list[SamplingParams], everyone: Population | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """kept [n, c] bool, weights [n, c] to draw the kept by, is_complete [n] bool.
+    """Which leaders the filters keep: `kept`, `weights`, `is_complete`.
 
-    lead.values: logits over temperature, 0 for the best. everyone: given if needs_population().
-    Where a row is not complete, more leaders have to be looked at.
+    lead: with logits over temperature for values, 0 for the best. everyone: the rows' population,
+    given if needs_population(). kept: [n, c] bool. weights: [n, c] float32, to draw the kept by.
+    is_complete: [n] bool; where it is False, more leaders have to be looked at.
     """
     values, bound = lead.values, lead.bound
     knows_all = bound == _NOTHING
@@ -152,7 +170,10 @@ def keep(
 
 
 def choose(lead: Leaders, kept: Tensor, weights: Tensor, points: Tensor, *, vocab: int) -> Tensor:
-    """One token id per row, drawn in vocabulary order. points: as for pick()."""
+    """Token ids [n] int64, drawn from the kept leaders in the order of the vocabulary.
+
+    kept, weights: [n, c], from keep(). points: [n] float64 in [0, 1).
+    """
     weights = weights.masked_fill(~kept, 0.0)
     if lead.ids.shape[1] == vocab:
         return pick(torch.zeros_like(weights).scatter_(1, lead.ids, weights), points)
@@ -168,7 +189,8 @@ def _typical(
     everyone: Population | None,
     is_pure: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Locally typical sampling: within [n, c] bool, and whether enough leaders were looked at.
+    """Locally typical sampling (Meister et al., 2022): which leaders are typical, [n, c] bool, and
+    whether enough leaders were looked at, [n] bool.
 
     Tokens whose surprise is nearest to the entropy stay until their mass reaches typical_p.
     is_pure: rows without another filter, measured against everyone.
@@ -197,13 +219,15 @@ def _typical(
 
 
 def _entropy(scaled: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Log probability of the best token and entropy of softmax(scaled), where the best is 0."""
+    """Log probability of the best token, and entropy in nats, of each row of softmax(scaled): [n]
+    each. scaled, weights: [n, c]; 0 in `scaled` is the best token."""
     logs = scaled.log_softmax(dim=-1)
     best = logs.amax(dim=-1)
     return best, -total((logs * weights).nan_to_num_(nan=0.0)).float()
 
 
 def _shares(values: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities [n, c] among the values that reach the threshold [n, 1]; their sums [n, 1]."""
     weights = values.masked_fill(values < threshold, _NOTHING).softmax(dim=-1)
     return weights, total(weights).unsqueeze(1)
 

@@ -1,7 +1,13 @@
 """Log probabilities of tokens, by the model's own distribution.
 
-Rules: float32 log_softmax of the logits as they left the model; ties are broken by the lower token
-id, in ranks and in the top list alike; only a few rows are float32 at a time.
+A token's log probability and its rank (1 for the most probable) need the whole row, but no order of
+it. The list of the most probable tokens is found among the row's leaders (see filters.py): where
+the list ends in a tie with tokens that may not be among them, the row is done again with more.
+
+Rules:
+1. Probabilities are the float32 log_softmax, in nats, of the logits as they left the model.
+2. Ties are broken by the lower token id, in ranks and in the top list alike.
+3. Only a few rows are float32 at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +32,10 @@ from millstream.model.transfers import Download, upload
 
 
 class Asked(NamedTuple):
-    """A token whose log probability is wanted, by one row of the logits, with the top `num_top`."""
+    """A token whose log probability is wanted, by the distribution of one row of the logits.
+
+    num_top: how many of the most probable tokens are wanted with it.
+    """
 
     row: int
     token: int
@@ -34,7 +43,11 @@ class Asked(NamedTuple):
 
 
 def prompt_logprobs(logits: Tensor, chunks: Sequence[Chunk]) -> dict[int, tuple[TokenLogprob, ...]]:
-    """By request id. logits: a row for each scored position of each chunk, in order."""
+    """The log probabilities of prompt tokens, by request id.
+
+    logits: [n, vocab] of any float dtype, a row for each scored position of each chunk, in order;
+    the row of a position is the distribution of the token that follows it.
+    """
     asked: list[Asked] = []
     scored = [chunk for chunk in chunks if chunk.scored]
     if not scored:
@@ -52,8 +65,11 @@ def prompt_logprobs(logits: Tensor, chunks: Sequence[Chunk]) -> dict[int, tuple[
 def sampled_logprobs(
     logits: Tensor, chunks: Sequence[Chunk | None], tokens: Sequence[int]
 ) -> dict[int, TokenLogprob]:
-    """By request id, where asked for. A row of logits and a token (or none: negative) per chunk,
-    or for nobody."""
+    """The log probabilities of drawn tokens, by the ids of the requests that ask for them.
+
+    logits: [n, vocab] of any float dtype. chunks, tokens: one for each row; None for a row that is
+    nobody's, a negative token where none was drawn.
+    """
     asked: list[Asked] = []
     request_ids: list[int] = []
     for row, (chunk, token) in enumerate(zip(chunks, tokens, strict=True)):
@@ -70,7 +86,7 @@ def sampled_logprobs(
 
 @torch.inference_mode()
 def token_logprobs(logits: Tensor, asked: Sequence[Asked]) -> list[TokenLogprob]:
-    """One for each of `asked`. logits [n, vocab] of any float dtype."""
+    """The log probability, in nats, for each of `asked`. logits: [n, vocab] of any float dtype."""
     vocab = logits.shape[1]
     done: dict[int, TokenLogprob] = {}
     for count in filters.leader_counts(vocab):
@@ -83,7 +99,8 @@ def token_logprobs(logits: Tensor, asked: Sequence[Asked]) -> list[TokenLogprob]
 
 
 def _with_leaders(logits: Tensor, asked: list[Asked], count: int) -> list[TokenLogprob | None]:
-    """None where the top list ends in a tie that `count` leaders may not show whole."""
+    """What `count` leaders of each row tell: None where the top list ends in a tie with tokens that
+    may not be among them."""
     num_top = min(max(item.num_top for item in asked), logits.shape[1])
     own, ranks, leads, tops = [], [], [], []
     for tile, space, logs in Workspace(asked, logits.shape[1], logits.device).tiles():
@@ -115,8 +132,11 @@ def _with_leaders(logits: Tensor, asked: list[Asked], count: int) -> list[TokenL
 
 
 def _in_order(lead: filters.Leaders, logs: Tensor, num_top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `num_top` ids and log probabilities by value, then id; how many leaders are
-    certain: larger than everything not looked at."""
+    """Ids [n, num_top] and log probabilities [n, num_top] of the first leaders by value, then id;
+    and how many leaders of each row are larger than everything that is no leader, [n].
+
+    logs: [n, c] float32, the leaders' log probabilities.
+    """
     ids, order = lead.ids.sort(dim=-1)
     by_value = lead.values.gather(1, order).sort(dim=-1, descending=True, stable=True).indices
     by_value = by_value[:, :num_top]
@@ -130,7 +150,10 @@ def _in_order(lead: filters.Leaders, logs: Tensor, num_top: int) -> tuple[Tensor
 
 
 def _ranks(values: Tensor, tokens: Tensor, space: Tensor) -> Tensor:
-    """[r]: 1 for the most probable token; equals in order of their ids. Overwrites `space`."""
+    """Ranks [r] int64: 1 for the most probable token; equals in order of their ids.
+
+    values: [r, vocab] float32. tokens: [r, 1] int64. space: a tensor like `values`, overwritten.
+    """
     own = values.gather(1, tokens)
     num_better = total(torch.gt(values, own, out=space))
     num_equal = sum_before(torch.eq(values, own, out=space), tokens)

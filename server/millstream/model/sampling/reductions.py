@@ -1,5 +1,9 @@
 """Reductions over the vocabulary in two levels: blocks of 64 tokens, then inside one block.
 
+A row of logits has up to a few hundred thousand numbers, and a step asks several questions of it:
+the largest, the sum, the token at which a running sum passes a point. Each is answered for blocks
+first, which is one fast pass over the row, and then inside the one block that matters.
+
 Rules:
 1. The result of a row depends on that row only, bit for bit: every kernel used here works row by
    row. (`sum` of one long row would be split among threads, and `exp` of a tensor may be rounded
@@ -25,12 +29,12 @@ _CUDA_TILE = 2**24
 
 
 def block_maxima(rows: Tensor) -> Tensor:
-    """[n, vocab] -> [n, blocks]; NaN where the block holds one."""
+    """The largest value of each block: [n, vocab] -> [n, blocks]; NaN where the block holds one."""
     return _by_block(rows, torch.amax)
 
 
 def block_sums(rows: Tensor) -> Tensor:
-    """[n, vocab] -> [n, blocks]."""
+    """The sum of each block: [n, vocab] -> [n, blocks]."""
     return _by_block(rows, torch.sum)
 
 
@@ -40,7 +44,10 @@ def total(rows: Tensor) -> Tensor:
 
 
 def best_of(rows: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest value of each row and its index, the lowest one of equals. maxima: its blocks'."""
+    """The largest value of each row, [n], and its index, [n] int64, the lowest of equals.
+
+    rows: [n, vocab]. maxima: their block_maxima().
+    """
     values, blocks = maxima.max(dim=-1, keepdim=True)
     inside, ids = block_values(rows, blocks)
     return values.squeeze(1), ids.gather(1, inside.argmax(dim=-1, keepdim=True)).squeeze(1)
@@ -49,7 +56,10 @@ def best_of(rows: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
 def block_values(
     rows: Tensor, blocks: Tensor, fill: float = float("-inf")
 ) -> tuple[Tensor, Tensor]:
-    """Values and indices, [n, 64 k] each, of the blocks [n, k]; `fill` past the end of the row."""
+    """The values in some blocks of each row, and their indices in the row: [n, 64 k] each.
+
+    rows: [n, vocab]. blocks: [n, k] int64. fill: the value past the end of the row.
+    """
     inside = torch.arange(_BLOCK, device=rows.device)
     ids = (blocks.unsqueeze(-1) * _BLOCK + inside).flatten(1)
     last = rows.shape[1] - 1
@@ -60,12 +70,12 @@ def block_values(
     return rows.gather(1, ids).masked_fill_(is_outside, fill), ids
 
 
-def sum_before(marks: Tensor, places: Tensor) -> Tensor:
-    """Sums [n, 1] of what lies before place [n, 1] in rows of small whole numbers."""
-    blocks = places // _BLOCK
+def sum_before(marks: Tensor, indices: Tensor) -> Tensor:
+    """Sums [n, 1] of what lies before `indices` [n, 1] in rows [n, vocab] of small integers."""
+    blocks = indices // _BLOCK
     inside, ids = block_values(marks, blocks, fill=0.0)
     sums = block_sums(marks).cumsum(dim=-1).gather(1, blocks)
-    return sums - (inside * (ids >= places)).sum(dim=-1, keepdim=True)
+    return sums - (inside * (ids >= indices)).sum(dim=-1, keepdim=True)
 
 
 def pick(weights: Tensor, points: Tensor) -> Tensor:
@@ -90,8 +100,8 @@ def pick(weights: Tensor, points: Tensor) -> Tensor:
 
 
 class Workspace(Generic[T]):
-    """Parts of `rows` so small that their float32 logits stay in the cache of the CPU, and the
-    memory to work on one part.
+    """Tiles of rows so small that their float32 logits stay in the cache of the CPU, and the memory
+    to work on one tile.
 
     A whole batch at once takes several times as long: its intermediate tensors are fresh pages.
     """
@@ -105,25 +115,30 @@ class Workspace(Generic[T]):
         self._spaces = [torch.empty(self._size, vocab, device=device) for _ in range(2)]
 
     def tiles(self) -> Iterator[tuple[Sequence[T], Tensor, Tensor]]:
-        """Rows of one tile, and two tensors [rows, vocab] float32 to be written to."""
+        """The rows of each tile, and two tensors [rows, vocab] float32 to be written to. Both are
+        used again by the next tile."""
         for start in range(0, len(self._rows), self._size):
             rows = self._rows[start : start + self._size]
             first, second = self._spaces
             yield rows, first[: len(rows)], second[: len(rows)]
 
 
-def float_rows(logits: Tensor, places: list[int], space: Tensor) -> Tensor:
-    """Rows `places` of logits in float32, only to be read: copied to `space` where they must be."""
-    first, end = places[0], places[0] + len(places)
-    is_range = places == list(range(first, end))
+def float_rows(logits: Tensor, indices: list[int], space: Tensor) -> Tensor:
+    """Some rows of logits [n, vocab] in float32, only to be read.
+
+    They are copied to `space` [len(indices), vocab] where they have to be; elsewhere it is a view.
+    """
+    first, end = indices[0], indices[0] + len(indices)
+    is_range = indices == list(range(first, end))
     if is_range and logits.dtype == torch.float32:
         return logits[first:end]
     if is_range:
         return space.copy_(logits[first:end])
-    return space.copy_(logits.index_select(0, upload(torch.tensor(places), logits.device)))
+    return space.copy_(logits.index_select(0, upload(torch.tensor(indices), logits.device)))
 
 
 def _by_block(rows: Tensor, reduce: Callable[..., Tensor]) -> Tensor:
+    """`reduce` of each block: [n, vocab] -> [n, blocks]; the last block may be shorter."""
     whole = rows.shape[1] // _BLOCK * _BLOCK
     parts = []
     if whole:
