@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from millstream.core.plan import Chunk, Plan
-from millstream.model.paging.batch import Packer
 from millstream.model.paging.block_tables import BlockTables
 from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.packer import Packer
 from tests.model.test_architectures import greedy_request
 
 PADDING = 999
@@ -80,7 +80,7 @@ def test_a_packed_step_maps_tokens_to_slots() -> None:
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    packer = Packer(cache, torch.device("cpu"))
+    packer = Packer(cache)
     chunks = (
         chunk(1, [3, 5], start=9),
         chunk(2, [6], start=2),
@@ -89,8 +89,12 @@ def test_a_packed_step_maps_tokens_to_slots() -> None:
     for _ in range(2):
         step = packer.pack(Plan(chunks))
         assert step.positions.tolist() == [[9, 2, 6, 7, 8, 9]]
-        assert step.batch._slots.tolist() == [5 * 8 + 1, 6 * 8 + 2, 8 * 8 + 6, 8 * 8 + 7, 8, 9]
-        (part,) = step.batch._prompts
-        assert (part.first, part.length, part.start) == (2, 4, 6)
-        assert part.blocks.tolist() == [[8, 1]]
+        assert step.batch.step.slots.tolist() == [5 * 8 + 1, 6 * 8 + 2, 8 * 8 + 6, 8 * 8 + 7, 8, 9]
+        decodes, prompts = step.batch.step.decodes, step.batch.step.prompts
+        assert decodes is not None
+        assert decodes.firsts.tolist() == [0, 1, 2]
+        assert decodes.tables.tolist() == [[3, 5], [6, cache.padding_block]]
+        assert prompts is not None
+        assert (prompts.firsts.tolist(), prompts.starts.tolist()) == ([0, 4], [6])
+        assert prompts.tables.tolist() == [[8, 1]]
     assert np.array_equal(step.input_ids.numpy(), np.ones((1, 6)))

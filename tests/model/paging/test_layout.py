@@ -29,11 +29,20 @@ def laid_out(*chunks: Chunk) -> Layout:
 def test_single_tokens_lie_as_they_do_beside_a_prompt(count: int) -> None:
     decodes = [chunk(number, 5 + 3 * number, 4 + 3 * number) for number in range(1, count + 1)]
     alone, beside = laid_out(*decodes), laid_out(*decodes, chunk(20, 5, 0))
-    assert alone.num_decodes == beside.num_decodes == count
-    for name in ("starts", "lengths", "ends", "token_ids", "positions", "slots", "wanted"):
+    assert alone.prompts is None
+    assert alone.decodes is not None
+    assert beside.decodes is not None
+    assert len(alone.decodes.starts) == len(beside.decodes.starts) == count
+    for name in ("token_ids", "positions", "slots", "wanted"):
         got, truth = getattr(alone, name), getattr(beside, name)
         assert got.dtype == truth.dtype == np.int64
         assert np.array_equal(got, truth[:count]), name
+    for got, truth, dtype in zip(
+        alone.decodes, beside.decodes, (np.int32, np.int64, np.int64), strict=True
+    ):
+        assert got.dtype == truth.dtype == dtype
+        assert np.array_equal(got, truth)
+    assert alone.decodes.lengths.tolist() == [1] * count
     assert alone.token_ids[0] == 107
     assert alone.slots[0] == 11 * BLOCK_SIZE + 3
 

@@ -12,9 +12,15 @@ from millstream.core.plan import Plan
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backends import Backend, Span
 from millstream.model.cuda.staging import Staging
-from millstream.model.paging.batch import DecodeGroup, ModelInput, Packer, PagedBatch, PromptPart
+from millstream.model.paging.batch import (
+    DecodeGroup,
+    Layout,
+    ModelInput,
+    Packer,
+    PagedBatch,
+    PromptPart,
+)
 from millstream.model.paging.kv_cache import KVCache
-from millstream.model.paging.layout import Layout
 
 
 class CudaBatch(PagedBatch):

@@ -21,7 +21,7 @@ from millstream.core.plan import Chunk
 
 @dataclass(slots=True)
 class _Row:
-    """source: the list that row `index` of the array holds the first `length` blocks of."""
+    """Row `index` of the array; it has the first `length` blocks of the list `source`."""
 
     index: int
     source: list[int]
@@ -29,11 +29,11 @@ class _Row:
 
 
 class BlockTables:
-    """Mutated by the packer only."""
+    """Block tables by request, each a row of one array. Mutated by the packer only."""
 
     def __init__(self, padding_block: int) -> None:
         self._padding_block = padding_block
-        self._array = np.full((8, 32), padding_block, dtype=np.int64)
+        self._array = np.full((8, 32), padding_block, dtype=np.int32)
         self._rows: dict[int, _Row] = {}
         self._free = list(range(len(self._array)))
 
@@ -41,41 +41,44 @@ class BlockTables:
         return len(self._rows)
 
     def rows(self, chunks: Sequence[Chunk]) -> NDArray[np.int64]:
-        """The row of each chunk, up to date until the next call."""
-        found = []
+        """The number of each chunk's row [len(chunks)] int64, good until the next call.
+
+        Brings the rows up to date with the chunks' block tables.
+        """
+        indices = []
         for chunk in chunks:
             table = chunk.block_table
             row = self._rows.get(chunk.request_id)
             if row is None or row.source is not table or row.length != len(table):
                 row = self._update(chunk.request_id, row, table)
-            found.append(row.index)
-        if len(self._rows) > len(found):
-            self._drop_all_but(set(found))
-        return np.array(found, dtype=np.int64)
+            indices.append(row.index)
+        if len(self._rows) > len(indices):
+            self._drop_all_but(set(indices))
+        return np.array(indices, dtype=np.int64)
 
-    def blocks(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-        """The first `count` entries of the tables in `rows`, [len(rows), count]."""
+    def blocks(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int32]:
+        """A copy of the first `count` entries of the tables in `rows`, [len(rows), count]."""
         self._reserve(len(self._array), count)
         return self._array[rows, :count]
 
     def blocks_at(self, rows: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Entry indices[i] of the table in rows[i]."""
-        return self._array[rows, indices]
+        """Entry indices[i] of the table in rows[i], [len(rows)]; the arguments broadcast."""
+        return self._array[rows, indices].astype(np.int64)
 
     def _update(self, request_id: int, row: _Row | None, table: list[int]) -> _Row:
         if row is not None and row.source is table and row.length < len(table):
-            known = row.length
+            length = row.length
         else:
             row = self._blank(row, table)
-            known = 0
+            length = 0
         self._reserve(len(self._array), len(table))
-        self._array[row.index, known : len(table)] = table[known:]
+        self._array[row.index, length : len(table)] = table[length:]
         row.length = len(table)
         self._rows[request_id] = row
         return row
 
     def _blank(self, row: _Row | None, table: list[int]) -> _Row:
-        """A row of padding for `table`: the request's own, or a free one."""
+        """A row for `table` with nothing but padding: the request's own one, or a free one."""
         if row is None and not self._free:
             height = len(self._array)
             self._reserve(2 * height, 0)
@@ -91,7 +94,7 @@ class BlockTables:
             return
         new_width = max(width, 2 * old_width) if width > old_width else old_width
         size = (max(height, old_height), new_width)
-        array = np.full(size, self._padding_block, dtype=np.int64)
+        array = np.full(size, self._padding_block, dtype=np.int32)
         array[:old_height, :old_width] = self._array
         self._array = array
 
