@@ -11,15 +11,16 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.checks.probe import probe_layers
-from millstream.model.cpu.attention import NativePacker
 from millstream.model.cpu.decoder import fuse, take_shortcut
 from millstream.model.cpu.decoder.install import Fused
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.cpu.packing import pack_int8, pack_linears
 from millstream.model.forward import Forward
 from millstream.model.loading.model import load_model
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.packer import Packer
 from millstream.settings import Settings
 from tests.model.architectures import VOCAB
 from tests.model.test_architectures import greedy_request
@@ -66,17 +67,24 @@ class FusedModel:
     def shorten(self, max_context: int | None = None) -> str | None:
         """Takes the shortcut, or says why not; up to the model's own longest context."""
         assert self.stack is not None
-        assert self.fused.trial is not None
+        assert self.fused.comparison is not None
         return take_shortcut(
-            *(self.forward._model, self.stack, self.fused.trial),
+            self.forward._model,
+            self.stack,
+            self.fused.comparison,
+            norms=self.fused.norms,
             max_context=max_context or self.max_context,
         )
+
+    def packer(self) -> Packer:
+        """One that remembers nothing."""
+        return Packer(self.cache, [NativeBackend(self.kernels)])
 
     @torch.inference_mode()
     def run(self, plans: list[Plan]) -> list[Tensor]:
         """The logits of each step, from an empty cache on."""
         self.cache.scrub(range(NUM_BLOCKS))
-        packer, found = NativePacker(self.cache, self.kernels), []
+        packer, found = self.packer(), []
         for plan in plans:
             given = packer.pack(plan)
             rows, batch = given.wanted, given.batch

@@ -15,8 +15,8 @@ from millstream.core.request import FailureEvent, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
 from millstream.model import attention
-from millstream.model.paging.batch import Packer, pack
 from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.packer import Packer
 from millstream.model.runner import ModelRunner
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add, FromEngine, Step, Stop, ToEngine
@@ -90,7 +90,7 @@ def test_wrong_attention_is_refused_at_start(folder: Path, monkeypatch: pytest.M
         *tensors, options = args
         return real(*tensors, attention.LayerOptions(options.scale * 1.5, options.window))
 
-    monkeypatch.setattr("millstream.model.paging.batch.attend_dense", without_scale)
+    monkeypatch.setattr("millstream.model.paging.gathered.attend_dense", without_scale)
     with pytest.raises(StartupError, match="computes other logits"):
         make_runner(folder)
 
@@ -190,6 +190,7 @@ def test_short_tables_are_padded_with_a_block_nobody_owns() -> None:
     )
     requests = [greedy_request(i, (1,), 1) for i in range(2)]
     chunks = [Chunk(requests[i], (1,), 8 * i, [3, 2][: i + 1], [1], is_last=True) for i in range(2)]
-    (group,) = pack(Plan(tuple(chunks)), cache, torch.device("cpu")).batch._decodes
-    assert group.blocks.tolist() == [[3, 4], [3, 2]]
+    decodes = Packer(cache).pack(Plan(tuple(chunks))).batch.step.decodes
+    assert decodes is not None
+    assert decodes.tables.tolist() == [[3, 4], [3, 2]]
     assert len(cache.keys[0]) == 6, "one more for rows that nobody asked for"

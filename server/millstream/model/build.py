@@ -52,7 +52,7 @@ def prepare(
     loaded: LoadedModel, forward: Forward, layers: dict[int, Layer], kernels: native.Kernels | None
 ) -> Threads:
     """Makes the model's modules faster where they are ours alone; says who computes them."""
-    found = Fused("")
+    found = Fused("", {})
     if not loaded.is_shared and loaded.device.type == "cpu":
         if kernels is not None:
             model, max_context = loaded.model, loaded.max_context
@@ -60,9 +60,13 @@ def prepare(
             log.info("compiled kernels compute attention, %s", found.summary)
         if num_packed := pack_linears(loaded.model, kernels):
             log.info("laid out the weights of %d linear layers for this CPU", num_packed)
-        if found.stack is not None and found.trial is not None:
+        if found.stack is not None and found.comparison is not None:
             reason = take_shortcut(
-                loaded.model, found.stack, found.trial, max_context=loaded.max_context
+                loaded.model,
+                found.stack,
+                found.comparison,
+                norms=found.norms,
+                max_context=loaded.max_context,
             )
             log.info("from token ids to logits in one call: %s", reason or "yes")
     # A thread that first uses torch while its count is 1 keeps that: not in others' programs.

@@ -20,19 +20,19 @@ from millstream.errors import StartupError
 from millstream.model.build import load_kernels, prepare, prepare_int8
 from millstream.model.checks.probe import probe_layers
 from millstream.model.checks.verify import own_logits, verify
-from millstream.model.cpu.attention import NativePacker
 from millstream.model.cpu.kernels import Kernels
+from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.cuda.steps import CudaSteps, make_steps
 from millstream.model.forward import Forward
-from millstream.model.invariant.attention import InvariantPacker
 from millstream.model.invariant.check import InvarianceCheck
 from millstream.model.invariant.modules import make_invariant, use_separate_experts
 from millstream.model.invariant.operators import InvariantOperators
+from millstream.model.invariant.tiled_backend import TiledBackend
 from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.loading.tokenizer import read_tokenizer
-from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import fill_unknown_tokens
+from millstream.model.paging.packer import Packer
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.sampling.sampler import Drawing, Sampler, best_tokens
@@ -40,9 +40,6 @@ from millstream.model.sizing import make_cache, step_tokens
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
-
-_BACKEND = "sdpa-paged"
-_NATIVE_BACKEND = "native-paged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +96,14 @@ class ModelRunner:
             self._cuda = make_steps(
                 *(loaded, settings, self._cache, shapes), max_tokens=step_tokens(loaded, settings)
             )
-        self._packer, backend = self._make_packer(loaded, kernels)
+        self._packer = self._make_packer(kernels)
         self.plans_ahead = loaded.device.type == "cuda"
         self.info = _describe(
-            loaded, settings, self._cache, num_parameters=num_parameters, backend=backend
+            loaded,
+            settings,
+            self._cache,
+            num_parameters=num_parameters,
+            backend=self._packer.backend_name,
         )
         verify(loaded, self._cache, self._packer, forward, expected)
         if self._cuda is not None:
@@ -112,13 +113,11 @@ class ModelRunner:
         if settings.batch_invariant:
             self._make_invariant(loaded)
 
-    def _make_packer(self, loaded: LoadedModel, kernels: Kernels | None) -> tuple[Packer, str]:
-        """And the name of the attention that it packs for."""
+    def _make_packer(self, kernels: Kernels | None) -> Packer:
+        """The packer for this device."""
         if self._cuda is not None:
-            return self._cuda.packer, self._cuda.name
-        if kernels is not None:
-            return NativePacker(self._cache, kernels), _NATIVE_BACKEND
-        return Packer(self._cache, loaded.device), _BACKEND
+            return self._cuda.packer
+        return Packer(self._cache, [] if kernels is None else [NativeBackend(kernels)])
 
     def _make_invariant(self, loaded: LoadedModel) -> None:
         config = loaded.model.config.get_text_config()
@@ -126,7 +125,7 @@ class ModelRunner:
             self._cache, vocab_size=config.vocab_size, max_context=self.info.max_context
         )
         default = check.sample(self.logits)
-        self._packer = InvariantPacker(self._cache, loaded.device)
+        self._packer = Packer(self._cache, [TiledBackend(self._cache.padding_block)])
         if loaded.is_shared:  # its modules are not ours to change
             self._forward = InvariantOperators().within(self._forward)
         else:

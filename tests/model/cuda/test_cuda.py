@@ -16,13 +16,15 @@ from millstream.core.request import Request, SamplingParams
 from millstream.model import reference
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda import selection
-from millstream.model.cuda.backends import Backend, Span, VarlenBackend
-from millstream.model.cuda.batch import CudaPacker
+from millstream.model.cuda.backends import VarlenBackend
 from millstream.model.cuda.graphs import DecodeGraphs, Recording, buckets, can_replay
-from millstream.model.cuda.selection import Trial, backend_name, find_backends, make_span
+from millstream.model.cuda.selection import BackendTrial, find_backends
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.steps import CudaSteps
+from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.packer import Packer
+from millstream.model.paging.step import HostSpan, Span
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import filters
 from millstream.model.transfers import pack_bytes, unpack_bytes
@@ -38,11 +40,11 @@ class PlainBackend:
 
     def __init__(self, *, handles_all: bool = True) -> None:
         self.name = "plain"
-        self.handles_all = handles_all
+        self.is_capturable = handles_all
         self.num_decodes = self.num_prefills = 0
 
     def handles(self, options: LayerOptions) -> bool:
-        return self.handles_all or options.window is None
+        return self.is_capturable or options.window is None
 
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
@@ -52,7 +54,11 @@ class PlainBackend:
         assert (span.ends == span.starts + 1).all()
         assert span.firsts.tolist() == list(range(len(query) + 1))
         return reference.paged_attention_decode(
-            *(query, keys, values, span.tables, span.starts),
+            query,
+            keys,
+            values,
+            span.tables,
+            span.starts,
             scale=options.scale,
             window=options.window,
             softcap=options.softcap,
@@ -64,11 +70,17 @@ class PlainBackend:
     ) -> Tensor:
         self.num_prefills += 1
         lengths = span.firsts.diff().long()
+        assert torch.equal(span.lengths.long(), lengths)
         assert (span.ends == span.starts + lengths).all()
         assert int(lengths.max()) == span.longest
         assert int(span.ends.max()) == span.longest_context
         return reference.paged_attention_prefill(
-            *(query, keys, values, span.tables, span.starts, lengths),
+            query,
+            keys,
+            values,
+            span.tables,
+            span.starts,
+            lengths,
             scale=options.scale,
             window=options.window,
             softcap=options.softcap,
@@ -234,7 +246,7 @@ def test_layers_no_backend_knows_are_gathered(tmp_path: Path) -> None:
 def test_a_step_is_one_copy(folder: Path) -> None:
     runner = make_runner(folder, block_size=BLOCK_SIZE)
     steps, _ = install(runner, max_rows=4)
-    staging = steps.packer.staging
+    staging = steps.staging
     driver = drive(runner, num_blocks=20, max_running=4, max_step_tokens=24)
     for number, prompt in enumerate(random_prompts(5, seed=6, longest=30), 1):
         driver.scheduler.add(greedy_request(number, prompt, 8))
@@ -263,8 +275,9 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is(
 
 def test_largest_step_fits_the_staging_memory() -> None:
     cache = KVCache({}, num_blocks=64, block_size=4, dtype=torch.float32, device=CPU)
-    packer = CudaPacker(cache, CPU, backends=[], max_tokens=32, max_rows=8, max_blocks=16)
-    assert len(packer.staging._bytes) < 4096
+    staging = Staging.for_steps(CPU, max_tokens=32, max_rows=8, max_blocks=16)
+    assert staging.num_bytes < 4096
+    packer = Packer(cache, [], staging)
     from_first = [greedy_request(i, (1,) * 64, 1) for i in range(8)]
     table = list(range(16))
 
@@ -308,10 +321,10 @@ def test_tensors_of_all_types_travel_in_one() -> None:
 
 
 @pytest.fixture
-def candidates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Backend]]:
+def candidates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[AttentionBackend]]:
     shapes = [LayerShape(2, 16, 16), LayerShape(1, 24, 8), LayerShape(2, 16, 16)]
 
-    def find(**made: Callable[[], object]) -> list[Backend]:
+    def find(**made: Callable[[], object]) -> list[AttentionBackend]:
         for name in ("_varlen", "_triton"):
             monkeypatch.setattr(selection, name, made[name])
         return find_backends(
@@ -323,7 +336,7 @@ def candidates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Backend]]:
 
 
 def test_backends_that_compute_something_else_are_not_used(
-    candidates: Callable[..., list[Backend]],
+    candidates: Callable[..., list[AttentionBackend]],
 ) -> None:
     class Wrong(PlainBackend):
         def decode(self, *args: object) -> Tensor:
@@ -338,8 +351,12 @@ def test_backends_that_compute_something_else_are_not_used(
     assert candidates(_varlen=Wrong, _triton=lambda: right) == [right]
     assert candidates(_varlen=Broken, _triton=lambda: right) == [right]
     assert candidates(_varlen=Broken, _triton=Wrong) == []
-    assert backend_name([]) == "sdpa-paged"
-    assert backend_name([right, right]) == "plain+plain"
+
+
+def test_the_name_of_attention_is_that_of_its_backends() -> None:
+    cache = KVCache({}, num_blocks=1, block_size=4, dtype=torch.float32, device=CPU)
+    assert Packer(cache).backend_name == "sdpa-paged"
+    assert Packer(cache, [PlainBackend(), PlainBackend()]).backend_name == "plain+plain"
 
 
 def test_varlen_is_asked_for_what_it_knows() -> None:
@@ -362,7 +379,7 @@ def test_varlen_is_asked_for_what_it_knows() -> None:
             window=None if left < 0 else left + 1,
         )
 
-    trial = Trial(
+    trial = BackendTrial(
         LayerShape(2, 16, 16), num_heads=4, block_size=16, dtype=torch.float32, device=CPU
     )
     checks = list(trial.samples(VarlenBackend(varlen_attn)))
@@ -372,10 +389,11 @@ def test_varlen_is_asked_for_what_it_knows() -> None:
 
 
 def test_span_of_lengths() -> None:
-    span = make_span(
-        torch.zeros(2, 3, dtype=torch.int32), torch.tensor([4, 0]), (1, 5), longest_context=5
-    )
+    host = HostSpan(np.zeros((2, 3), np.int32), np.array([4, 0]), np.array([1, 5]))
+    span = host.put(torch.from_numpy)
     assert span.ends.tolist() == [5, 5]
+    assert span.longest_context == 5
+    assert span.lengths.tolist() == [1, 5]
     assert span.firsts.tolist() == [0, 1, 6]
     assert span.longest == 5
 

@@ -14,9 +14,9 @@ import pytest
 _SCRIPT = """
 import itertools
 import torch
+from millstream.model import reference
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda import triton_attention
-from millstream.model.cpu.kernels import reference
 
 generator = torch.Generator().manual_seed(0)
 
@@ -51,7 +51,9 @@ for (dtype, dim, width, kv_heads, group, page), extra in itertools.product(cases
     starts, lengths = torch.tensor([0, 5, last - 20]), torch.tensor([70, 3, 20])
     firsts = torch.tensor([0, 70, 73, 93], dtype=torch.int32)
     query = random(93, heads, dim).to(dtype)
-    actual = triton_attention.prefill(query, keys, values, wide, starts, firsts, options, 70)
+    actual = triton_attention.prefill(
+        query, keys, values, wide, starts=starts, firsts=firsts, options=options, longest=70
+    )
     expected = reference.paged_attention_prefill(
         query, keys, values, tables, starts, lengths, **passed
     )

@@ -18,7 +18,7 @@ from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
 from millstream.model.invariant import attention_tiles
 from millstream.model.loading.model import load_model
-from millstream.model.paging.batch import Packer
+from millstream.model.paging.gathered import GatheredBackend
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.model.architectures import make_model
@@ -129,12 +129,17 @@ def change_nothing(*args: object) -> None:
     """In place of make_invariant."""
 
 
+def plain_torch(padding_block: int) -> GatheredBackend:
+    """In place of TiledBackend."""
+    return GatheredBackend()
+
+
 @pytest.mark.parametrize(
     ("part", "replacement", "dtype"),
     [
         ("make_invariant", change_nothing, "float32"),
-        ("InvariantPacker", Packer, "float32"),
-        ("InvariantPacker", Packer, "bfloat16"),
+        ("TiledBackend", plain_torch, "float32"),
+        ("TiledBackend", plain_torch, "bfloat16"),
     ],
 )
 def test_a_model_that_cannot_keep_the_promise_is_refused(
@@ -164,7 +169,7 @@ def test_wrong_bits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def doubled(*args: Any) -> Tensor:
         return 2 * real(*args)
 
-    monkeypatch.setattr("millstream.model.invariant.attention.attend_tiles", doubled)
+    monkeypatch.setattr("millstream.model.invariant.tiled_backend.attend_tiles", doubled)
     with pytest.raises(StartupError, match="differ from those without the flag"):
         build(tmp_path, "llama", "float32")
 

@@ -14,12 +14,12 @@ from millstream.errors import StartupError
 from millstream.model.attention import LayerOptions
 from millstream.model.cpu.packing import is_supported
 from millstream.model.invariant import attention_tiles
-from millstream.model.invariant.attention import InvariantPacker
 from millstream.model.invariant.attention_tiles import Tiles, find_tiles
 from millstream.model.invariant.operators import InvariantOperators
 from millstream.model.invariant.row_tiles import find_sizes, multiply, trial_matrix, trial_rows
-from millstream.model.paging.batch import Packer
+from millstream.model.invariant.tiled_backend import TiledBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.packer import Packer
 from tests.model.test_architectures import greedy_request
 
 CPU = torch.device("cpu")
@@ -194,16 +194,15 @@ def test_attention_is_right_and_the_same_in_any_batch(
     def attend(packer: Packer, plan: Plan, rows: Tensor) -> Tensor:
         # The cache holds what it holds: each row writes back what is there.
         batch = packer.pack(plan).batch
-        cache = packer._cache
-        slots = batch._slots
+        slots = batch.step.slots
         keys = cache.keys[0].flatten(0, 1)[slots]
         values = cache.values[0].flatten(0, 1)[slots]
         return batch.attend(0, rows, keys, values, options)
 
     cache = make_cache(dtype, value_dim=value_dim)
-    packer = InvariantPacker(cache, CPU)
+    packer = Packer(cache, [TiledBackend(cache.padding_block)])
     whole = attend(packer, Plan((chunk(0, 0, length, table),)), query)
-    default = attend(Packer(cache, CPU), Plan((chunk(0, 0, length, table),)), query)
+    default = attend(Packer(cache), Plan((chunk(0, 0, length, table),)), query)
     tolerance = 1e-5 if dtype == torch.float32 else 0.03
     torch.testing.assert_close(whole, default, rtol=tolerance, atol=tolerance)
     for start, end in [(0, 7), (60, 70), (100, 101), (377, 391), (500, 530), (699, 700)]:

@@ -15,8 +15,8 @@ from millstream.errors import StartupError
 from millstream.model.checks.probe import refusing
 from millstream.model.forward import Forward
 from millstream.model.loading.model import LoadedModel
-from millstream.model.paging.batch import Packer
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.packer import Packer
 from millstream.model.tolerance import PAGED_LOGITS, logits_difference
 
 _LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps

@@ -1,82 +1,55 @@
-"""Ways to attend to paged keys on a CUDA device; `selection` finds those that work on it.
+"""The attention backends of CUDA devices; `selection` finds those that work on the device.
 
-Rule: the first of them that knows what a layer asks for is used; where none does, keys are
-gathered.
+Rule: the host is asked for nothing that differs from step to step but `longest` and
+`longest_context`, which only bound what the device reads for itself.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Rows that attend together: one token of each of n sequences, or n prompt chunks.
-
-    tables [n, blocks] int32; starts [n]: position of the first new token of each; ends [n] int32:
-    tokens of each sequence, new ones included; firsts [n + 1] int32: row of each one's first
-    token, and the end; longest: new tokens of the longest; longest_context: bound for `ends`.
-    """
-
-    tables: Tensor
-    starts: Tensor
-    ends: Tensor
-    firsts: Tensor
-    longest: int
-    longest_context: int
-
-
-class Backend(Protocol):
-    """One way to attend. handles_all: any layer's, so that decode steps can be captured."""
-
-    name: str
-    handles_all: bool
-
-    def handles(self, options: LayerOptions) -> bool: ...
-
-    def decode(
-        self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
-    ) -> Tensor:
-        """query [n, heads, d], caches [blocks, block_size, kv_heads, d or dv] -> [n, heads, dv]."""
-        ...
-
-    def prefill(
-        self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
-    ) -> Tensor:
-        """The same for the tokens of prompt chunks, one chunk after the other."""
-        ...
+from millstream.model.paging.step import Span
 
 
 class TritonBackend:
-    """Our own kernels. `kernels`: the module triton_attention."""
+    """Our own kernels, for all options."""
 
     name = "triton-paged"
-    handles_all = True
+    is_capturable = True
 
     def __init__(self, kernels: Any) -> None:
+        """kernels: the module triton_attention, which machines without Triton cannot import."""
         self._kernels = kernels
 
     def handles(self, options: LayerOptions) -> bool:
+        """Always True."""
         return True
 
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
+        """See AttentionBackend."""
         out: Tensor = self._kernels.decode(query, keys, values, span.tables, span.starts, options)
         return out
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
+        """See AttentionBackend."""
         out: Tensor = self._kernels.prefill(
-            *(query, keys, values, span.tables, span.starts, span.firsts, options, span.longest)
+            query,
+            keys,
+            values,
+            span.tables,
+            starts=span.starts,
+            firsts=span.firsts,
+            options=options,
+            longest=span.longest,
         )
         return out
 
@@ -85,27 +58,37 @@ class VarlenBackend:
     """torch's own `varlen_attn` over a block table, in the versions of torch that have one."""
 
     name = "varlen-paged"
-    handles_all = False
+    is_capturable = False
 
     def __init__(self, varlen_attn: Callable[..., Any]) -> None:
+        """varlen_attn: the function of torch.nn.attention.varlen."""
         self._varlen_attn = varlen_attn
         self._needs_gqa_flag = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
     def handles(self, options: LayerOptions) -> bool:
+        """Whether there are neither a soft cap nor sinks."""
         return options.softcap is None and options.sinks is None
 
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
+        """See AttentionBackend."""
         return self.prefill(query, keys, values, span, options)
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
+        """See AttentionBackend."""
         left = -1 if options.window is None else options.window - 1
         extra = {"enable_gqa": True} if self._needs_gqa_flag else {}
         out: Tensor = self._varlen_attn(
-            *(query, keys, values, span.firsts, None, span.longest, span.longest_context),
+            query,
+            keys,
+            values,
+            cu_seq_q=span.firsts,
+            cu_seq_k=None,
+            max_q=span.longest,
+            max_k=span.longest_context,
             scale=options.scale,
             window_size=(left, 0),
             seqused_k=span.ends,

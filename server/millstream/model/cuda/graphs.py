@@ -20,9 +20,11 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.cuda.backends import Backend, Span
-from millstream.model.cuda.batch import CudaBatch, CudaPacker
+from millstream.model.cuda.staging import Staging, stage_decodes
+from millstream.model.paging.backend import AttentionBackend, PagedAttention
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.packer import Packer
+from millstream.model.paging.step import PagedStep, Span
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +65,17 @@ class DecodeGraphs:
         *,
         forward: Callable[..., Tensor],
         cache: KVCache,
-        packer: CudaPacker,
-        backend: Backend,
+        packer: Packer,
+        staging: Staging,
+        backend: AttentionBackend,
         max_rows: int,
         max_blocks: int,
         device: torch.device,
     ) -> None:
-        """backend: one that handles all; max_blocks: of the longest sequence."""
+        """staging: what the packer sends by; backend: one that can be captured; max_blocks: of the
+        longest sequence."""
         self._forward, self._cache, self._packer = forward, cache, packer
-        self._backend = backend
+        self._staging, self._backend = staging, backend
         self._sizes = buckets(max_rows)
         largest = self._sizes[-1]
         self._inputs = torch.zeros(3, largest, dtype=torch.int64, device=device)
@@ -101,7 +105,9 @@ class DecodeGraphs:
         size = next((size for size in self._sizes if size >= count), None)
         if size is None or size not in self._recordings or not can_replay(plan):
             return None
-        inputs, tables = self._packer.pack_decodes(plan, size)
+        inputs, tables = stage_decodes(
+            self._packer.lay_out(plan), size, cache=self._cache, staging=self._staging
+        )
         self._inputs[:, :size].copy_(inputs)
         fill_in(self._inputs[0, :count])
         self._tables[:size, : tables.shape[1]].copy_(tables)
@@ -115,16 +121,15 @@ class DecodeGraphs:
         """The step of `size` rows over the static memory; this is what is captured."""
         ids, positions, slots = self._inputs[:, :size]
         span = Span(
-            self._tables[:size],
-            positions,
-            (positions + 1).to(torch.int32),
-            self._firsts[: size + 1],
+            tables=self._tables[:size],
+            starts=positions,
+            ends=(positions + 1).to(torch.int32),
+            firsts=self._firsts[: size + 1],
             longest=1,
             longest_context=self._tables.shape[1] * self._cache.block_size,
         )
-        batch = CudaBatch(
-            self._cache, slots, backends=[self._backend], decodes=span, prompts=None, parts=[]
-        )
+        step = PagedStep(slots, decodes=span, prompts=None)
+        batch = PagedAttention(step, self._cache, [self._backend])
         return self._forward(
             ids.unsqueeze(0), positions.unsqueeze(0), rows=self._rows[:size], batch=batch
         )

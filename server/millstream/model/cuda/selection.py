@@ -1,7 +1,7 @@
-"""Which ways to attend to paged keys work on this machine.
+"""Which attention backends work on this machine.
 
-Rule: a way is used only after it computed, on this device and with this model's shapes, what plain
-torch does. Whatever goes wrong costs one line in the log, never the server.
+Rule: a backend is used only after it computed, on this device and with this model's shapes, what
+plain torch does. Whatever goes wrong costs one line in the log, never the server.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from millstream.model import reference
 from millstream.model.attention import LayerOptions
-from millstream.model.cuda.backends import Backend, Span, TritonBackend, VarlenBackend
+from millstream.model.cuda.backends import TritonBackend, VarlenBackend
+from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import LayerShape
+from millstream.model.paging.step import HostSpan, Span
 from millstream.model.tolerance import ATTENTION_BACKENDS
 
 log = logging.getLogger(__name__)
@@ -35,14 +38,17 @@ def find_backends(
     block_size: int,
     dtype: torch.dtype,
     device: torch.device,
-) -> list[Backend]:
-    """Those that work here, best first; none: keys are gathered."""
-    found: list[Backend] = []
+) -> list[AttentionBackend]:
+    """The backends that work here with layers of these shapes, best first.
+
+    num_heads: query heads of a layer.
+    """
+    found: list[AttentionBackend] = []
     for make in (_varlen, _triton):
         try:
             backend = make()
             for shape in sorted(set(shapes), key=repr):
-                Trial(
+                BackendTrial(
                     shape,
                     num_heads=num_heads(shape),
                     block_size=block_size,
@@ -57,12 +63,7 @@ def find_backends(
     return found
 
 
-def backend_name(found: Sequence[Backend]) -> str:
-    """What the engine says about itself."""
-    return "+".join(backend.name for backend in found) or "sdpa-paged"
-
-
-def _varlen() -> Backend:
+def _varlen() -> AttentionBackend:
     module = importlib.import_module("torch.nn.attention.varlen")
     parameters = inspect.signature(module.varlen_attn).parameters
     missing = {"block_table", "seqused_k", "window_size", "scale"} - set(parameters)
@@ -71,7 +72,7 @@ def _varlen() -> Backend:
     return VarlenBackend(module.varlen_attn)
 
 
-def _triton() -> Backend:
+def _triton() -> AttentionBackend:
     if importlib.util.find_spec("triton") is None:
         raise NotImplementedError("triton is not installed")
     # Imported here only: it takes a second, and machines without CUDA need not have it.
@@ -79,8 +80,8 @@ def _triton() -> Backend:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A layer on a device, over which backends are compared with plain torch."""
+class BackendTrial:
+    """Samples of a layer on a device, for which backends are compared with plain torch."""
 
     shape: LayerShape
     num_heads: int
@@ -88,7 +89,7 @@ class Trial:
     dtype: torch.dtype
     device: torch.device
 
-    def require_right(self, backend: Backend) -> None:
+    def require_right(self, backend: AttentionBackend) -> None:
         """Raises ArithmeticError where the backend differs."""
         for what, actual, expected in self.samples(backend):
             error = (actual.float() - expected.float()).abs().max().item()
@@ -97,8 +98,8 @@ class Trial:
                     f"{what} is wrong by {error:.1e} for {self.shape} in {self.dtype}"
                 )
 
-    def samples(self, backend: Backend) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """What was computed, by the backend and by plain torch."""
+    def samples(self, backend: AttentionBackend) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """What was computed, its results by the backend and by plain torch [T, heads, dv] each."""
         generator = torch.Generator().manual_seed(0)
         width, kv_heads = -(-_CONTEXT // self.block_size), self.shape.kv_heads
         keys, values = (
@@ -106,12 +107,14 @@ class Trial:
             for dim in (self.shape.key_dim, self.shape.value_dim)
         )
         order = torch.randperm(2 * width, generator=generator).view(2, width)
-        tables = order.to(self.device, torch.int32)
+        tables = order.numpy().astype(np.int32)
         sinks = torch.randn(self.num_heads, generator=generator).to(self.device)
         for options in filter(backend.handles, _layer_options(sinks)):
             for what, lengths in (("decode", (1, 1)), ("prefill", (3, 80))):
-                starts = torch.tensor([7, _CONTEXT - lengths[1]]).to(self.device)
-                span = make_span(tables, starts, lengths, longest_context=_CONTEXT)
+                starts = np.array([7, _CONTEXT - lengths[1]])
+                span = HostSpan(tables, starts, np.array(lengths)).put(
+                    lambda array: torch.from_numpy(array).to(self.device)
+                )
                 query = self._random(generator, sum(lengths), self.num_heads, self.shape.key_dim)
                 actual = getattr(backend, what)(query, keys, values, span, options)
                 yield what, actual, _in_plain_torch(query, keys, values, span, options)
@@ -121,7 +124,7 @@ class Trial:
 
 
 def _layer_options(sinks: Tensor) -> tuple[LayerOptions, ...]:
-    """One of each kind."""
+    """Options of every kind that models ask for."""
     return (
         LayerOptions(0.1),
         LayerOptions(0.1, window=20),
@@ -134,24 +137,14 @@ def _in_plain_torch(
     query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
 ) -> Tensor:
     return reference.paged_attention_prefill(
-        *(query, keys, values, span.tables, span.starts, span.firsts.diff()),
+        query,
+        keys,
+        values,
+        span.tables,
+        span.starts,
+        span.lengths,
         scale=options.scale,
         window=options.window,
         softcap=options.softcap,
         sinks=options.sinks,
-    )
-
-
-def make_span(
-    tables: Tensor, starts: Tensor, lengths: Sequence[int], *, longest_context: int
-) -> Span:
-    """From tensors on the device; for tests of the device, not for a step of the engine."""
-    counts = torch.tensor(lengths).to(starts.device)
-    return Span(
-        tables,
-        starts,
-        (starts + counts).to(torch.int32),
-        torch.nn.functional.pad(counts.cumsum(0), (1, 0)).to(torch.int32),
-        max(lengths),
-        longest_context,
     )

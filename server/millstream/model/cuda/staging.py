@@ -10,16 +10,24 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.layout import Layout
+
 _ALIGNMENT = 16  # bytes
 
 
 class Staging:
-    """Mutated by the packer of its device only."""
+    """The Uploader of a CUDA device. Mutated by its own methods only.
+
+    num_copies: how many were queued, one for each step.
+    """
 
     def __init__(self, device: torch.device, num_bytes: int) -> None:
         """num_bytes: of the largest step."""
@@ -34,14 +42,27 @@ class Staging:
         self._end = 0
         self.num_copies = 0
 
+    @classmethod
+    def for_steps(
+        cls, device: torch.device, *, max_tokens: int, max_rows: int, max_blocks: int
+    ) -> Staging:
+        """Large enough for steps of so many tokens and sequences, and the blocks of the longest."""
+        # Four numbers a token, six a sequence with its alignment, and the block tables.
+        return cls(device, 8 * (4 * max_tokens + 6 * max_rows + 64) + 4 * max_rows * max_blocks)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory for a step, on the host and on the device."""
+        return len(self._bytes)
+
     def begin(self) -> None:
-        """Starts a step."""
+        """Starts a step. Waits until the device has read the one before."""
         if self._copied is not None:
             self._copied.synchronize()  # over long ago, unless a step failed half-way
         self._end = 0
 
-    def put(self, array: NDArray[np.int32] | NDArray[np.int64]) -> Tensor:
-        """The array as a tensor on the device; see rule 1."""
+    def put(self, array: NDArray[Any]) -> Tensor:
+        """The array as a tensor of its shape on the device; see rule 1."""
         first, end = self._end, self._end + array.nbytes
         assert end <= len(self._bytes), "the step is larger than the largest"
         self._bytes[first:end] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
@@ -55,3 +76,25 @@ class Staging:
         self.num_copies += 1
         if self._copied is not None:
             self._copied.record()
+
+
+def stage_decodes(
+    layout: Layout, count: int, *, cache: KVCache, staging: Staging
+) -> tuple[Tensor, Tensor]:
+    """Sends a step of decode rows, with rows for nobody up to `count` of them.
+
+    Returns token ids, positions and slots [3, count] int64, and block tables [count, n] int32. Rows
+    for nobody write to the spare block of `cache` and read its padding block.
+    """
+    assert layout.decodes is not None
+    size = len(layout.token_ids)
+    inputs = np.zeros((3, count), np.int64)
+    inputs[:, :size] = layout.token_ids, layout.positions, layout.slots
+    inputs[2, size:] = cache.spare_block * cache.block_size
+    width = layout.decodes.tables.shape[1]
+    tables = np.full((count, width), cache.padding_block, np.int32)
+    tables[:size] = layout.decodes.tables
+    staging.begin()
+    sent = staging.put(inputs), staging.put(tables)
+    staging.flush()
+    return sent

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.cuda.backends import Backend
-from millstream.model.cuda.batch import CudaPacker
 from millstream.model.cuda.graphs import CudaRecorder, DecodeGraphs, Record
-from millstream.model.cuda.selection import backend_name, find_backends
+from millstream.model.cuda.selection import find_backends
+from millstream.model.cuda.staging import Staging
 from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.packer import Packer
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class CudaSteps:
         cache: KVCache,
         device: torch.device,
         *,
-        backends: list[Backend],
+        backends: list[AttentionBackend],
         max_tokens: int,
         max_rows: int,
         max_blocks: int,
@@ -38,22 +39,14 @@ class CudaSteps:
         self._cache, self._device, self._backends = cache, device, backends
         self._max_rows, self._max_blocks = max_rows, max_blocks
         self.graphs: DecodeGraphs | None = None
-        self.packer = CudaPacker(
-            cache,
-            device,
-            backends=backends,
-            max_tokens=max_tokens,
-            max_rows=max_rows,
-            max_blocks=max_blocks,
+        self.staging = Staging.for_steps(
+            device, max_tokens=max_tokens, max_rows=max_rows, max_blocks=max_blocks
         )
-
-    @property
-    def name(self) -> str:
-        return backend_name(self._backends)
+        self.packer = Packer(cache, backends, self.staging)
 
     def capture(self, forward: Callable[..., Tensor], record: Record | None = None) -> None:
         """Makes graphs of decode steps, if a backend can be captured. record: CUDA's by default."""
-        backend = next((found for found in self._backends if found.handles_all), None)
+        backend = next((found for found in self._backends if found.is_capturable), None)
         if backend is None:
             log.info("decode steps are not captured: no attention backend can be")
             return
@@ -61,6 +54,7 @@ class CudaSteps:
             forward=forward,
             cache=self._cache,
             packer=self.packer,
+            staging=self.staging,
             backend=backend,
             max_rows=self._max_rows,
             max_blocks=self._max_blocks,

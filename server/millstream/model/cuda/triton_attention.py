@@ -30,7 +30,10 @@ def decode(
     positions: Tensor,
     options: LayerOptions,
 ) -> Tensor:
-    """`reference.paged_attention_decode()`; tables int32 or int64, last dimensions contiguous."""
+    """Computes `reference.paged_attention_decode()`: query [b, heads, d] -> [b, heads, dv].
+
+    tables [b, n] and positions [b]: int32 or int64. The last dimensions are contiguous.
+    """
     rows, heads, dim = query.shape
     _, page, kv_heads, width = value_cache.shape
     query = _packed_heads(query)
@@ -59,13 +62,18 @@ def prefill(
     key_cache: Tensor,
     value_cache: Tensor,
     tables: Tensor,
+    *,
     starts: Tensor,
     firsts: Tensor,
     options: LayerOptions,
     longest: int,
 ) -> Tensor:
-    """`reference.paged_attention_prefill()`. firsts [c + 1]: row of each chunk's first token, and
-    the end; longest: tokens of the longest chunk."""
+    """Computes `reference.paged_attention_prefill()`: query [T, heads, d] -> [T, heads, dv].
+
+    tables [c, n] int32 or int64; starts [c]: position of each chunk's first token; firsts [c + 1]:
+    row of each chunk's first token, and T; longest: tokens of the longest chunk. The last
+    dimensions are contiguous.
+    """
     tokens, heads, dim = query.shape
     _, page, kv_heads, width = value_cache.shape
     query = _packed_heads(query)
@@ -81,7 +89,8 @@ def prefill(
 
 
 def num_splits(programs: int) -> int:
-    """Parts of each row's keys where `programs` would run without: a power of two."""
+    """How many parts each row's keys are cut into: a power of two, 1 where `programs` (rows times
+    key heads) keep the device busy without."""
     wanted = triton.next_power_of_2(max(1, _PROGRAMS // programs))
     return int(min(wanted, _LARGEST_SPLIT))
 
@@ -104,6 +113,6 @@ def _padded(number: int) -> int:
 
 
 def _packed_heads(query: Tensor) -> Tensor:
-    """The heads of a token side by side; tokens may lie apart."""
+    """query [T, heads, d] with the heads of a token side by side; tokens may lie apart."""
     is_packed = query.stride(-1) == 1 and query.stride(1) == query.shape[2]
     return query if is_packed else query.contiguous()

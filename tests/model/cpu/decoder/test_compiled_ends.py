@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.cpu.attention import NativePacker
 from millstream.model.cpu.decoder import compiled_ends as shortcut
 from millstream.model.cpu.decoder.called_operators import Operations
 from millstream.model.cpu.decoder.compiled_ends import Angles
@@ -195,8 +195,8 @@ def test_layers_that_python_calls_take_no_shortcut(kernels: Kernels, tmp_path: P
 def test_batches_of_others_take_no_shortcut(kernels: Kernels, tmp_path: Path) -> None:
     make_model("llama", tmp_path)
     model = FusedModel.load(tmp_path, kernels)
-    assert model.fused.trial is not None
-    sample = model.fused.trial.sample
+    assert model.fused.comparison is not None
+    sample = model.fused.comparison.sample
     expected = sample.run(model.forward, DenseBatch(Operations()))
     assert model.shorten() is None
     assert torch.equal(sample.run(model.forward, DenseBatch(Operations())), expected)
@@ -275,14 +275,22 @@ def test_what_does_not_fit_is_an_error(kernels: Kernels, tmp_path: Path) -> None
     assert model.stack is not None
     assert model.stack.compiled is not None
     plan = Plan((Sequence.all()[0].chunk(0, 5),))
-    given = NativePacker(model.cache, kernels).pack(plan)
+    given = model.packer().pack(plan)
     angles = torch.ones(4, 16), torch.zeros(4, 16)
-    call = model.stack.compiled, given.input_ids[0], given.positions[0]
+    logits = partial(
+        model.stack.compiled.logits,
+        given.input_ids[0],
+        given.positions[0],
+        rows=given.wanted,
+        angles=angles,
+        step=given.batch.step,
+        cache=given.batch.cache,
+    )
     with pytest.raises(RuntimeError, match="only the layers are known"):
-        given.batch.logits(*call, rows=given.wanted, angles=angles)
+        logits()
     assert model.shorten() is None
     with pytest.raises(RuntimeError, match="there is no row 4"):
-        given.batch.logits(*call, rows=given.wanted, angles=angles)
+        logits()
     ids = torch.tensor([0, 1, 2, 10**6, 4])
     with pytest.raises(RuntimeError, match="there is no row 1000000"):
         model.forward(ids[None], given.positions, rows=given.wanted, batch=given.batch)

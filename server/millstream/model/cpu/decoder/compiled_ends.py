@@ -9,6 +9,7 @@ is the same whatever other positions are asked for with it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +18,11 @@ from transformers import PreTrainedModel
 
 from millstream.model.attention import AttentionBatch
 from millstream.model.checks.probe import MODEL_FAILURES, in_short
-from millstream.model.cpu.attention import CompiledDecoder, NativeBatch
 from millstream.model.cpu.decoder.compiled_layers import UnknownPartError, made_linear, made_norm
 from millstream.model.cpu.decoder.parts import Norm
-from millstream.model.cpu.decoder.recognise import Known
-from millstream.model.cpu.decoder.runs import Sample
-from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.decoder.trial import Trial
+from millstream.model.cpu.decoder.runs import PathComparison, Sample
+from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderStack
+from millstream.model.paging.backend import PagedAttention
 
 _FIRST = 4096  # positions whose angles are known from the start
 
@@ -67,7 +66,7 @@ class Angles:
 
 
 class WholeModel:
-    """A Shortcut for batches of the kernels."""
+    """A Shortcut for steps over the paged cache."""
 
     def __init__(self, compiled: CompiledDecoder, angles: Angles) -> None:
         self._compiled = compiled
@@ -76,11 +75,17 @@ class WholeModel:
     def __call__(
         self, token_ids: Tensor, positions: Tensor, *, rows: Tensor, batch: AttentionBatch
     ) -> Tensor | None:
-        """See Shortcut."""
-        if not isinstance(batch, NativeBatch):
+        """Logits as Shortcut says; None for a batch without a cache."""
+        if not isinstance(batch, PagedAttention):
             return None
-        angles = self._angles.upto(batch.num_positions)
-        return batch.logits(self._compiled, token_ids, positions, rows=rows, angles=angles)
+        return self._compiled.logits(
+            token_ids,
+            positions,
+            rows=rows,
+            angles=self._angles.upto(batch.step.num_positions),
+            step=batch.step,
+            cache=batch.cache,
+        )
 
 
 class _Ends(NamedTuple):
@@ -94,28 +99,33 @@ class _Ends(NamedTuple):
 
 @torch.inference_mode()
 def take_shortcut(
-    model: PreTrainedModel, stack: DecoderStack, trial: Trial, *, max_context: int
+    model: PreTrainedModel,
+    stack: DecoderStack,
+    comparison: PathComparison,
+    *,
+    norms: Mapping[nn.Module, Norm],
+    max_context: int,
 ) -> str | None:
-    """Lets trial.forward take the shortcut from now on, or says why not.
+    """Lets the model's Forward take the shortcut from now on, or says why not.
 
-    The model's linear layers keep their places after this: packed, if they are going to be.
+    comparison: of the model; norms: its modules that are norms. Linear layers that are going to be
+    packed must have been: the decoder keeps those that it is given here.
     """
-    forward, kernels = trial.forward, trial.kernels
+    forward, kernels = comparison.forward, comparison.kernels
     try:
         if stack.compiled is None:
             return "its layers are called from Python"
-        ends = _ends(model, stack, trial.known)
+        ends = _ends(model, stack, norms)
         angles = Angles(ends.rotary, ends.embedding[:1], max_context=max_context)
         if not angles.are_fixed():
             return "its positions depend on each other"
         sample = Sample.spread(vocab_size=len(ends.embedding), max_context=min(max_context, _FIRST))
-        trial = trial._replace(sample=sample)
-        expected = trial.logits()
-        stack.compiled.decoder.set_ends(
-            *(ends.embedding, made_norm(ends.norm, kernels), made_linear(ends.head, kernels))
-        )
+        comparison = comparison._replace(sample=sample)
+        expected = comparison.logits()
+        norm, head = made_norm(ends.norm, kernels), made_linear(ends.head, kernels)
+        stack.compiled.decoder.set_ends(ends.embedding, norm, head)
         forward.shortcut = WholeModel(stack.compiled, angles)
-        if torch.equal(trial.logits(), expected):
+        if torch.equal(comparison.logits(), expected):
             return None
         reason = "it does something else around its layers"
     except UnknownPartError as error:
@@ -126,19 +136,19 @@ def take_shortcut(
     return reason
 
 
-def _ends(model: PreTrainedModel, stack: DecoderStack, known: Known) -> _Ends:
-    """Raises UnknownPartError."""
+def _ends(model: PreTrainedModel, stack: DecoderStack, norms: Mapping[nn.Module, Norm]) -> _Ends:
+    """What the model has around the stack. Raises UnknownPartError if it is not the usual."""
     parent = next(m for m in model.modules() if any(stack in child for child in _lists(m)))
     children = [child for child in parent.children() if not isinstance(child, nn.ModuleList)]
     rotaries = [child for child in children if hasattr(child, "inv_freq")]
-    norms = [known.norms[child] for child in children if child in known.norms]
+    last_norms = [norms[child] for child in children if child in norms]
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if len(rotaries) != 1 or len(norms) != 1:
+    if len(rotaries) != 1 or len(last_norms) != 1:
         raise UnknownPartError("another number of norms or kinds of positions around its layers")
     if not (isinstance(embedding, nn.Embedding) and isinstance(head, nn.Module)):
         raise UnknownPartError("another embedding or output layer")
-    return _Ends(embedding.weight.detach(), rotaries[0], norms[0], head)
+    return _Ends(embedding.weight.detach(), rotaries[0], last_norms[0], head)
 
 
 def _lists(module: nn.Module) -> list[nn.ModuleList]:

@@ -13,11 +13,9 @@ from typing import Any
 from torch import nn
 
 from millstream.model.checks.probe import MODEL_FAILURES, in_short
-from millstream.model.cpu.attention import CompiledDecoder
-from millstream.model.cpu.decoder.layer import Layer
 from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
-from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.decoder.trial import Trial
+from millstream.model.cpu.decoder.runs import PathComparison
+from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear, PackedLinear, is_plain
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
@@ -29,13 +27,14 @@ class UnknownPartError(Exception):
     """What the compiled decoder does not know, in a few words."""
 
 
-def compile_stack(stack: DecoderStack, trial: Trial) -> str | None:
-    """Lets the stack run as one call from now on, or says why not. trial: of its model."""
+def compile_stack(stack: DecoderStack, comparison: PathComparison) -> str | None:
+    """Lets the stack run as one call from now on, or says why not. comparison: of its model."""
     try:
-        found = compiled(stack.layers, trial.kernels)
-        expected = trial.logits()
-        stack.compiled = found
-        if logits_difference(trial.logits(), expected) <= STACKED_LOGITS[trial.dtype]:
+        decoder = compiled(stack.layers, comparison.kernels)
+        expected = comparison.logits()
+        stack.compiled = decoder
+        difference = logits_difference(comparison.logits(), expected)
+        if difference <= STACKED_LOGITS[comparison.dtype]:
             return None
         reason = "it computes something else"
     except UnknownPartError as error:
@@ -46,8 +45,8 @@ def compile_stack(stack: DecoderStack, trial: Trial) -> str | None:
     return reason
 
 
-def compiled(layers: Sequence[Layer], kernels: Kernels) -> CompiledDecoder:
-    """Raises UnknownPartError."""
+def compiled(layers: Sequence[DecoderLayer], kernels: Kernels) -> CompiledDecoder:
+    """The layers as one compiled object. Raises UnknownPartError if it does not know a part."""
     if kernels.classes is None:
         raise UnknownPartError("kernels in plain torch")
     decoder = kernels.classes.Decoder()
@@ -61,7 +60,7 @@ def compiled(layers: Sequence[Layer], kernels: Kernels) -> CompiledDecoder:
     return CompiledDecoder(decoder, tuple(layer.index for layer in layers), is_whole)
 
 
-def _add(decoder: Any, layer: Layer, mlp: GatedMLP, kernels: Kernels) -> None:
+def _add(decoder: Any, layer: DecoderLayer, mlp: GatedMLP, kernels: Kernels) -> None:
     options = layer.options
     gate = "silu" if mlp.gated is kernels.silu_mul else "gelu_tanh"
     decoder.add_layer(

@@ -19,9 +19,8 @@ from millstream.model.cpu.decoder.called_operators import Operations
 from millstream.model.cpu.decoder.compiled_layers import compile_stack
 from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
 from millstream.model.cpu.decoder.recognise import Known, Parts, UnusualError, match
-from millstream.model.cpu.decoder.runs import DenseBatch, Sample, observe
+from millstream.model.cpu.decoder.runs import DenseBatch, PathComparison, Sample, observe
 from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.decoder.trial import Trial
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.cpu.packing import packing
 from millstream.model.forward import Forward
@@ -29,11 +28,13 @@ from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
 
 class Fused(NamedTuple):
-    """What was done, in a few words. stack, trial: where the layers are a stack now."""
+    """What was done, in a few words. norms: the modules that are norms; stack, comparison: where
+    the layers are a stack now."""
 
     summary: str
+    norms: Mapping[nn.Module, Norm]
     stack: DecoderStack | None = None
-    trial: Trial | None = None
+    comparison: PathComparison | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -76,11 +77,12 @@ def fuse(
         mlp.merge(pack)
         _replace_mlp(module, mlp)
     if stack is None:
-        return Fused(summary)
-    trial = Trial(forward, sample, known, model.dtype)
-    reason = compile_stack(stack, trial)
+        return Fused(summary, norms)
+    comparison = PathComparison(forward, sample, known.shapes, kernels, model.dtype)
+    reason = compile_stack(stack, comparison)
     how = "in one call" if reason is None else f"called from Python: {reason}"
-    return Fused(f"{summary}; {len(layers)} decoder layers as one, {how}", stack, trial)
+    summary = f"{summary}; {len(layers)} decoder layers as one, {how}"
+    return Fused(summary, norms, stack, comparison)
 
 
 def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sample) -> DecoderStack:

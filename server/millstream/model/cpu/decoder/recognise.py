@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.cpu.decoder.called_operators import GLUE
-from millstream.model.cpu.decoder.layer import Layer
 from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.runs import Call, Observed
-from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.cpu.decoder.stack import DecoderLayer, DecoderStack
 from millstream.model.cpu.kernels.kernels import Kernels
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate
@@ -105,11 +104,11 @@ def match(layers: nn.ModuleList, parts: list[Parts], known: Known, seen: Observe
     return DecoderStack(found, known.kernels, others)
 
 
-def _layer(index: int, parts: Parts, outer: Call, known: Known, seen: Observed) -> Layer:
+def _layer(index: int, parts: Parts, outer: Call, known: Known, seen: Observed) -> DecoderLayer:
     _require(index in seen.attention, "its layers are numbered otherwise")
     shape, attention = known.shapes[index], seen.attention[index]
     _require(shape.key_dim == shape.value_dim, "its values are not as wide as its keys")
-    layer = Layer(
+    layer = DecoderLayer(
         index=index,
         heads=attention.query.shape[1],
         kv_heads=shape.kv_heads,

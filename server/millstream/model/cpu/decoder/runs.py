@@ -1,11 +1,16 @@
-"""One run of a model on a few tokens: what goes in and out of its layers and of their parts."""
+"""Runs of a model on a few tokens: what goes in and out of its parts, and what it answers.
+
+A run is observed to find out what the model's layers compute. Later the logits of such runs are
+compared, when another way of computing the same layers is about to be used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,14 +21,19 @@ from millstream.model.attention import (
     causal_mask,
 )
 from millstream.model.cpu.decoder.called_operators import Operations, noted
+from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.forward import Forward
-from millstream.model.reference import rotate
+from millstream.model.paging.backend import PagedAttention
+from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.step import HostSpan, PagedStep
 
 _NUM_TOKENS = 8
+_BLOCK_SIZE = 4
 
 
 class Call(NamedTuple):
-    """Of one module."""
+    """What one call of a module was given and returned."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -31,7 +41,8 @@ class Call(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """Of one layer: query [T, heads, d], key, value [T, kv_heads, d], out [T, heads, d]."""
+    """The attention of one layer: query [T, heads, d], key, value [T, kv_heads, d] and what came
+    of them, out [T, heads, d]."""
 
     query: Tensor
     key: Tensor
@@ -42,9 +53,9 @@ class Attention(NamedTuple):
 
 @dataclass(slots=True)
 class DenseBatch:
-    """Attention among the tokens of one run, nothing cached. A RotaryBatch.
+    """Attention among the tokens of one run, without a cache. An AttentionBatch.
 
-    calls: by layer; grows by use.
+    calls: what each layer asked for, by its index; grows by use.
     """
 
     operations: Operations
@@ -53,7 +64,7 @@ class DenseBatch:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBatch."""
+        """Attends as AttentionBatch says, and notes the call."""
         length = len(query)
         with self.operations.paused():
             mask = causal_mask(start=0, length=length, total=length, window=options.window)
@@ -61,19 +72,6 @@ class DenseBatch:
             out = attend_dense(q, k, v, mask, options)[0].transpose(0, 1).contiguous()
         self.calls[layer] = Attention(query, key, value, options, out)
         return out
-
-    def attend_rotary(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        angles: tuple[Tensor, Tensor],
-        options: LayerOptions,
-    ) -> Tensor:
-        """See RotaryBatch."""
-        return self.attend(layer, rotate(query, *angles), rotate(key, *angles), value, options)
 
 
 class Sample(NamedTuple):
@@ -131,3 +129,45 @@ def observe(
         for hook in hooks:
             hook.remove()
     return Observed(calls, batch.calls, operations.names, logits)
+
+
+class PathComparison(NamedTuple):
+    """A model, and what it takes to run it on a sample over a cache, by one path after the other.
+
+    forward: of the model; shapes: by layer; dtype: that the model computes in.
+    """
+
+    forward: Forward
+    sample: Sample
+    shapes: Mapping[int, LayerShape]
+    kernels: Kernels
+    dtype: torch.dtype
+
+    def logits(self) -> Tensor:
+        """Logits [T, vocab] of the sample's tokens by the path that would serve them now.
+
+        The sample is one step over a cache of its own: the last token is a decode row, and the
+        others are a prompt chunk, which comes after it; so the last token's logits come first.
+        """
+        count = self.sample.input_ids.shape[1]
+        blocks = -(-count // _BLOCK_SIZE)
+        cache = KVCache(
+            dict(self.shapes),
+            num_blocks=blocks,
+            block_size=_BLOCK_SIZE,
+            dtype=self.dtype,
+            device=torch.device("cpu"),
+        )
+        order, table = torch.arange(count).roll(1), np.arange(blocks, dtype=np.int32)[None]
+
+        def span(start: int, length: int) -> HostSpan:
+            return HostSpan(table, np.array([start]), np.array([length]))
+
+        step = PagedStep(
+            slots=order,
+            decodes=span(count - 1, 1).put(torch.from_numpy),
+            prompts=span(0, count - 1).put(torch.from_numpy) if count > 1 else None,
+        )
+        batch = PagedAttention(step, cache, [NativeBackend(self.kernels)])
+        sample = Sample(self.sample.input_ids[:, order], self.sample.positions[:, order])
+        return sample.run(self.forward, batch)

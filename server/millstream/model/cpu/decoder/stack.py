@@ -9,51 +9,123 @@ whatever the model has. `match` says which models are made of such layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from millstream.model.attention import BATCH_KWARG, AttentionBatch, LayerOptions
-from millstream.model.cpu.attention import CompiledDecoder, NativeBatch
-from millstream.model.cpu.decoder.layer import Layer
-from millstream.model.cpu.decoder.parts import Norm, Pack
+from millstream.model.cpu.decoder.parts import Joined, Norm, Pack
 from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.paging.backend import PagedAttention
+from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.step import PagedStep
+from millstream.model.reference import rotate
 
 
-class RotaryBatch(AttentionBatch, Protocol):
-    """An AttentionBatch that can turn queries and keys itself."""
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """One usual decoder layer: its parts, and how they are put together.
 
-    def attend_rotary(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        angles: tuple[Tensor, Tensor],
-        options: LayerOptions,
+    index: its number in the cache; heads, kv_heads, dim: query heads, key heads, and their size;
+    qkv: [T, n] -> [T, (heads + 2 * kv_heads) * dim]; out: [T, heads * dim] -> [T, n]; mlp keeps
+    [T, n]; is_rotary: queries and keys turn with their position.
+    """
+
+    index: int
+    heads: int
+    kv_heads: int
+    dim: int
+    attention_norm: Norm
+    qkv: Joined
+    q_norm: Norm | None
+    k_norm: Norm | None
+    is_rotary: bool
+    options: LayerOptions
+    out: Joined
+    mlp_norm: Norm
+    mlp: Callable[[Tensor], Tensor]
+
+    def merge(self, pack: Pack) -> None:
+        """Replaces the linear layers around attention, which nothing else refers to then."""
+        self.qkv.merge(pack)
+        self.out.merge(pack)
+
+
+class CompiledDecoder(NamedTuple):
+    """All decoder layers of a model as one object of the compiled kernels.
+
+    decoder: an instance of the Decoder in `decoder.h`; indices: the layers' numbers in the cache;
+    is_whole: kernels compute all products, none is left to torch.
+    """
+
+    decoder: Any
+    indices: tuple[int, ...]
+    is_whole: bool
+
+    def run(
+        self, hidden: Tensor, angles: tuple[Tensor, Tensor], step: PagedStep, cache: KVCache
     ) -> Tensor:
-        """As attend(), after the rotation by angles: cos and sin, [T, r] each."""
-        ...
+        """All layers: hidden [T, n], angles (cos and sin of each row, [T, r]) -> [T, n]."""
+        out: Tensor = self.decoder.run(hidden, *angles, *self._in_memory(step, cache))
+        return out
+
+    def logits(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        *,
+        rows: Tensor,
+        angles: tuple[Tensor, Tensor],
+        step: PagedStep,
+        cache: KVCache,
+    ) -> Tensor:
+        """The whole model: token_ids, positions [T], rows [m] -> logits [m, vocab] of those rows.
+
+        angles: cos and sin of every position, [positions, r]. Raises RuntimeError if the decoder
+        was not given what is around its layers, or if there is no such token, position or row.
+        """
+        in_memory = self._in_memory(step, cache)
+        out: Tensor = self.decoder.logits(token_ids, positions, rows, *angles, *in_memory)
+        return out
+
+    def _in_memory(self, step: PagedStep, cache: KVCache) -> tuple[Any, ...]:
+        """The last arguments of the decoder's functions: where keys and values go, and where those
+        lie that each row sees."""
+        decodes, prompts = step.decodes, step.prompts
+        return (
+            step.slots,
+            [cache.keys[index] for index in self.indices],
+            [cache.values[index] for index in self.indices],
+            None if decodes is None else decodes.tables,
+            None if decodes is None else decodes.starts,
+            None if prompts is None else prompts.tables,
+            None if prompts is None else prompts.starts,
+            None if prompts is None else prompts.lengths,
+        )
 
 
 class DecoderStack(nn.Module):
-    """Takes the place of a model's list of decoder layers, as its only element."""
+    """Takes the place of a model's list of decoder layers, as its only element.
+
+    compiled: where there is one, it runs the layers of every step over the paged cache.
+    """
 
     def __init__(
-        self, layers: Sequence[Layer], kernels: Kernels, others: Sequence[nn.Module] = ()
+        self, layers: Sequence[DecoderLayer], kernels: Kernels, others: Sequence[nn.Module] = ()
     ) -> None:
-        """others: modules of the model that layers call; here they are found and packed."""
+        """others: modules of the model that layers call; as children of this one they are packed
+        like all others."""
         super().__init__()
         self.others = nn.ModuleList(others)
         self.layers = layers
-        self.compiled: CompiledDecoder | None = None  # for batches of the kernels
+        self.compiled: CompiledDecoder | None = None
         self._kernels = kernels
 
     def merge(self, pack: Pack) -> None:
-        """See Layer."""
+        """Replaces the linear layers around attention; see DecoderLayer."""
         for layer in self.layers:
             layer.merge(pack)
 
@@ -65,10 +137,11 @@ class DecoderStack(nn.Module):
         **kwargs: Any,  # what transformers passes to every layer; attention is in the batch
     ) -> Tensor:
         """hidden_states [1, T, n], position_embeddings [1, T, r] each -> [1, T, n]."""
-        batch: RotaryBatch = kwargs[BATCH_KWARG]
+        batch: AttentionBatch = kwargs[BATCH_KWARG]
         angles = position_embeddings[0][0], position_embeddings[1][0]
-        if self.compiled is not None and isinstance(batch, NativeBatch):
-            return batch.decode(self.compiled, hidden_states[0], angles).unsqueeze(0)
+        if self.compiled is not None and isinstance(batch, PagedAttention):
+            out = self.compiled.run(hidden_states[0], angles, batch.step, batch.cache)
+            return out.unsqueeze(0)
         add_norm = self._kernels.add_rms_norm
         x, layers = hidden_states[0], self.layers
         norm = layers[0].attention_norm
@@ -88,10 +161,10 @@ class DecoderStack(nn.Module):
         return (x + added).unsqueeze(0)
 
     def normal(self, x: Tensor, norm: Norm) -> Tensor:
-        """x [..., n] with 2 or 3 dimensions, normalised."""
+        """x [..., n] with 2 or 3 dimensions -> the same shape, normalised."""
         return self._kernels.rms_norm(x, norm.weight, norm.eps, unit_offset=norm.unit_offset)
 
-    def heads(self, layer: Layer, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def heads(self, layer: DecoderLayer, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [T, heads, dim], keys and values [T, kv_heads, dim], before rotation."""
         sizes = [layer.heads, layer.kv_heads, layer.kv_heads]
         query, key, value = torch.split_with_sizes(qkv.view(len(qkv), -1, layer.dim), sizes, dim=1)
@@ -102,13 +175,29 @@ class DecoderStack(nn.Module):
         return query, key, value
 
     def _attend(
-        self, layer: Layer, normal: Tensor, angles: tuple[Tensor, Tensor], batch: RotaryBatch
+        self,
+        layer: DecoderLayer,
+        normal: Tensor,
+        angles: tuple[Tensor, Tensor],
+        batch: AttentionBatch,
     ) -> Tensor:
+        """normal [T, n], angles (cos and sin, [T, r]) -> [T, n], after the output projection."""
         query, key, value = self.heads(layer, layer.qkv(normal))
-        if layer.is_rotary:
-            found = batch.attend_rotary(
-                layer.index, query, key, value, angles=angles, options=layer.options
+        if not layer.is_rotary:
+            attended = batch.attend(layer.index, query, key, value, layer.options)
+        elif isinstance(batch, PagedAttention):
+            query, _ = self._kernels.rotary_to_cache(
+                query,
+                key,
+                value,
+                cos=angles[0],
+                sin=angles[1],
+                slots=batch.step.slots,
+                key_cache=batch.cache.keys[layer.index],
+                value_cache=batch.cache.values[layer.index],
             )
+            attended = batch.attend_cached(layer.index, query, layer.options)
         else:
-            found = batch.attend(layer.index, query, key, value, layer.options)
-        return layer.out(found.flatten(1))
+            query, key = rotate(query, *angles), rotate(key, *angles)
+            attended = batch.attend(layer.index, query, key, value, layer.options)
+        return layer.out(attended.flatten(1))
