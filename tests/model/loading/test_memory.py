@@ -18,7 +18,7 @@ GIB = 2**30
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 100 GiB free, and a control group without a limit yet."""
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     free = SimpleNamespace(available=100 * GIB)
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: free)
     return tmp_path

@@ -1,1 +1,1 @@
-"""What is read before anything runs: where a model comes from, its files, limits and precision."""
+"""Reading a model: where it comes from, its files, its limits, its precision and its memory."""

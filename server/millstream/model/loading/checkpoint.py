@@ -87,9 +87,10 @@ def build_skeleton(
 
 
 def check_complete(folder: Path, info: dict[str, Any]) -> None:
-    """info: what transformers tells of loading. Raises StartupError if weights are not as needed.
+    """Raises StartupError if the weights that were loaded are not those that the model needs.
 
-    transformers fills what is missing with random numbers and says so in a warning.
+    info: the loading info of `from_pretrained()`. transformers fills what is missing with random
+    numbers and says so in a warning only.
     """
     if missing := sorted(info["missing_keys"]):
         raise StartupError(
@@ -106,12 +107,12 @@ def check_complete(folder: Path, info: dict[str, Any]) -> None:
 
 
 def listing(names: list[str]) -> str:
-    """The first few, and how many more."""
+    """The first few names and the number of others, for a message."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
 
 
 def first_line(error: BaseException) -> str:
-    """An error of a library in one line."""
+    """The first line of what a library's error says, for a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -21,7 +21,7 @@ _ACTIVATION_BYTES = 4 * 12
 _WIDTHS = ("hidden_size", "intermediate_size")
 _LOGIT_BYTES = 4 * 8  # logits, and what the sampler sorts and sums
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_CGROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes(device: torch.device) -> int:
@@ -29,7 +29,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
-    limit, used = (_read_number(_CGROUP / name) for name in ("memory.max", "memory.current"))
+    limit, used = (_read_number(CGROUP / name) for name in ("memory.max", "memory.current"))
     if limit is None or used is None:
         return free
     # Files that were read, the weights among them, count as used until somebody needs the memory.
@@ -74,14 +74,14 @@ def returning_freed_memory() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch reports a failed allocation on the CPU as a RuntimeError like any other."""
+    """Whether memory ran out. torch reports that on the CPU by an ordinary RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "allocate memory" in str(error)
     )
 
 
 def out_of_memory(device: torch.device) -> StartupError:
-    """What to say when loading ran out of memory in spite of the check."""
+    """The error for memory that ran out while the weights were loaded, in spite of the check."""
     free = available_bytes(device)
     return StartupError(
         f"{device.type} memory ran out while the weights were loaded ({free / 2**30:,.2f} GiB are "
@@ -148,7 +148,7 @@ def _read_number(file: Path) -> int | None:
 
 def _inactive_file_bytes() -> int:
     try:
-        lines = (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
     values = dict(line.split(maxsplit=1) for line in lines if " " in line)

@@ -61,7 +61,7 @@ class LoadedModel:
 class _Recipe:
     """How a checkpoint is loaded, as decided before its weights are read.
 
-    plan: of quantising it on the way; quantization: as in LoadedModel.
+    plan: for quantising it while it is read; quantization: as in LoadedModel.
     """
 
     folder: Path
@@ -97,17 +97,13 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
 
 
 def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
-    """Raises StartupError where the weights need not be read to know that this cannot go well."""
+    """How to load the model. Raises StartupError for what is wrong before weights are read."""
     trust = settings.trust_remote_code
     config = checkpoint.read_config(folder, trust_remote_code=trust)
     files = checkpoint.weight_files(folder)
     dtype = choose_dtype(settings.dtype, folder, config, device)
     skeleton = checkpoint.build_skeleton(config, dtype, trust_remote_code=trust)
-    if not type(skeleton)._supports_attention_backend:
-        raise StartupError(
-            f"{type(skeleton).__name__} does not let its attention be replaced (transformers marks "
-            "it as not backend compatible), so it cannot be served. Choose another architecture."
-        )
+    require_replaceable_attention(skeleton)
     plan = None
     if settings.quantize != "none":
         plan = quantization.plan(settings.quantize, skeleton, config, device)
@@ -128,6 +124,15 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         quantization=stored or (plan.scheme if plan else None),
         trust_remote_code=trust,
     )
+
+
+def require_replaceable_attention(model: PreTrainedModel) -> None:
+    """Raises StartupError if transformers does not let this model's attention be replaced."""
+    if not model._supports_attention_backend:
+        raise StartupError(
+            f"{type(model).__name__} does not let its attention be replaced (transformers marks "
+            "it as not backend compatible), so it cannot be served. Choose another architecture."
+        )
 
 
 def _load(recipe: _Recipe) -> PreTrainedModel:
@@ -168,7 +173,7 @@ def _load(recipe: _Recipe) -> PreTrainedModel:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """A progress bar in a terminal only, and no report that we give ourselves."""
+    """Inside, transformers shows a progress bar in a terminal only, and logs errors only."""
     ours: Any = hf_logging  # not typed
     had_bar = ours.is_progress_bar_enabled()
     verbosity = ours.get_verbosity()
@@ -184,6 +189,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def choose_device(name: str) -> torch.device:
+    """The device of `--device`. Raises StartupError if it is not there or not supported."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -41,7 +41,7 @@ class QuantizationPlan:
     kept: tuple[str, ...]
 
     def config(self) -> TorchAoConfig:
-        """What transformers wants to know."""
+        """The plan as transformers takes it."""
         return TorchAoConfig(_torchao_config(self.scheme), modules_to_not_convert=[*self.kept])
 
 
@@ -121,7 +121,10 @@ def _torchao_config(scheme: Scheme) -> Any:
 
 
 def _torchao(name: str) -> ModuleType:
-    """Intentional: imported when asked for. It is an extra, slow to import, and talks."""
+    """A module of torchao. Raises StartupError if it is not installed.
+
+    Intentional: imported when asked for. It is an extra, slow to import, and prints warnings.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

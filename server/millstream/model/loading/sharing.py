@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import defaults, quantization
-from millstream.model.loading.model import LoadedModel
+from millstream.model.loading.model import LoadedModel, require_replaceable_attention
 from millstream.settings import Settings
 
 __all__ = ["PreTrainedModel", "PreTrainedTokenizerBase", "share_model"]
@@ -36,11 +36,7 @@ def share_model(model: PreTrainedModel, settings: Settings) -> LoadedModel:
     name = type(model).__name__
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise StartupError(f"{name} has no output layer; load it with AutoModelForCausalLM")
-    if not model._supports_attention_backend:
-        raise StartupError(
-            f"{name} does not let its attention be replaced (transformers marks it as not backend "
-            "compatible), so it cannot be served. Choose another architecture."
-        )
+    require_replaceable_attention(model)
     device, dtype = _device(model), model.dtype
     if dtype not in _DTYPES:
         raise StartupError(f"{name} is in {dtype}; convert it to float32, bfloat16 or float16")
@@ -62,6 +58,7 @@ def share_model(model: PreTrainedModel, settings: Settings) -> LoadedModel:
 
 
 def _device(model: PreTrainedModel) -> torch.device:
+    """The one device of the model's tensors. Raises StartupError if there are several."""
     devices = sorted({str(parameter.device) for parameter in model.parameters()})
     if len(devices) != 1:
         raise StartupError(
@@ -74,7 +71,7 @@ def _device(model: PreTrainedModel) -> torch.device:
 
 
 def _copy_sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Modules and configuration anew, every tensor the same."""
+    """A copy of the modules and the configuration, over the same tensors."""
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
     for module in model.modules():
         tensors += [value for value in vars(module).values() if isinstance(value, Tensor)]
