@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions, attend_dense
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 from millstream.model.cpu.kernels.loader import load
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 

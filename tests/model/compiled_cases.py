@@ -14,7 +14,7 @@ from millstream.model.checks.probe import probe_layers
 from millstream.model.cpu.decoder import fuse, take_shortcut
 from millstream.model.cpu.decoder.install import Fused
 from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.cpu.packing import pack_int8, pack_linears
 from millstream.model.forward import Forward

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 
 DTYPES = [torch.float32, torch.bfloat16]
 

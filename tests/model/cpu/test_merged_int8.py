@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from millstream.model.cpu.decoder.parts import Joined
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import NativeInt8Linear
 from millstream.model.cpu.packing import packing
 from tests.model.architectures import make_model

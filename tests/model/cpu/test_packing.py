@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from millstream.model.cpu import packing
-from millstream.model.cpu.kernels.kernels import plain
+from millstream.model.cpu.kernels import plain
 from millstream.model.cpu.linears import NativeLinear, PackedLinear
 from millstream.model.cpu.packing import is_supported, pack_linears
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
 from millstream.model.runner import ModelRunner

@@ -19,7 +19,7 @@ from millstream.errors import StartupError
 from millstream.model import build as preparation
 from millstream.model.build import prepare_int8
 from millstream.model.cpu import linears, packing
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 from millstream.model.cpu.linears import Int8Linear, NativeInt8Linear
 from millstream.model.cpu.packing import is_supported, pack_int8, pack_linears, quantize_output
 from millstream.model.loading import quantization

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.paging.step import Span
 
 

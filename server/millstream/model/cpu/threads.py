@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 
 _LARGE = 2**22  # numbers: an operation on so many is worth waking torch's threads
 

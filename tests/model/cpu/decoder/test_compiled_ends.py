@@ -16,7 +16,7 @@ from millstream.model.cpu.decoder import compiled_ends as shortcut
 from millstream.model.cpu.decoder.called_operators import Operations
 from millstream.model.cpu.decoder.compiled_ends import Angles
 from millstream.model.cpu.decoder.runs import DenseBatch
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import WIDE, FusedModel, Sequence, by_position, mixed
 

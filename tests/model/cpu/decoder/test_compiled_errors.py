@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 
 WIDTH, HEADS, KV_HEADS, DIM, INNER = 24, 4, 2, 16, 40
 NUM_LAYERS = 2

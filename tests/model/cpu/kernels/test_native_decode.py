@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 from tests.model.native_cases import DTYPES, Case, make_case
 
 

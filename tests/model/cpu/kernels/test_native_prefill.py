@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 from tests.model.native_cases import DTYPES, Case, make_case
 
 

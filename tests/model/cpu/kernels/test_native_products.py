@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 
 KINDS = ["bfloat16", "int8", "words"]  # words: int8 as well, for rows of 12 bits
 OPTIONS: dict[str, dict[str, int]] = {"int8": {}, "words": {"activation_bits": 12}}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from tests.model.cpu.kernels.test_native_decode import assert_attends
 from tests.model.native_cases import Case, make_case
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels import Kernels, plain
 from tests.model.cpu.kernels.test_native_products import KINDS, Product
 
 ROWS = [1, 2, 3, 4, 5, 6, 7, 16, 47, 48, 49, 100]

@@ -16,7 +16,7 @@ from millstream.model.checks.probe import MODEL_FAILURES, in_short
 from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.runs import PathComparison
 from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear, PackedLinear, is_plain
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 

@@ -21,7 +21,7 @@ from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, f
 from millstream.model.cpu.decoder.recognise import Known, Parts, UnusualError, match
 from millstream.model.cpu.decoder.runs import DenseBatch, PathComparison, Sample, observe
 from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.packing import packing
 from millstream.model.forward import Forward
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from millstream.model.checks.probe import MODEL_FAILURES
 from millstream.model.cpu.decoder.called_operators import GATED, NORM, noted
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     NativeInt8Linear,
     NativeLinear,

@@ -20,7 +20,7 @@ from millstream.model.cpu.decoder.called_operators import GLUE
 from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.runs import Call, Observed
 from millstream.model.cpu.decoder.stack import DecoderLayer, DecoderStack
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate
 from millstream.model.tolerance import is_close

@@ -21,7 +21,7 @@ from millstream.model.attention import (
     causal_mask,
 )
 from millstream.model.cpu.decoder.called_operators import Operations, noted
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.forward import Forward
 from millstream.model.paging.backend import PagedAttention

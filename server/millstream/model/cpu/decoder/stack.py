@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from millstream.model.attention import BATCH_KWARG, AttentionBatch, LayerOptions
 from millstream.model.cpu.decoder.parts import Joined, Norm, Pack
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels import Kernels
 from millstream.model.paging.backend import PagedAttention
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.step import PagedStep

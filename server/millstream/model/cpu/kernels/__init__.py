@@ -1,6 +1,6 @@
-"""C++ kernels for decoding on the CPU: compiled once per machine, optional, checked at start."""
+"""C++ kernels for the CPU: compiled once per machine, optional, checked at start."""
 
-from millstream.model.cpu.kernels.kernels import DTYPES, Kernels
+from millstream.model.cpu.kernels.function_table import DTYPES, Kernels, plain
 from millstream.model.cpu.kernels.loader import load
 
-__all__ = ["DTYPES", "Kernels", "load"]
+__all__ = ["DTYPES", "Kernels", "load", "plain"]

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from millstream.model.cpu.kernels.kernels import Kernels
+from millstream.model.cpu.kernels.function_table import Kernels
 from millstream.model.tolerance import OPERATORS
 
 _TOKENS = 3
 
 
 def differences(kernels: Kernels, expected: Kernels) -> list[str]:
-    """Names of what differs."""
+    """Names of the kernels, with their cases and dtypes, that differ from `expected`."""
     wrong: list[str] = []
     for dtype, tolerance in OPERATORS.items():
         results, truth = dict(_run(kernels, dtype)), dict(_run(expected, dtype))

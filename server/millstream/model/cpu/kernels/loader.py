@@ -13,15 +13,16 @@ import torch
 
 from millstream.model.cpu.kernels.build import BuildError, build, cache_folder
 from millstream.model.cpu.kernels.check import differences
-from millstream.model.cpu.kernels.kernels import Kernels, plain
+from millstream.model.cpu.kernels.function_table import Kernels, plain
 
 log = logging.getLogger(__name__)
 
 
 def load(folder: Path | None = None) -> Kernels | None:
-    """Compiled, loaded and compared with plain torch. The first call on a machine takes seconds.
+    """The kernels, compiled if need be, loaded and compared with plain torch; None if that fails.
 
-    folder: for the compiled library, by default in the user's cache.
+    The first call on a machine takes 10 to 30 seconds. folder: for the compiled library, by default
+    in the user's cache.
     """
     try:
         if not _is_loaded():

@@ -36,12 +36,12 @@ class Kernels:
     silu_mul: Callable[..., Tensor]
     gelu_tanh_mul: Callable[..., Tensor]
     rotary_to_cache: Callable[..., tuple[Tensor, Tensor]]
-    classes: Any = field(default=None, repr=False)  # theirs fails
+    classes: Any = field(default=None, repr=False)  # the repr of torch's classes fails
     """Where they are compiled: the classes of `decoder.h`, Norm, Linear and Decoder."""
 
     @classmethod
     def of(cls, namespace: Any, *, classes: Any = None) -> Kernels:
-        """From anything that has the functions by name."""
+        """The functions of a namespace that has them by name, such as `torch.ops.millstream`."""
         names = [part.name for part in fields(cls) if part.name != "classes"]
         found = {name: getattr(namespace, name) for name in names}
         # The overload itself: going through an operator's packet costs a microsecond a call.
@@ -50,5 +50,5 @@ class Kernels:
 
 
 def plain() -> Kernels:
-    """In plain torch, for any device."""
+    """The functions in plain torch, for any device."""
     return Kernels.of(reference)
