@@ -24,17 +24,37 @@ from filelock import FileLock
 
 log = logging.getLogger(__name__)
 
-_SOURCE = "operators.cpp"
-_HEADERS = (
-    *("pool.h", "simd.h", "tensors.h", "elementwise.h", "row_kernels.h"),
-    *("prefetch.h", "number_formats.h", "products.h", "linear.h"),
-    *("attention.h", "attention_bf16.h", "caches.h", "decode.h"),
-    *("prompt_tile.h", "prefill.h", "step_rows.h", "decoder_parts.h", "decoder.h"),
-)
-_FLAGS = (
-    *("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
-    *("-fopenmp", "-fPIC", "-shared", "-w"),
-)
+SOURCE = "operators.cpp"
+HEADERS = [
+    "pool.h",
+    "simd.h",
+    "tensors.h",
+    "elementwise.h",
+    "row_kernels.h",
+    "prefetch.h",
+    "number_formats.h",
+    "products.h",
+    "linear.h",
+    "attention.h",
+    "attention_bf16.h",
+    "caches.h",
+    "decode.h",
+    "prompt_tile.h",
+    "prefill.h",
+    "decoder_parts.h",
+    "decoder.h",
+]
+_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+    "-w",
+]
 _TIMEOUT_S = 300
 
 
@@ -62,13 +82,14 @@ def build(folder: Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where torch's extensions go if that is set, else the user's cache."""
+    """The folder of compiled kernels: below torch's for extensions if that is set, else below the
+    user's cache."""
     chosen = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME")
     return Path(chosen or Path.home() / ".cache") / "millstream" / "native"
 
 
 def find_compiler() -> str:
-    """Raises BuildError where there is none."""
+    """The C++ compiler: CXX, or one on the path. Raises BuildError where there is none."""
     for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
         found = shutil.which(name) if name else None
         if found is not None:
@@ -85,7 +106,7 @@ def _check_owner(folder: Path) -> None:
 
 def _digest(compiler: str) -> str:
     digest = hashlib.sha256()
-    for name in (_SOURCE, *_HEADERS):
+    for name in (SOURCE, *HEADERS):
         digest.update(files(__package__).joinpath(name).read_bytes())
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
@@ -119,8 +140,16 @@ def _compile(compiler: str, library: Path, seal: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         built = Path(scratch) / library.name
         command = [
-            *(compiler, *_FLAGS, str(files(__package__).joinpath(_SOURCE)), "-o", str(built)),
-            *(f"-I{root / 'include'}", f"-L{root / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch"),
+            compiler,
+            *_FLAGS,
+            str(files(__package__).joinpath(SOURCE)),
+            "-o",
+            str(built),
+            f"-I{root / 'include'}",
+            f"-L{root / 'lib'}",
+            "-lc10",
+            "-ltorch_cpu",
+            "-ltorch",
         ]
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
         digest = hashlib.sha256(built.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-// Attention of decode rows: from tensors to units of work, over torch's threads.
+// Attention of decode rows: from tensors to units of work for the threads of pool.h.
 #pragma once
 
 #include <ATen/ops/empty.h>

@@ -13,7 +13,6 @@
 #include "decoder_parts.h"
 #include "row_kernels.h"
 #include "prefill.h"
-#include "step_rows.h"
 
 namespace millstream {
 
@@ -83,7 +82,7 @@ class Decoder : public torch::CustomClassHolder {
     const Tensor& normal = rows_of(found, some ? some->wanted : wanted, normal_);
     rms_norm_out(normal, *last_norm_, normal);
     Buffer fresh;
-    return head_->run(normal, fresh, nullptr, later_);
+    return head_->run(normal, fresh, nullptr, prefetch_queue_);
   }
 
   // hidden [T, n] -> [T, n]. caches: of each layer; the other arguments: as in StepRows.
@@ -110,12 +109,12 @@ class Decoder : public torch::CustomClassHolder {
     Tensor before = hidden;
     Tensor x = x_.matrix(tokens, width, hidden), normal = normal_.matrix(tokens, width, x);
     rms_norm_out(hidden, *layers_[0].attention_norm, normal);
-    later_.clear();
+    prefetch_queue_.clear();
     Tensor added;
     for (size_t i = 0; i < layers_.size(); i++) {
       const DecoderLayer& layer = layers_[i];
       const DecoderLayer* after = i + 1 < layers_.size() ? &layers_[i + 1] : nullptr;
-      Tensor qkv = layer.qkv->run(normal, qkv_, layer.out.get(), later_);
+      Tensor qkv = layer.qkv->run(normal, qkv_, layer.out.get(), prefetch_queue_);
       Tensor query = to_cache(layer, rows, qkv, key_caches[i], value_caches[i]);
       if (last && !after) {
         if (!last->rows.numel()) return before.narrow(0, 0, 0);
@@ -127,16 +126,16 @@ class Decoder : public torch::CustomClassHolder {
       const Tensor& attended = attended_.matrix(tokens, query.size(1), qkv);
       attend_cached(layer, last && !after ? last->attended : rows, query, key_caches[i],
                     value_caches[i], attended);
-      later_.clear();
+      prefetch_queue_.clear();
       if (after && tokens > LINEAR_ROWS)  // fewer rows ask for nothing
         expect(*after, rows, key_caches[i + 1], value_caches[i + 1]);
-      added = layer.out->run(attended, added_, layer.inner.get(), later_);
+      added = layer.out->run(attended, added_, layer.inner.get(), prefetch_queue_);
       add_rms_norm_out(added, before, *layer.mlp_norm, x, normal);
       before = x;
-      Tensor merged = layer.inner->run(normal, merged_, layer.down.get(), later_);
+      Tensor merged = layer.inner->run(normal, merged_, layer.down.get(), prefetch_queue_);
       const Tensor& gated = gated_.matrix(tokens, merged.size(1) / 2, merged);
       gated_out(layer.gate, merged, gated);
-      added = layer.down->run(gated, added_, after ? after->qkv.get() : nullptr, later_);
+      added = layer.down->run(gated, added_, after ? after->qkv.get() : nullptr, prefetch_queue_);
       if (after) add_rms_norm_out(added, x, *after->attention_norm, x, normal);
     }
     return sum_of(x, added);
@@ -183,10 +182,10 @@ class Decoder : public torch::CustomClassHolder {
       int64_t last = positions[row];
       int64_t first = layer.window ? std::max<int64_t>(0, last - *layer.window + 1) : 0;
       for (int64_t i = first / block_size; i <= std::min(last / block_size, width - 1); i++) {
-        if (later_.size() >= MOST_EXPECTED) return;
+        if (prefetch_queue_.size() >= MOST_EXPECTED) return;
         for (const Tensor* cache : {&keys, &values}) {
           int64_t size = cache->stride(0) * cache->element_size();
-          later_.add(data<char>(*cache) + blocks[row * width + i] * size, size);
+          prefetch_queue_.add(data<char>(*cache) + blocks[row * width + i] * size, size);
         }
       }
     }
@@ -216,7 +215,7 @@ class Decoder : public torch::CustomClassHolder {
   Tensor embedding_;
   NormPointer last_norm_;
   LinearPointer head_;
-  Later later_;
+  PrefetchQueue prefetch_queue_;
   Buffer embedded_, cos_, sin_, x_, normal_, qkv_, query_, attended_, added_, merged_, gated_,
       last_query_, last_hidden_;
 };

@@ -1,17 +1,20 @@
-// What the decoder is made of: memory that stays from step to step, norms, and linear layers however
-// their weights lie.
+// What the decoder is made of: memory that stays from step to step, norms, linear layers however
+// their weights lie, and which rows a step has and its last layer has to finish.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/tensor.h>
 #include <torch/custom_class.h>
 
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "linear.h"
 #include "row_kernels.h"
+#include "tensors.h"
 
 namespace millstream {
 
@@ -48,14 +51,14 @@ class LinearLayer : public torch::CustomClassHolder {
     TORCH_CHECK(weight_.scalar_type() != at::kChar || (sums_ && scales_), "int8 without scales");
   }
 
-  // x [T, inputs] -> [T, outputs], in `buffer` or in a tensor of its own. next, later: what is read
+  // x [T, inputs] -> [T, outputs], in `buffer` or in a tensor of its own. next, queue: what is read
   // after this.
-  Tensor run(const Tensor& x, Buffer& buffer, const LinearLayer* next, Later& later) const {
+  Tensor run(const Tensor& x, Buffer& buffer, const LinearLayer* next, PrefetchQueue& queue) const {
     if (weight_.is_mkldnn()) return multiply_by_onednn(x);
     if (!is_packed()) return at::linear(x, weight_, bias_);
     const Tensor& out = buffer.matrix(x.size(0), outputs_, x);
-    Following after = next && next->is_packed() ? following(next->weight_) : Following{};
-    after.later = &later;
+    NextWeight after = next && next->is_packed() ? next_weight(next->weight_) : NextWeight{};
+    after.queue = &queue;
     if (sums_)
       int8_linear_out(x, {weight_, *sums_, *scales_, bias_}, after, out);
     else
@@ -79,6 +82,56 @@ class LinearLayer : public torch::CustomClassHolder {
   Tensor weight_;
   int64_t outputs_;
   MaybeTensor bias_, sums_, scales_;
+};
+
+// First one row of each sequence that decodes, then those of prompt chunks.
+struct StepRows {
+  Tensor cos, sin, slots;
+  MaybeTensor tables, positions;              // of rows that decode
+  MaybeTensor chunk_tables, starts, lengths;  // of chunks
+
+  int64_t decodes() const { return positions ? positions->numel() : 0; }
+};
+
+// What is left when the keys and values of all rows are in the cache: the rows that decode, and of
+// each chunk those from the first one that is wanted to the last.
+struct LastRows {
+  // wanted [n]: of `step`, whose chunks have `tokens` rows less those that decode.
+  LastRows(const StepRows& step, int64_t tokens, const Tensor& wanted) : attended(step) {
+    Indices wanted_rows(wanted), starts(*step.starts), lengths(*step.lengths);
+    std::vector<int64_t> kept, places(tokens, -1), chunks, new_starts, new_lengths;
+    for (int64_t i = 0; i < wanted.numel(); i++) {
+      TORCH_CHECK(wanted_rows[i] >= 0 && wanted_rows[i] < tokens, "there is no row ", wanted_rows[i]);
+      places[wanted_rows[i]] = 0;
+    }
+    for (int64_t row = 0; row < step.decodes(); row++) kept.push_back(row);
+    for (int64_t chunk = 0, row = step.decodes(); chunk < step.starts->numel(); chunk++) {
+      int64_t first = row, end = row + lengths[chunk];
+      TORCH_CHECK(end <= tokens, "the chunks have more than ", tokens, " tokens");
+      row = end;
+      while (first < end && places[first] < 0) first++;
+      while (first < end && places[end - 1] < 0) end--;
+      if (first == end) continue;
+      chunks.push_back(chunk);
+      new_starts.push_back(starts[chunk] + first - (row - lengths[chunk]));
+      new_lengths.push_back(end - first);
+      for (int64_t i = first; i < end; i++) kept.push_back(i);
+    }
+    for (size_t i = 0; i < kept.size(); i++) places[kept[i]] = i;
+    std::vector<int64_t> found(wanted.numel());
+    for (size_t i = 0; i < found.size(); i++) found[i] = places[wanted_rows[i]];
+    rows = at::tensor(kept, at::kLong);
+    this->wanted = at::tensor(found, at::kLong);
+    attended.chunk_tables = attended.starts = attended.lengths = std::nullopt;
+    if (chunks.empty()) return;
+    attended.chunk_tables = step.chunk_tables->index_select(0, at::tensor(chunks, at::kLong));
+    attended.starts = at::tensor(new_starts, at::kLong);
+    attended.lengths = at::tensor(new_lengths, at::kLong);
+  }
+
+  Tensor rows;        // their numbers in the step [r]
+  StepRows attended;  // the same as rows of a step; slots and angles are still those of all
+  Tensor wanted;      // places in `rows` of what is wanted [n]
 };
 
 }  // namespace millstream

@@ -38,9 +38,9 @@ inline Tensor pack_weight(const Tensor& weight, int64_t activation_bits) {
   TORCH_CHECK(activation_bits == 8 || activation_bits == 12, "rows have 8 or 12 bits");
   bool is_wide = activation_bits == 12;
   TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous(), "a contiguous matrix expected");
-  if (weight.scalar_type() == at::kBFloat16 && !is_wide) return packed<Bfloats>(weight);
+  if (weight.scalar_type() == at::kBFloat16 && !is_wide) return packed<Bfloat16Format>(weight);
   TORCH_CHECK(weight.scalar_type() == at::kChar, "dtype not supported: ", weight.scalar_type());
-  return is_wide ? packed<Words>(weight) : packed<Bytes>(weight);
+  return is_wide ? packed<Int12Format>(weight) : packed<Int8Format>(weight);
 }
 
 template <typename P>
@@ -52,25 +52,25 @@ PackedWeight<P> packed_weight(const Tensor& packed, int64_t outputs, int64_t inp
   return {data<typename P::Weight>(packed), outputs, packed.size(1)};
 }
 
-inline Following following(const Tensor& packed) {
+inline NextWeight next_weight(const Tensor& packed) {
   int64_t block_bytes = packed.stride(0) * packed.element_size();
   return {data<char>(packed), packed.size(0) * block_bytes, block_bytes};
 }
 
 // out [M, outputs] = x [M, inputs] times a packed bfloat16 weight, plus bias [outputs]
 inline void packed_linear_out(const Tensor& x, const Tensor& packed, const MaybeTensor& bias,
-                              const Following& next, const Tensor& out) {
+                              const NextWeight& next, const Tensor& out) {
   int64_t outputs = out.size(1);
   TORCH_CHECK(x.dim() == 2 && x.scalar_type() == at::kBFloat16 &&
               packed.scalar_type() == at::kBFloat16 &&
               (!bias || bias->scalar_type() == at::kBFloat16), "bfloat16 matrices expected");
   TORCH_CHECK(!bias || (bias->numel() == outputs && bias->is_contiguous()), "bias does not fit");
-  auto weight = packed_weight<Bfloats>(packed, outputs, x.size(1));
+  auto weight = packed_weight<Bfloat16Format>(packed, outputs, x.size(1));
   Tensor rows = x.contiguous();
-  if (x.size(1) % Bfloats::STEP) rows = at::constant_pad_nd(rows, {0, 1});
+  if (x.size(1) % Bfloat16Format::STEP) rows = at::constant_pad_nd(rows, {0, 1});
   const bf16* add = bias ? data<bf16>(*bias) : nullptr;
   bf16* result = data<bf16>(out);
-  multiply<Bfloats>(data<bf16>(rows), rows.size(1), rows.size(0), weight, next,
+  multiply<Bfloat16Format>(data<bf16>(rows), rows.size(1), rows.size(0), weight, next,
                     [&](int64_t row, int64_t channel, int count, const float* sums) {
                       bf16* to = result + row * outputs + channel;
                       each_vector(count, [&](int64_t c, auto part) {
@@ -127,7 +127,7 @@ struct Int8Weight {
 // out [M, outputs] = x [M, inputs], rounded to bytes or words with a scale per row, times the weight
 // with a scale per output channel, plus bias
 template <typename P, typename T>
-void int8_product(const Tensor& x, const Int8Weight& by, const Following& next,
+void int8_product(const Tensor& x, const Int8Weight& by, const NextWeight& next,
                   const Tensor& out) {
   Rows from(x);
   int64_t outputs = out.size(1);
@@ -157,7 +157,7 @@ void int8_product(const Tensor& x, const Int8Weight& by, const Following& next,
 }
 
 // As int8_product(): by bytes or by words, as the weight was packed.
-inline void int8_linear_out(const Tensor& x, const Int8Weight& by, const Following& next,
+inline void int8_linear_out(const Tensor& x, const Int8Weight& by, const NextWeight& next,
                             const Tensor& out) {
   int64_t outputs = out.size(1);
   const MaybeTensor& bias = by.bias;
@@ -169,10 +169,10 @@ inline void int8_linear_out(const Tensor& x, const Int8Weight& by, const Followi
               (!bias || (bias->numel() == outputs && bias->is_contiguous() &&
                          bias->scalar_type() == x.scalar_type())), "sums, scales or bias do not fit");
   by_dtype({x, out}, [&](auto t) {
-    if (by.packed.size(3) == Words::STEP)
-      int8_product<Words, decltype(t)>(x, by, next, out);
+    if (by.packed.size(3) == Int12Format::STEP)
+      int8_product<Int12Format, decltype(t)>(x, by, next, out);
     else
-      int8_product<Bytes, decltype(t)>(x, by, next, out);
+      int8_product<Int8Format, decltype(t)>(x, by, next, out);
   });
 }
 

@@ -34,7 +34,7 @@ INLINE typename P::Sum multiply_plainly(typename P::Sum acc, const typename P::R
 
 // What is multiplied: rows of Row and weights, added up as Sum; STEP inputs at a time. Rows of whole
 // numbers go up to most(inputs), and SHIFT is added to them.
-struct Bfloats {
+struct Bfloat16Format {
   using Row = bf16;
   using Weight = bf16;
   using Sum = Vec;
@@ -51,13 +51,13 @@ struct Bfloats {
 #else
   static constexpr bool IS_FAST = false;
   static INLINE Sum multiply_add(Sum acc, const bf16* one, const bf16* each) {
-    return multiply_plainly<Bfloats>(acc, one, each);
+    return multiply_plainly<Bfloat16Format>(acc, one, each);
   }
 #endif
 };
 
-// Rows are unsigned: byte instructions want that on one side.
-struct Bytes {
+// Rows and weights of bytes. Rows are unsigned: the instructions want that on one side.
+struct Int8Format {
   using Row = uint8_t;
   using Weight = int8_t;
   using Sum = IntVec;
@@ -75,14 +75,14 @@ struct Bytes {
 #else
   static constexpr bool IS_FAST = false;
   static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
-    return multiply_plainly<Bytes>(acc, one, each);
+    return multiply_plainly<Int8Format>(acc, one, each);
   }
 #endif
 };
 
-// Rows of words: of twelve bits, so that the same weights lose nothing else, or of fewer where the
-// sums would be too large.
-struct Words {
+// Weights of bytes, and rows of twelve bits in words of sixteen, or of fewer bits where the sums
+// would be too large: the same weights, but rows lose next to nothing.
+struct Int12Format {
   using Row = int16_t;
   using Weight = int8_t;
   using Sum = IntVec;
@@ -100,7 +100,7 @@ struct Words {
   }
 #else
   static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
-    return multiply_plainly<Words>(acc, one, each);
+    return multiply_plainly<Int12Format>(acc, one, each);
   }
 #endif
 };

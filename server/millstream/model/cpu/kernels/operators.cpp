@@ -1,5 +1,5 @@
 // The kernels as torch operators: checks of what they are given, and registration. Their meaning is
-// in reference.py beside this file: the same functions in plain torch.
+// in model/reference.py: the same functions in plain torch.
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -86,7 +86,7 @@ void use_threads(int64_t count) {
   chosen_threads = count;
 }
 
-std::tuple<bool, bool> fast_products() { return {Bfloats::IS_FAST, Bytes::IS_FAST}; }
+std::tuple<bool, bool> fast_products() { return {Bfloat16Format::IS_FAST, Int8Format::IS_FAST}; }
 
 TORCH_LIBRARY(millstream, library) {
   library.class_<NormLayer>("Norm").def(torch::init<Tensor, double, bool>());

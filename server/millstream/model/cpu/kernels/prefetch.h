@@ -15,7 +15,7 @@ namespace millstream {
 constexpr int LINE = 64;  // bytes of a line of the processor's cache
 
 // What is read some time later, in the order of its use. Threads that multiply take from it.
-class Later {
+class PrefetchQueue {
  public:
   struct Range {
     const char *start, *end;
@@ -51,21 +51,21 @@ class Later {
 
 // What one thread asks for: memory that is needed soon, then some of what is needed later. Evenly:
 // the processor keeps only so many requests, and waits when there are more.
-class Ahead {
+class Prefetcher {
   static constexpr int PARTS = 16;  // of a line, in which the pace is counted
 
  public:
-  Ahead() = default;
-  Ahead(const char* start, int64_t size) : next_(start), end_(start + size) {}
+  Prefetcher() = default;
+  Prefetcher(const char* start, int64_t size) : next_(start), end_(start + size) {}
 
   // What comes after, if there is anything.
-  void then(Later* later, int64_t bytes) {
-    if (later) std::tie(range_, last_range_) = later->take(bytes);
+  void then(PrefetchQueue* queue, int64_t bytes) {
+    if (queue) std::tie(range_, last_range_) = queue->take(bytes);
   }
   bool has_more() const { return range_ < last_range_; }
 
   // The first bytes only, and nothing else.
-  Ahead front(int64_t bytes) const { return {next_, std::min(bytes, end_ - next_)}; }
+  Prefetcher front(int64_t bytes) const { return {next_, std::min(bytes, end_ - next_)}; }
 
   // So many lines in so many calls of fetch().
   void set_pace(int64_t lines, int64_t calls) {
@@ -86,7 +86,7 @@ class Ahead {
 
  private:
   const char *next_ = nullptr, *end_ = nullptr;
-  const Later::Range *range_ = nullptr, *last_range_ = nullptr;
+  const PrefetchQueue::Range *range_ = nullptr, *last_range_ = nullptr;
   int pace_ = 0, owed_ = 0;
 };
 

@@ -31,7 +31,7 @@ constexpr int STEP_BYTES = CHANNELS * P::STEP * sizeof(typename P::Weight);  // 
 // block's channels.
 template <typename P, int ROWS, int VECS>
 void multiply_rows(const typename P::Row* rows, int64_t stride, const typename P::Weight* block,
-                   int64_t steps, bool add, Ahead& ahead, typename P::Scalar* sums) {
+                   int64_t steps, bool add, Prefetcher& prefetcher, typename P::Scalar* sums) {
   typename P::Sum acc[ROWS][VECS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -40,7 +40,7 @@ void multiply_rows(const typename P::Row* rows, int64_t stride, const typename P
       acc[r][v] = add ? *reinterpret_cast<typename P::Sum*>(sums + r * CHANNELS + v * WIDTH)
                       : typename P::Sum{};
   for (int64_t k = 0; k < steps; k++) {
-    ahead.fetch();
+    prefetcher.fetch();
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 16
@@ -57,15 +57,15 @@ void multiply_rows(const typename P::Row* rows, int64_t stride, const typename P
 
 template <typename P, int VECS>
 void multiply_some(int count, const typename P::Row* rows, int64_t stride,
-                   const typename P::Weight* block, int64_t steps, bool add, Ahead& ahead,
+                   const typename P::Weight* block, int64_t steps, bool add, Prefetcher& prefetcher,
                    typename P::Scalar* sums) {
   switch (count) {
-    case 1: return multiply_rows<P, 1, VECS>(rows, stride, block, steps, add, ahead, sums);
-    case 2: return multiply_rows<P, 2, VECS>(rows, stride, block, steps, add, ahead, sums);
-    case 3: return multiply_rows<P, 3, VECS>(rows, stride, block, steps, add, ahead, sums);
-    case 4: return multiply_rows<P, 4, VECS>(rows, stride, block, steps, add, ahead, sums);
-    case 5: return multiply_rows<P, 5, VECS>(rows, stride, block, steps, add, ahead, sums);
-    default: return multiply_rows<P, 6, VECS>(rows, stride, block, steps, add, ahead, sums);
+    case 1: return multiply_rows<P, 1, VECS>(rows, stride, block, steps, add, prefetcher, sums);
+    case 2: return multiply_rows<P, 2, VECS>(rows, stride, block, steps, add, prefetcher, sums);
+    case 3: return multiply_rows<P, 3, VECS>(rows, stride, block, steps, add, prefetcher, sums);
+    case 4: return multiply_rows<P, 4, VECS>(rows, stride, block, steps, add, prefetcher, sums);
+    case 5: return multiply_rows<P, 5, VECS>(rows, stride, block, steps, add, prefetcher, sums);
+    default: return multiply_rows<P, 6, VECS>(rows, stride, block, steps, add, prefetcher, sums);
   }
 }
 
@@ -80,14 +80,14 @@ struct PackedWeight {
   int64_t block_bytes() const { return steps * STEP_BYTES<P>; }
 };
 
-// What the product after this one begins with: each thread asks for one block of it. later: what is
-// read after both.
-struct Following {
+// What the product after this one begins with: each thread asks for one block of it. queue: what
+// is read after both.
+struct NextWeight {
   const char* start = nullptr;
   int64_t size = 0, block_bytes = 0;  // size: of all blocks
-  Later* later = nullptr;
+  PrefetchQueue* queue = nullptr;
 
-  Ahead block(int64_t n) const {
+  Prefetcher block(int64_t n) const {
     if (n * block_bytes >= size) return {};
     return {start + n * block_bytes, block_bytes};
   }
@@ -124,7 +124,7 @@ class Multiplier {
 
   // finish(row, sums) for all rows; channel: of the block, where to begin. after: needed next.
   template <int VECS, typename F>
-  void run(int64_t block, int64_t channel, Ahead after, F&& finish) {
+  void run(int64_t block, int64_t channel, Prefetcher after, F&& finish) {
     alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS];
     bool is_one_part = this->is_one_part();
     if (is_one_part) pace(after, passes(count_));
@@ -132,13 +132,13 @@ class Multiplier {
       int64_t some = std::min<int64_t>(ROWS_OF_SUMS, count_ - first);
       for (int64_t k = 0; k < weight_.steps; k += part_) {
         auto start = weight_.block(block) + (k * CHANNELS + channel) * P::STEP;
-        Ahead part = is_one_part ? after : next_part(block, k, first + some < count_, after);
+        Prefetcher part = is_one_part ? after : next_part(block, k, first + some < count_, after);
         if (!is_one_part) pace(part, passes(some));
-        Ahead& ahead = is_one_part ? after : part;
+        Prefetcher& prefetcher = is_one_part ? after : part;
         for (int64_t r = 0, left = passes(some), rows; r < some; r += rows, left--) {
           rows = (some - r + left - 1) / left;
           multiply_some<P, VECS>(rows, rows_ + (first + r) * stride_ + k * P::STEP, stride_, start,
-                                 std::min(part_, weight_.steps - k), k > 0, ahead,
+                                 std::min(part_, weight_.steps - k), k > 0, prefetcher,
                                  sums + r * CHANNELS);
         }
       }
@@ -151,12 +151,12 @@ class Multiplier {
 
   // As many lines a step as a pass reads, and one more if something is needed later. In one pass, the
   // processor sees by itself what comes next.
-  static void pace(Ahead& ahead, int64_t passes) {
-    int64_t lines = STEP_BYTES<P> / LINE + ahead.has_more();
-    ahead.set_pace(passes == 1 ? 0 : lines, passes);
+  static void pace(Prefetcher& prefetcher, int64_t passes) {
+    int64_t lines = STEP_BYTES<P> / LINE + prefetcher.has_more();
+    prefetcher.set_pace(passes == 1 ? 0 : lines, passes);
   }
 
-  Ahead next_part(int64_t block, int64_t k, bool has_more_rows, const Ahead& after) const {
+  Prefetcher next_part(int64_t block, int64_t k, bool has_more_rows, const Prefetcher& after) const {
     auto start = reinterpret_cast<const char*>(weight_.block(block));
     int64_t next = k + part_ < weight_.steps ? k + part_ : 0;
     if (next == 0 && !has_more_rows)
@@ -174,7 +174,7 @@ class Multiplier {
 // rows: of `steps` steps each, `stride` apart.
 template <typename P, typename F>
 void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
-              const PackedWeight<P>& weight, const Following& following, F&& finish) {
+              const PackedWeight<P>& weight, const NextWeight& next_weight, F&& finish) {
   if (!count) return;
   int threads = num_threads();
   Units units(weight.blocks(), threads);
@@ -184,9 +184,9 @@ void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
     for (int64_t unit = next++, then; unit < units.count(); unit = then) {
       then = next++;  // it is this thread's now, and asked for in the meantime
       auto start = reinterpret_cast<const char*>(weight.block(units.block(then)));
-      Ahead ahead = then < units.count() ? Ahead(start, weight.block_bytes())
-                                         : following.block(then - units.count());
-      if (multiplier.is_one_part()) ahead.then(following.later, weight.steps * LINE);
+      Prefetcher prefetcher = then < units.count() ? Prefetcher(start, weight.block_bytes())
+                                                   : next_weight.block(then - units.count());
+      if (multiplier.is_one_part()) prefetcher.then(next_weight.queue, weight.steps * LINE);
       int64_t channel = units.channel(unit), in_block = channel % CHANNELS;
       int width = units.is_half(unit) ? CHANNELS / 2 : CHANNELS;
       auto done = [&](int64_t row, const typename P::Scalar* sums) {
@@ -194,9 +194,9 @@ void multiply(const typename P::Row* rows, int64_t stride, int64_t count,
           finish(row, channel, std::min<int64_t>(width, weight.outputs - channel), sums);
       };
       if (units.is_half(unit))
-        multiplier.template run<CHANNEL_VECS / 2>(units.block(unit), in_block, ahead, done);
+        multiplier.template run<CHANNEL_VECS / 2>(units.block(unit), in_block, prefetcher, done);
       else
-        multiplier.template run<CHANNEL_VECS>(units.block(unit), 0, ahead, done);
+        multiplier.template run<CHANNEL_VECS>(units.block(unit), 0, prefetcher, done);
     }
   });
 }
