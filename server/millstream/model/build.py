@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 
-from millstream.model.checks.probe import Layer
+from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
 from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
 from millstream.model.cpu.packing import pack_int8, pack_linears, quantize_output
@@ -49,7 +49,10 @@ def prepare_int8(loaded: LoadedModel, kernels: native.Kernels | None, settings: 
 
 
 def prepare(
-    loaded: LoadedModel, forward: Forward, layers: dict[int, Layer], kernels: native.Kernels | None
+    loaded: LoadedModel,
+    forward: Forward,
+    layers: dict[int, ProbedLayer],
+    kernels: native.Kernels | None,
 ) -> Threads:
     """Makes the model's modules faster where they are ours alone; says who computes them."""
     found = Fused("", {})

@@ -12,7 +12,7 @@ from transformers.models.llama import modeling_llama
 
 from millstream.errors import StartupError
 from millstream.model.attention import register
-from millstream.model.checks.probe import Layer, probe_layers
+from millstream.model.checks.probe import ProbedLayer, probe_layers
 from millstream.model.loading.defaults import max_context
 from tests.model.architectures import greedy, make_model
 from tests.model.small_configs import WINDOW, small_config
@@ -22,7 +22,9 @@ from tests.model.test_architectures import answers, greedy_request, make_runner,
 CONTEXT = 256
 
 
-def probe(model_type: str, folder: Path, *, context: int = CONTEXT, **config: Any) -> list[Layer]:
+def probe(
+    model_type: str, folder: Path, *, context: int = CONTEXT, **config: Any
+) -> list[ProbedLayer]:
     model = make_model(model_type, folder, **config)
     layers = probe_layers(model, max_context=context, device=torch.device("cpu"))
     return [layers[index] for index in range(len(layers))]

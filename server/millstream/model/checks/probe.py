@@ -1,10 +1,13 @@
 """What a model asks of attention, found by asking the model: cache shapes, windows, positions.
 
-A wrong answer is never an option, and a short run cannot show everything: a window of thousands of
-tokens, or a scale that grows with the position. So the model runs twice on a few tokens under a
-second attention name for which transformers does build masks. The masks carry the function that
-says which position sees which, and that is checked up to the longest context. The second run
-claims a long past; it must change nothing that `position_ids` do not already say.
+A configuration does not tell reliably what a layer stores or sees, so the model itself is run on a
+few tokens, with an attention function that notes what each layer passes to it. But a short run
+cannot show everything: a window of thousands of tokens, or a scale that grows with the position.
+Two things make up for that. The attention has a name for which transformers builds masks, and each
+mask carries the function that says which position sees which; that function is asked about
+positions up to the longest context. And the model runs a second time with a cache that claims a
+long past. That must change nothing: a model that takes positions from anything but `position_ids`
+would go wrong on a paged cache.
 
 Rule: whatever is not understood is refused with a StartupError.
 """
@@ -30,22 +33,34 @@ PROBE_NAME = "millstream-probe"
 
 _LENGTH = 4
 _ROWS = 16
-_KNOWN = {
-    BATCH_KWARG,
-    *("scaling", "softcap", "s_aux", "is_causal"),
-    # Without effect on what attention computes, outside training.
-    *("dropout", "sliding_window", "position_ids", "use_cache", "logits_to_keep"),
-    *("output_attentions", "output_hidden_states", "output_router_logits", "return_dict"),
+_UNDERSTOOD = {BATCH_KWARG, "scaling", "softcap", "s_aux", "is_causal"}
+# Arguments that change nothing about what attention computes, outside training.
+_WITHOUT_EFFECT = {
+    "dropout",
+    "sliding_window",
+    "position_ids",
+    "use_cache",
+    "logits_to_keep",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "return_dict",
 }
 
 MODEL_FAILURES = (
-    *(AssertionError, AttributeError, ImportError, LookupError),
-    *(RuntimeError, TypeError, ValueError),
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
+"""What the code of a model raises when it is run in a way that it does not support."""
 
 
 def in_short(error: Exception) -> str:
-    """What the error says, in a line for the log."""
+    """The error's class and the first 100 characters that it says, in one line for the log."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
@@ -53,8 +68,8 @@ MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """What an attention layer stores, and the sliding window it sees (None: everything)."""
+class ProbedLayer:
+    """What an attention layer stores, and the sliding window it sees, in tokens (None: all)."""
 
     shape: LayerShape
     window: int | None
@@ -62,10 +77,14 @@ class Layer:
 
 @dataclass(slots=True)
 class _Probe:
-    """Collects what the layers of one model pass to attention."""
+    """What the layers of one model pass to attention in one run.
+
+    layers: by index. windows: by the function of a mask, so that each is judged once. Mutated by
+    `_probe_forward()`.
+    """
 
     max_context: int
-    layers: dict[int, Layer] = field(default_factory=dict)
+    layers: dict[int, ProbedLayer] = field(default_factory=dict)
     windows: dict[MaskFunction, int | None] = field(default_factory=dict)
 
     def window(self, mask: Tensor | None) -> int | None:
@@ -81,7 +100,7 @@ class _Probe:
 @torch.inference_mode()
 def probe_layers(
     model: PreTrainedModel, *, max_context: int, device: torch.device
-) -> dict[int, Layer]:
+) -> dict[int, ProbedLayer]:
     """What each attention layer needs, by layer index.
 
     Raises StartupError if the model cannot be served exactly up to `max_context` tokens.
@@ -125,7 +144,7 @@ def refusing(model: PreTrainedModel) -> Iterator[None]:
 
 
 class _ClaimedPast(DynamicCache):
-    """A cache that says that `past` tokens came before, and holds none of them."""
+    """A cache that claims that `past` tokens came before, and has none of them."""
 
     def __init__(self, past: int) -> None:
         super().__init__()
@@ -155,6 +174,10 @@ class _ClaimedPast(DynamicCache):
 def _run(
     model: PreTrainedModel, probe: _Probe, length: int, *, device: torch.device, past: int | None
 ) -> Tensor:
+    """Logits [1, length, vocab] float32 of tokens at the last positions of the context.
+
+    past: how many tokens a cache claims to have; None: there is no cache.
+    """
     ids = torch.arange(length, device=device).unsqueeze(0)
     positions = ids + probe.max_context - length
     cache: dict[str, Any] = {"use_cache": False}
@@ -174,20 +197,23 @@ def _probe_forward(
     attention_mask: Tensor | None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Notes what the layer passes, and attends to the tokens at hand."""
+    """The attention function of the probe: notes what the layer passes, and attends causally among
+    the tokens of the run. query, key, value: [1, heads, T, d] -> [1, T, heads, d]."""
     probe = kwargs.get(BATCH_KWARG)
     layer = getattr(module, "layer_idx", None)
     if probe is None:
         raise StartupError("it does not pass its arguments through to attention")
     for name, option in kwargs.items():
-        if name not in _KNOWN and option is not None:
+        if option is not None and name not in _UNDERSTOOD and name not in _WITHOUT_EFFECT:
             raise StartupError(f"its attention goes by '{name}', which is not known here")
     if not (kwargs.get("is_causal", True) and getattr(module, "is_causal", True)):
         raise StartupError("a layer's attention is not causal")
     if not isinstance(layer, int) or layer in probe.layers:
         raise StartupError("its attention layers are not numbered one by one")
     window = probe.window(attention_mask)
-    probe.layers[layer] = Layer(LayerShape(key.shape[1], key.shape[3], value.shape[3]), window)
+    probe.layers[layer] = ProbedLayer(
+        LayerShape(key.shape[1], key.shape[3], value.shape[3]), window
+    )
     length = query.shape[2]
     mask = causal_mask(start=0, length=length, total=length, window=None).to(query.device)
     out = attend_dense(query, key, value, mask, layer_options(query, kwargs, window=None))
@@ -203,7 +229,7 @@ def _probe_mask(*, q_length: int, mask_function: MaskFunction, **kwargs: Any) ->
 
 
 def _find_window(function: MaskFunction, max_context: int, device: torch.device) -> int | None:
-    """The sliding window that `function` means; None if every earlier position is seen.
+    """The sliding window, in tokens, that `function` means; None if it hides no earlier position.
 
     Raises StartupError if it is not a window, judged by rows spread over the context.
     """
@@ -222,7 +248,7 @@ def _find_window(function: MaskFunction, max_context: int, device: torch.device)
 
 
 def _row(function: MaskFunction, query: int, keys: Tensor) -> Tensor:
-    """Which of the positions `keys` [n] the position `query` sees, [n]."""
+    """Which of the positions `keys` [n] the position `query` sees: [n] bool."""
     zero = torch.zeros_like(keys[:1])
     try:
         return function(zero, zero, zero + query, keys).expand(len(keys))

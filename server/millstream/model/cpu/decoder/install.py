@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from millstream.model.checks.probe import MODEL_FAILURES, Layer, in_short
+from millstream.model.checks.probe import MODEL_FAILURES, ProbedLayer, in_short
 from millstream.model.cpu.decoder.called_operators import Operations
 from millstream.model.cpu.decoder.compiled_layers import compile_stack
 from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
@@ -47,7 +47,7 @@ class Fused(NamedTuple):
 def fuse(
     model: PreTrainedModel,
     forward: Forward,
-    layers: Mapping[int, Layer],
+    layers: Mapping[int, ProbedLayer],
     *,
     kernels: Kernels,
     max_context: int,
