@@ -14,8 +14,7 @@ Rule: whatever is not understood is refused with a StartupError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 
 from millstream.errors import StartupError
 from millstream.model.attention import BATCH_KWARG, attend_dense, causal_mask, layer_options
-from millstream.model.loading import memory
+from millstream.model.checks.model_failures import refusing
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 
@@ -46,23 +45,6 @@ _WITHOUT_EFFECT = {
     "output_router_logits",
     "return_dict",
 }
-
-MODEL_FAILURES = (
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What the code of a model raises when it is run in a way that it does not support."""
-
-
-def in_short(error: Exception) -> str:
-    """The error's class and the first 100 characters that it says, in one line for the log."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -122,25 +104,6 @@ def probe_layers(
             )
         model.set_attn_implementation(before)
     return probe.layers
-
-
-@contextmanager
-def refusing(model: PreTrainedModel) -> Iterator[None]:
-    """Turns what a model's code raises on our input into a StartupError that names the model.
-
-    Intentional: this wide, because any of these from model code that is not ours means that the
-    model does not work this way. The cause stays attached.
-    """
-    name, advice = type(model).__name__, "Choose another architecture."
-    try:
-        yield
-    except StartupError as error:
-        raise StartupError(f"{name} cannot be served exactly: {error}. {advice}") from error
-    except MODEL_FAILURES as error:
-        if memory.is_out_of_memory(error):
-            raise memory.out_of_memory(model.device) from error
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise StartupError(f"{name} cannot run on a paged cache ({reason}). {advice}") from error
 
 
 class _ClaimedPast(DynamicCache):

@@ -12,7 +12,7 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
-from millstream.model.checks.probe import refusing
+from millstream.model.checks.model_failures import refusing
 from millstream.model.forward import Forward
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.kv_cache import KVCache

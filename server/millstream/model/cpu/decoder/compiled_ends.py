@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from millstream.model.attention import AttentionBatch
-from millstream.model.checks.probe import MODEL_FAILURES, in_short
+from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
 from millstream.model.cpu.decoder.compiled_layers import UnknownPartError, made_linear, made_norm
 from millstream.model.cpu.decoder.parts import Norm
 from millstream.model.cpu.decoder.runs import PathComparison, Sample

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from millstream.model.checks.probe import MODEL_FAILURES, in_short
+from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
 from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.runs import PathComparison
 from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack

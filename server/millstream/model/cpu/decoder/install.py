@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from millstream.model.checks.probe import MODEL_FAILURES, ProbedLayer, in_short
+from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
+from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu.decoder.called_operators import Operations
 from millstream.model.cpu.decoder.compiled_layers import compile_stack
 from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from millstream.model.checks.probe import MODEL_FAILURES
+from millstream.model.checks.model_failures import MODEL_FAILURES
 from millstream.model.cpu.decoder.called_operators import GATED, NORM, noted
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
