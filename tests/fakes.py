@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import NamedTuple
 
-from millstream.core.info import EngineInfo
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
+from millstream.core.status import EngineInfo
 
 VOCAB = 50
 

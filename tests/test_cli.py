@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from millstream.cli import build_parser, main, parse_settings
-from millstream.core.info import EngineInfo
+from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
 from millstream.server_process import describe
 from millstream.settings import Settings

@@ -13,9 +13,8 @@ import time
 import msgspec
 import zmq
 
-from millstream.core.info import EngineInfo
 from millstream.core.request import FinishReason, Request, TokenEvent, TokenLogprob
-from millstream.core.statistics import Statistics
+from millstream.core.status import EngineInfo, Statistics
 from millstream.runtime.engine_side import SocketChannel, exit_with_parent
 from millstream.runtime.messages import Add, Cancel, Ready, Step, Stop
 

@@ -18,7 +18,7 @@ from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.api.guards.stack import check_origins
 from millstream.api.wire.server import Server, bind, load_tls
-from millstream.core.info import EngineInfo
+from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
 from millstream.log import configure_logging
 from millstream.model.loading.source import resolve

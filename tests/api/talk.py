@@ -12,9 +12,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.api.context import ServerContext
-from millstream.core.info import EngineInfo
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import TokenLogprob
+from millstream.core.status import EngineInfo
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from millstream.core.plan import INVALID_TOKEN, StepOutput
-from millstream.core.statistics import Statistics
+from millstream.core.status import Statistics
 from millstream.errors import (
     ContextTooLong,
     EngineUnavailable,

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from millstream.core.grammar import Grammar
-
 FinishReason = Literal["stop", "length"]
 
 
@@ -55,6 +53,22 @@ class SamplingParams:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """The form of an answer. Equal texts are compiled once.
+
+    text: the grammar in llguidance's own notation.
+    starts_after: the token that ends the reasoning. What comes before it is free, except that the
+        answer cannot end there. None: there is no reasoning, the whole answer has this form.
+    opens_with: the token that begins the reasoning, where the prompt has not begun it: the answer
+        starts with this token, or with the form at once.
+    """
+
+    text: str
+    starts_after: int | None = None
+    opens_with: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from millstream.core.held_blocks import HeldBlocks
 from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import FailureEvent, Request, TokenEvent
 from millstream.core.sequence import Sequence
-from millstream.core.statistics import Statistics
+from millstream.core.status import Statistics
 
 MAX_OVERTAKEN = 16
 

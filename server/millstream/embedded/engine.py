@@ -17,8 +17,7 @@ from types import TracebackType
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from typing_extensions import Unpack
 
-from millstream.core.info import EngineInfo
-from millstream.core.statistics import Statistics
+from millstream.core.status import EngineInfo, Statistics
 from millstream.embedded.background import Background
 from millstream.embedded.keywords import EngineSettings, LoadingSettings, check_settings
 from millstream.embedded.options import SamplingOptions, check_options

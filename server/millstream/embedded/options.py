@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
-from millstream.core.info import EngineInfo
 from millstream.core.request import Request
+from millstream.core.status import EngineInfo
 from millstream.intake.engine_request import check_token_ids, engine_request
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.intake.strict_body import invalid

@@ -9,9 +9,8 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeVar
 
-from millstream.core.grammar import Grammar
-from millstream.core.info import EngineInfo
-from millstream.core.request import Request, SamplingParams
+from millstream.core.request import Grammar, Request, SamplingParams
+from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 from millstream.intake.sampling_fields import SamplingFields
 

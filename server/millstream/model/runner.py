@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from millstream.core.info import EngineInfo
 from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
 from millstream.model.build import load_kernels, prepare, prepare_int8
 from millstream.model.checks.probe import probe_layers

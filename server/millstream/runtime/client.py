@@ -16,9 +16,8 @@ import logging
 from collections.abc import Collection
 from enum import Enum
 
-from millstream.core.info import EngineInfo
 from millstream.core.request import Request
-from millstream.core.statistics import Statistics
+from millstream.core.status import EngineInfo, Statistics
 from millstream.errors import (
     ContextTooLong,
     EngineUnavailable,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from millstream.core.info import EngineInfo
 from millstream.core.request import FailureEvent, Request, TokenEvent
-from millstream.core.statistics import Statistics
+from millstream.core.status import EngineInfo, Statistics
 
 
 class Add(msgspec.Struct, tag=True, frozen=True):

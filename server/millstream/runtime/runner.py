@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from millstream.core.info import EngineInfo
 from millstream.core.plan import Plan, StepOutput
+from millstream.core.status import EngineInfo
 
 
 class Runner(Protocol):

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders
 
 from millstream.api.openai.chat.body import parse_chat_request
 from millstream.api.openai.generate.answer_grammars import Formats
-from millstream.core.grammar import Grammar
 from millstream.core.plan import Plan, StepOutput
+from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.answer_formats import MAX_CHARACTERS
 from millstream.text.parsing.answer_reader import AnswerReader

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders
 from millstream.api.openai.chat.body import parse_chat_request
 from millstream.api.openai.fields.formats import WantedFormat
 from millstream.api.openai.generate.answer_grammars import Formats
-from millstream.core.grammar import Grammar
+from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.answer_formats import (
     choice_grammar,

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from millstream.core.blocks import BlockPool
-from millstream.core.grammar import Grammar
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, UNKNOWN_TOKEN, Plan
-from millstream.core.request import Request, SamplingParams
+from millstream.core.request import Grammar, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.model.paging.layout import fill_unknown_tokens
 from millstream.model.runner import ModelRunner

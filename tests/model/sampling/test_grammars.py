@@ -16,9 +16,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from millstream.core.grammar import Grammar
 from millstream.core.plan import IMPOSSIBLE_TOKEN, Chunk
-from millstream.core.request import Request, SamplingParams
+from millstream.core.request import Grammar, Request, SamplingParams
 from millstream.model import runner as runner_module
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import grammars as module

@@ -23,8 +23,7 @@ import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
-from millstream.core.grammar import Grammar
-from millstream.core.request import Request
+from millstream.core.request import Grammar, Request
 from millstream.errors import StartupError
 
 log = logging.getLogger(__name__)

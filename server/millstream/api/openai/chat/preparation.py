@@ -10,8 +10,7 @@ from millstream.api.context import ServerContext
 from millstream.api.openai.chat.body import ChatRequest
 from millstream.api.openai.chat.prompts import Prompt, Prompts
 from millstream.api.openai.generate.answer_grammars import Formats
-from millstream.core.grammar import Grammar
-from millstream.core.request import Request
+from millstream.core.request import Grammar, Request
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.markup_parser import GrammarHold

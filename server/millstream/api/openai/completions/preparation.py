@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from millstream.api.context import ServerContext
 from millstream.api.openai.completions.body import CompletionRequest, TextOrIds
 from millstream.api.openai.generate.answer_grammars import Formats
-from millstream.core.info import EngineInfo
 from millstream.core.request import Request
+from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
 from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text

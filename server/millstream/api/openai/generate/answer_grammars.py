@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from millstream.api.openai.fields.formats import WantedFormat
 from millstream.api.openai.fields.tools import Tool, WantedCalls
-from millstream.core.grammar import Grammar
+from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.answer_formats import (
     CHECKED_MARK,

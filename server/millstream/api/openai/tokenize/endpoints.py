@@ -30,7 +30,7 @@ from millstream.api.openai.tokenize.body import (
 )
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
-from millstream.core.info import EngineInfo
+from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 
 Work = Callable[[dict[str, Any], EngineInfo], Response]

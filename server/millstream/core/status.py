@@ -1,4 +1,4 @@
-"""What an engine turned out to be once its model is loaded."""
+"""What an engine turned out to be, and how it stands: frozen facts that others only show."""
 
 from __future__ import annotations
 
@@ -34,3 +34,15 @@ class EngineInfo:
     min_p: float = 0.0
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot; counts are of now, `num_preemptions` is since start."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_blocks: int = 0
+    num_blocks_used: int = 0
+    num_blocks_cached: int = 0
+    num_preemptions: int = 0
