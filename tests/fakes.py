@@ -8,10 +8,11 @@ a token or reuses a stale prefix gets other tokens than the request gets alone.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
@@ -105,8 +106,27 @@ def logprobs_alone(request: Request, answer: list[int]) -> list[TokenLogprob]:
     return [fake_logprob(tokens[:end], tokens[end]) for end in range(first, len(tokens))]
 
 
-class FakeRunner:
-    """Implements the engine loop's Runner. `failing`: indices of steps that raise."""
+class WholeSteps(ABC):
+    """A runner that computes a step when it is finished, all at once."""
+
+    plans_ahead = False
+
+    @abstractmethod
+    def step(self, plan: Plan) -> StepOutput:
+        """Computes the plan. Raises whatever makes the whole step fail."""
+
+    def launch(self, plan: Plan, after: Any = None) -> Any:
+        return plan
+
+    def draw(self, launched: Any, *, is_wanted: Callable[[int], bool]) -> Any:
+        return launched
+
+    def finish(self, drawn: Any) -> StepOutput:
+        return self.step(drawn)
+
+
+class FakeRunner(WholeSteps):
+    """The engine loop's Runner. `failing`: indices of steps that raise."""
 
     def __init__(self, info: EngineInfo, *, failing: frozenset[int] = frozenset()) -> None:
         self.info = info
@@ -187,8 +207,7 @@ class FakeDraws:
 
 
 class LaunchingFake(FakeRunner):
-    """A device with a queue: implements LaunchingRunner. What a plan lacks it takes from what it
-    drew last, and only that.
+    """A device with a queue. What a plan lacks it takes from what it drew last, and only that.
 
     failing: the part ("launch", "draw" or "finish") by which a step fails, by its index.
 

@@ -12,7 +12,6 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
 from millstream.core.request import Request, TokenLogprob
 from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
-from millstream.runtime.runner import Immediate, LaunchingRunner
 from tests.fakes import (
     FakeRunner,
     LaunchingFake,
@@ -48,7 +47,6 @@ class Driver:
     ) -> None:
         self.scheduler = scheduler
         self.runner = runner
-        self._steps = runner if isinstance(runner, LaunchingRunner) else Immediate(runner)
         self.plans_ahead = plans_ahead
         self.answers: dict[int, list[int]] = defaultdict(list)
         self.finished: dict[int, str] = {}
@@ -70,7 +68,7 @@ class Driver:
         ahead = self._launch(state) if self.plans_ahead() else None
         self.num_ahead += ahead is not None
         try:
-            output = self._steps.finish(state)
+            output = self.runner.finish(state)
         except RuntimeError:
             self._fail(plan)
         else:
@@ -85,7 +83,7 @@ class Driver:
             return None
         self.plans.append(plan)
         try:
-            return plan, self._steps.launch(plan, after)
+            return plan, self.runner.launch(plan, after)
         except RuntimeError:
             self._fail(plan)
             return None
@@ -95,7 +93,7 @@ class Driver:
             return None
         plan, state = launched
         try:
-            return plan, self._steps.draw(state, is_wanted=self.scheduler.is_wanted)
+            return plan, self.runner.draw(state, is_wanted=self.scheduler.is_wanted)
         except RuntimeError:
             self._fail(plan)
             return None
@@ -107,7 +105,7 @@ class Driver:
         self._scrub()
 
     def _scrub(self) -> None:
-        if blocks := self.scheduler.held.take_unclean():
+        if blocks := self.scheduler.take_unclean():
             self.runner.scrub(blocks)
         self.scheduler.check()
 
@@ -412,11 +410,11 @@ def test_suspect_blocks_are_forgotten_unless_somebody_holds_them() -> None:
     plan = scheduler.plan()
     assert plan is not None
     assert [failure.request_id for failure in scheduler.fail([2, 77], code="", message="")] == [2]
-    assert scheduler.held.take_unclean() == []
+    assert scheduler.take_unclean() == []
     tokens = [INVALID_TOKEN if chunk.request_id == 2 else 5 for chunk in plan.chunks]
     scheduler.commit(plan, StepOutput(tokens))
-    assert set(scheduler.held.take_unclean()) == set(tables[2]) - set(tables[1])
-    assert scheduler.held.take_unclean() == []
+    assert set(scheduler.take_unclean()) == set(tables[2]) - set(tables[1])
+    assert scheduler.take_unclean() == []
     scheduler.check()
     scheduler.add(make_request(3, (*shared, 30, 31, 32, 33, 34), max_tokens=1))
     plan = scheduler.plan()

@@ -77,10 +77,16 @@ def play(
     return script
 
 
+def before_plans(*rounds: list[ToEngine | float]) -> list[list[ToEngine | float]]:
+    """Rounds of which each is played before a plan, while nothing arrives during a step."""
+    return [played for before in rounds for played in (before, [])]
+
+
 def test_request_that_waits_too_long_fails_as_overloaded() -> None:
     first, second, third = (make_request(i, (i, 5), max_tokens=8) for i in (1, 2, 3))
     script = play(
-        [[Add(first), 6.0, Add(second)], [4.0], [0.5, Add(third)], [5.0], [0.5]], max_running=1
+        before_plans([Add(first), 6.0, Add(second)], [4.0], [0.5, Add(third)], [5.0], [0.5]),
+        max_running=1,
     )
     assert script.failures == {2: (16.0, "overloaded")}
     assert script.answers == {1: alone(first), 3: alone(third)}
@@ -88,7 +94,7 @@ def test_request_that_waits_too_long_fails_as_overloaded() -> None:
 
 def test_request_that_runs_or_is_gone_is_not_late() -> None:
     first, second = (make_request(i, (i, 5), max_tokens=8) for i in (1, 2))
-    script = play([[Add(first), Add(second)], [Cancel(2)], [100.0]], max_running=1)
+    script = play(before_plans([Add(first), Add(second)], [Cancel(2)], [100.0]), max_running=1)
     assert script.failures == {}
     assert script.answers == {1: alone(first)}
 

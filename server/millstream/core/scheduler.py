@@ -42,7 +42,7 @@ class Scheduler:
         self._running: list[Sequence] = []
         self._waiting: list[Sequence] = []
         self._sequences: dict[int, Sequence] = {}
-        self.held = HeldBlocks(pool)
+        self._held = HeldBlocks(pool)
         self._num_open = 0
         self._num_arrived = 0
         self._num_preemptions = 0
@@ -111,7 +111,7 @@ class Scheduler:
             tokens = (next(sampled),) if chunk.is_last else ()
             sequence = self._sequences.get(chunk.request.id)
             if sequence is None:
-                self.held.close(chunk.request.id, is_suspect=INVALID_TOKEN in tokens)
+                self._held.close(chunk.request.id, is_suspect=INVALID_TOKEN in tokens)
                 continue
             if not sequence.close(chunk):
                 continue
@@ -149,7 +149,7 @@ class Scheduler:
         request_ids = [chunk.request_id for chunk in plan.chunks]
         failures = self.fail(request_ids, code=code, message=message)
         for request_id in request_ids:
-            self.held.close(request_id, is_suspect=True)
+            self._held.close(request_id, is_suspect=True)
         return failures
 
     def is_wanted(self, request_id: int) -> bool:
@@ -157,7 +157,13 @@ class Scheduler:
         sequence = self._sequences.get(request_id)
         return sequence is not None and not sequence.num_void
 
+    def take_unclean(self) -> list[int]:
+        """Free blocks that may hold NaN, each given once; they have to be cleared before the next
+        plan is computed."""
+        return self._held.take_unclean()
+
     def statistics(self) -> Statistics:
+        """How the scheduler stands now."""
         return Statistics(
             num_running=len(self._running),
             num_waiting=len(self._waiting),
@@ -170,7 +176,7 @@ class Scheduler:
     def check(self) -> None:
         """Raises AssertionError if any invariant of the scheduler or the pool is broken."""
         tables = [sequence.block_table for sequence in self._sequences.values()]
-        self.pool.check([*tables, *self.held.tables()])
+        self.pool.check([*tables, *self._held.tables()])
         assert len(self._running) <= self.max_running, "too many running"
         assert sorted(self._running, key=_rank) == self._running, "running not in order"
         assert sorted(self._waiting, key=_rank) == self._waiting, "waiting not in order"
@@ -242,7 +248,7 @@ class Scheduler:
     def _remove(self, sequence: Sequence) -> None:
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
-        self.held.hold(sequence)
+        self._held.hold(sequence)
 
 
 def _rank(sequence: Sequence) -> tuple[int, int]:

@@ -17,15 +17,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureEvent
 from millstream.core.scheduler import Scheduler
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
-from millstream.runtime.runner import Immediate, LaunchingRunner, Runner
-
-T = TypeVar("T")
+from millstream.runtime.runner import Runner
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +42,11 @@ class Channel(Protocol):
     def send(self, message: FromEngine) -> None: ...
 
 
-class _Step(NamedTuple):
-    """state: what the runner gave for it last."""
+class OpenStep(NamedTuple):
+    """A step that the runner works on. handle: what the runner gave for it last."""
 
     plan: Plan
-    state: Any
+    handle: Any
 
 
 class EngineLoop:
@@ -65,8 +63,6 @@ class EngineLoop:
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
-        self._computes_meanwhile = isinstance(runner, LaunchingRunner)
-        self._steps = runner if isinstance(runner, LaunchingRunner) else Immediate(runner)
         self._channel = channel
         self._max_queue_seconds = max_queue_seconds
         self._clock = clock
@@ -75,13 +71,13 @@ class EngineLoop:
 
     def run(self) -> None:
         """Returns when Stop was received."""
-        step: _Step | None = None
+        step: OpenStep | None = None
         while self._take_inbox(may_wait=step is None):
             self._expire_queued()
             if step is None:
                 step = self._draw(self._launch())
             if step is not None:
-                step = self._advance(step)
+                step = self._complete(step)
 
     def _take_inbox(self, *, may_wait: bool) -> bool:
         """Applies all messages that are there; waits for one when there is no work."""
@@ -132,53 +128,59 @@ class EngineLoop:
         if failures:
             self._channel.send(Step([], failures, self._scheduler.statistics()))
 
-    def _advance(self, step: _Step) -> _Step | None:
-        """Ends a step; gives the next one if it is under way."""
-        ahead = self._launch(after=step) if self._steps.plans_ahead else None
-        if self._computes_meanwhile:
-            self._take_inbox_meanwhile()
-        output = self._attempt(step.plan, lambda: self._steps.finish(step.state))
-        if output is None:
-            return self._draw(ahead)
-        failures: list[FailureEvent] = []
-        if min(output.tokens, default=0) < 0:
-            failures = self._fail_without_token(step.plan, output)
-        events = self._scheduler.commit(step.plan, output)
-        self._scrub()
-        self._channel.send(Step(events, failures, self._scheduler.statistics()))
+    def _complete(self, step: OpenStep) -> OpenStep | None:
+        """Ends a step and tells what came of it; gives the next one if it is under way."""
+        ahead = self._launch(after=step) if self._runner.plans_ahead else None
+        self._take_inbox_meanwhile()
+        try:
+            output = self._runner.finish(step.handle)
+        except Exception as error:  # last resort: a failing step must not end the engine
+            self._fail_step(step.plan, error)
+        else:
+            self._commit(step.plan, output)
         return self._draw(ahead)
 
-    def _launch(self, after: _Step | None = None) -> _Step | None:
+    def _launch(self, after: OpenStep | None = None) -> OpenStep | None:
         """The next step, under way; None if there is none, or it has failed."""
         plan = self._scheduler.plan()
         if plan is None:
             return None
-        state = None if after is None else after.state
-        launched = self._attempt(plan, lambda: self._steps.launch(plan, state))
-        return None if launched is None else _Step(plan, launched)
+        try:
+            return OpenStep(plan, self._runner.launch(plan, after and after.handle))
+        except Exception as error:  # last resort, as above
+            self._fail_step(plan, error)
+            return None
 
-    def _draw(self, step: _Step | None) -> _Step | None:
-        """The same step with its tokens on their way; None if it has failed."""
+    def _draw(self, step: OpenStep | None) -> OpenStep | None:
+        """This step with its tokens on their way; None if there is none, or it has failed."""
         if step is None:
             return None
-        is_wanted = self._scheduler.is_wanted
-        drawn = self._attempt(step.plan, lambda: self._steps.draw(step.state, is_wanted=is_wanted))
-        return None if drawn is None else _Step(step.plan, drawn)
-
-    def _attempt(self, plan: Plan, compute: Callable[[], T]) -> T | None:
-        """What `compute` returns; None if it raises: the requests of the plan have failed then."""
         try:
-            return compute()
-        except Exception as error:  # last resort: a failing step must not end the engine
-            log.exception("a step of %d tokens failed", plan.num_tokens)
-            message = f"generation failed: {type(error).__name__}"
-            failures = self._scheduler.fail_step(plan, code="step_failed", message=message)
-            self._scrub()
-            self._channel.send(Step([], failures, self._scheduler.statistics()))
+            drawn = self._runner.draw(step.handle, is_wanted=self._scheduler.is_wanted)
+            return OpenStep(step.plan, drawn)
+        except Exception as error:  # last resort, as above
+            self._fail_step(step.plan, error)
             return None
 
+    def _commit(self, plan: Plan, output: StepOutput) -> None:
+        """Tells everybody in the plan what the step gave them."""
+        failures: list[FailureEvent] = []
+        if min(output.tokens, default=0) < 0:
+            failures = self._fail_without_token(plan, output)
+        events = self._scheduler.commit(plan, output)
+        self._scrub()
+        self._channel.send(Step(events, failures, self._scheduler.statistics()))
+
+    def _fail_step(self, plan: Plan, error: Exception) -> None:
+        """Fails the requests of the plan, whose step raised."""
+        log.error("a step of %d tokens failed", plan.num_tokens, exc_info=error)
+        message = f"generation failed: {type(error).__name__}"
+        failures = self._scheduler.fail_step(plan, code="step_failed", message=message)
+        self._scrub()
+        self._channel.send(Step([], failures, self._scheduler.statistics()))
+
     def _scrub(self) -> None:
-        if blocks := self._scheduler.held.take_unclean():
+        if blocks := self._scheduler.take_unclean():
             self._runner.scrub(blocks)
 
     def _fail_without_token(self, plan: Plan, output: StepOutput) -> list[FailureEvent]:

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.status import EngineInfo
 
 
 class Runner(Protocol):
-    """Computes whole steps."""
+    """What computes steps, each in three parts: the forward pass is launched, its tokens are drawn,
+    and the step is finished when the host has them.
+
+    A device with a queue of its own works on a part while the loop does something else. Each part
+    raises whatever makes the whole step fail. What `launch()` and `draw()` return is the runner's
+    own; the loop only hands it on.
+    """
 
     @property
-    def info(self) -> EngineInfo: ...
-
-    def step(self, plan: Plan) -> StepOutput:
-        """Computes the plan. Raises whatever made the whole step fail."""
+    def info(self) -> EngineInfo:
+        """Facts of the loaded model and its cache."""
         ...
-
-    def scrub(self, blocks: Sequence[int]) -> None:
-        """Clears free cache blocks that may hold NaN."""
-        ...
-
-
-@runtime_checkable
-class LaunchingRunner(Runner, Protocol):
-    """A runner whose device computes a step while the loop does something else. Each of the three
-    parts of a step raises as `step()` does."""
 
     @property
     def plans_ahead(self) -> bool:
@@ -39,28 +33,16 @@ class LaunchingRunner(Runner, Protocol):
         ...
 
     def draw(self, launched: Any, *, is_wanted: Callable[[int], bool]) -> Any:
-        """Begins to draw its tokens; the step before has been committed. is_wanted: whether the
-        token of the request of this id is needed; otherwise any will do."""
+        """Begins to draw a step's tokens; the step before has been committed.
+
+        is_wanted: whether the token of the request of this id is needed; otherwise any will do.
+        """
         ...
 
     def finish(self, drawn: Any) -> StepOutput:
-        """Ends it."""
+        """Waits for a step's tokens."""
         ...
 
-
-class Immediate:
-    """A runner that computes whole steps, as one that launches them."""
-
-    plans_ahead = False
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-
-    def launch(self, plan: Plan, after: Any = None) -> Plan:
-        return plan
-
-    def draw(self, launched: Plan, *, is_wanted: Callable[[int], bool]) -> Plan:
-        return launched
-
-    def finish(self, drawn: Plan) -> StepOutput:
-        return self._runner.step(drawn)
+    def scrub(self, blocks: Sequence[int]) -> None:
+        """Clears free cache blocks that may hold NaN."""
+        ...
