@@ -32,7 +32,7 @@ class HeldBlocks:
 
     def hold(self, sequence: Sequence) -> None:
         """Takes over the blocks of a sequence; frees them at once if no step is open."""
-        if sequence.num_open:
+        if sequence.open_chunks:
             self._sequences[sequence.request.id] = sequence
         else:
             sequence.release(self._pool)
@@ -40,10 +40,10 @@ class HeldBlocks:
     def close(self, request_id: int, *, is_suspect: bool = False) -> None:
         """One of the open steps of a request has ended."""
         sequence = self._sequences[request_id]
-        sequence.num_open -= 1
+        sequence.close_chunk()
         if is_suspect:
             self._suspects.add(request_id)
-        if sequence.num_open:
+        if sequence.open_chunks:
             return
         blocks = sequence.block_table
         sequence.release(self._pool)

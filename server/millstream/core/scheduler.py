@@ -113,7 +113,7 @@ class Scheduler:
             if sequence is None:
                 self._held.close(chunk.request.id, is_suspect=INVALID_TOKEN in tokens)
                 continue
-            if not sequence.close(chunk):
+            if not sequence.close_chunk():
                 continue
             sequence.mark_computed(len(chunk.tokens), self.pool)
             if not tokens and not chunk.scored:
@@ -122,8 +122,8 @@ class Scheduler:
             events.append(event)
             if event.finish_reason is not None:
                 self._remove(sequence)
-            elif output.late and chunk.request.id in output.late and sequence.num_open:
-                sequence.take_back()
+            elif output.late and chunk.request.id in output.late and sequence.open_chunks:
+                sequence.make_void()
         return events
 
     def fail(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
@@ -183,10 +183,10 @@ class Scheduler:
         assert {s.request.id for s in self._running + self._waiting} == set(self._sequences)
         for sequence in self._waiting:
             assert (sequence.block_table, sequence.num_launched) == ([], 0), "waiting holds blocks"
-            assert sequence.num_open == sequence.num_drawing == 0, "waiting and in a plan"
+            assert not sequence.open_chunks, "waiting and in a plan"
         for sequence in self._running:
             sequence.check(self.pool.block_size)
-            assert sequence.num_open <= self._num_open, "in a plan that is not open"
+            assert len(sequence.open_chunks) <= self._num_open, "in a plan that is not open"
 
     def _can_go_ahead(self) -> bool:
         """Whether there is a slot for the next token of everybody who runs."""

@@ -1,13 +1,20 @@
 """One request while the engine works on it: its tokens, and the blocks it holds.
 
 Rules: state is lengths. What is left to compute, whether it decodes, how far its prefix is
-hashed: all derived from `tokens`, `block_table` and the counts. Only the scheduler mutates it.
+hashed: all derived from `tokens`, `block_table`, `open_chunks` and the counts. Only the scheduler
+mutates it.
 
 A chunk is open from `chunk()` until its step is committed. While it is, the next chunk can be made:
-it begins where that one ends, if need be with a token that is still being drawn.
+it begins where that one ends, if need be with a token that is still being drawn. So at most two are
+open at a time. It may turn out that the second was made for a token that was never drawn, because a
+sampler found after all that another one comes. That chunk is void: it stays open, since its step
+still runs, but its result will be discarded, and the sequence stands as if it had not been made.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from itertools import islice
 
 from millstream.core.blocks import BlockHash, BlockPool, chain_hash, root_hash
 from millstream.core.plan import UNKNOWN_TOKEN, Chunk, StepOutput
@@ -22,8 +29,8 @@ class Sequence:
     tokens: prompt plus generated ids. num_computed: how many of them have their keys and values
     in the cache. num_cached: prompt tokens found in the prefix cache at the first admission (what
     is found again after a preemption saved the client nothing); None before.
-    num_launched: tokens that are computed or in an open chunk. num_drawing: tokens that open chunks
-    draw. num_open: open chunks. num_void: how many of those, from the first on, count for nothing.
+    open_chunks: those whose steps are not committed, oldest first. num_void: leading open chunks
+    whose result will be discarded.
     num_scored: positions whose prompt log probabilities were delivered.
     num_overtaken: how often a later request was admitted while this one did not fit.
     """
@@ -34,12 +41,10 @@ class Sequence:
         "hashes",
         "num_cached",
         "num_computed",
-        "num_drawing",
-        "num_launched",
-        "num_open",
         "num_overtaken",
         "num_scored",
         "num_void",
+        "open_chunks",
         "rank",
         "request",
         "tokens",
@@ -52,11 +57,9 @@ class Sequence:
         self.tokens = list(request.prompt)
         self.block_table: list[int] = []
         self.hashes: list[BlockHash] = []
-        self.num_computed = 0
-        self.num_launched = 0
-        self.num_drawing = 0
-        self.num_open = 0
+        self.open_chunks: deque[Chunk] = deque()
         self.num_void = 0
+        self.num_computed = 0
         self.num_cached: int | None = None
         self.num_scored = 0
         self.num_overtaken = 0
@@ -66,15 +69,31 @@ class Sequence:
         return len(self.tokens) - len(self.request.prompt)
 
     @property
+    def num_launched(self) -> int:
+        """Tokens that are computed, or in an open chunk that counts."""
+        if not self.open_chunks:
+            return self.num_computed
+        counting = islice(self.open_chunks, self.num_void, None)
+        return self.num_computed + sum(len(chunk.tokens) for chunk in counting)
+
+    @property
+    def num_drawing(self) -> int:
+        """Tokens that open chunks draw."""
+        return sum(chunk.is_last for chunk in islice(self.open_chunks, self.num_void, None))
+
+    @property
     def num_pending(self) -> int:
         """Tokens, known or being drawn, that no step has computed or does; 1 while decoding."""
+        if not self.open_chunks:
+            return len(self.tokens) - self.num_computed
         return len(self.tokens) + self.num_drawing - self.num_launched
 
     @property
     def will_end(self) -> bool:
         """Whether a token that is being drawn is certainly the last one."""
-        num_generated = len(self.tokens) + self.num_drawing - len(self.request.prompt)
-        return bool(self.num_drawing) and num_generated >= self.request.max_tokens
+        if not (self.open_chunks and self.num_drawing):
+            return False
+        return self.num_generated + self.num_drawing >= self.request.max_tokens
 
     def chunk(self, length: int) -> Chunk:
         """The next `length` pending tokens as part of a step."""
@@ -82,26 +101,22 @@ class Sequence:
         end = start + length
         score_from = None if request.prompt_logprobs is None else self.num_scored
         is_last = end >= len(tokens)
-        self.num_launched = end
-        self.num_open += 1
-        self.num_drawing += is_last
         part = tokens[start:end] or _UNKNOWN
-        return Chunk(request, part, start, self.block_table, tokens, is_last, score_from)
+        chunk = Chunk(request, part, start, self.block_table, tokens, is_last, score_from)
+        self.open_chunks.append(chunk)
+        return chunk
 
-    def close(self, chunk: Chunk) -> bool:
-        """Its first open chunk is open no more; whether it counts."""
-        self.num_open -= 1
+    def close_chunk(self) -> bool:
+        """Closes the oldest open chunk; whether its result counts."""
+        self.open_chunks.popleft()
         if self.num_void:
             self.num_void -= 1
             return False
-        self.num_drawing -= chunk.is_last
         return True
 
-    def take_back(self) -> None:
+    def make_void(self) -> None:
         """Makes the open chunk void: it computes a token that was not drawn."""
-        self.num_void = 1
-        self.num_launched -= 1
-        self.num_drawing -= 1
+        self.num_void = len(self.open_chunks)
 
     def acquire(self, pool: BlockPool, *, spare: int) -> bool:
         """Takes the cached prefix and blocks for all known tokens; False if `pool` has too few.
@@ -121,7 +136,7 @@ class Sequence:
             pool.release(prefix)
             return False
         self.block_table = prefix + blocks
-        self.num_computed = self.num_launched = len(prefix) * size
+        self.num_computed = len(prefix) * size
         if self.num_cached is None:
             self.num_cached = self.num_computed
         return True
@@ -144,8 +159,8 @@ class Sequence:
         """Gives all blocks back and forgets what was computed and what is open."""
         pool.release(self.block_table)
         self.block_table = []
-        self.num_computed = self.num_launched = 0
-        self.num_drawing = self.num_open = self.num_void = 0
+        self.num_computed = self.num_void = 0
+        self.open_chunks.clear()
 
     def mark_computed(self, count: int, pool: BlockPool) -> None:
         """The next `count` tokens are in the cache now; full blocks can be found by others."""
@@ -181,8 +196,7 @@ class Sequence:
         assert self.num_computed <= self.num_launched <= capacity, "computed past its blocks"
         assert capacity < num_tokens + block_size, "block held for nothing"
         assert 0 < self.num_pending <= len(self.tokens), "nothing pending"
-        assert 0 <= self.num_drawing <= self.num_open, "draws without a chunk"
-        assert self.num_open or self.num_computed == self.num_launched, "launched without a chunk"
+        assert self.num_void <= len(self.open_chunks) <= 2, "more chunks than steps"
         assert self.finish_reason() is None, "finished sequence still runs"
 
     def finish_reason(self) -> FinishReason | None:
