@@ -123,7 +123,7 @@ def test_the_models_generation_config_counts(
     monkeypatch.setattr(model.generation_config, "temperature", 0.25)
     with Engine(model, tokenizer) as engine:
         assert newline in engine.info.stop_token_ids
-        assert engine.info.temperature == 0.25
+        assert engine.info.defaults.temperature == 0.25
         assert engine.generate(["Count to 5"], temperature=0, show_progress=False)[0].text == "1"
 
 

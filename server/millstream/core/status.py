@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from millstream.core.request import SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +14,7 @@ class EngineInfo:
     max_context: tokens that prompt plus answer may have. max_step_tokens: token budget of a step.
     quantization: how the weights are stored, if not in dtype.
     num_blocks, block_size, kv_cache_bytes: the KV cache. stop_token_ids: the model's end-of-turn
-    tokens. temperature and the fields after it: what its generation_config.json recommends.
+    tokens. defaults: the sampling that its generation_config.json recommends.
     """
 
     architecture: str
@@ -28,12 +30,7 @@ class EngineInfo:
     vocab_size: int
     stop_token_ids: tuple[int, ...]
     quantization: str | None = None
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
+    defaults: SamplingParams = field(default_factory=SamplingParams)
 
 
 @dataclass(frozen=True, slots=True)

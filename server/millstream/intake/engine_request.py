@@ -29,14 +29,15 @@ def sampling_params(
     bad_words: tuple[tuple[int, ...], ...] = (),
 ) -> SamplingParams:
     """The request's sampling, with the model's recommendations where it says nothing."""
-    temperature = _given(fields.temperature, info.temperature)
+    defaults = info.defaults
+    temperature = _given(fields.temperature, defaults.temperature)
     return SamplingParams(
         temperature=0.0 if temperature < _COLDEST else temperature,
-        top_k=max(_given(fields.top_k, info.top_k), 0),
-        top_p=_given(fields.top_p, info.top_p),
-        min_p=_given(fields.min_p, info.min_p),
-        typical_p=_given(fields.typical_p, info.typical_p),
-        repetition_penalty=_given(fields.repetition_penalty, info.repetition_penalty),
+        top_k=max(_given(fields.top_k, defaults.top_k), 0),
+        top_p=_given(fields.top_p, defaults.top_p),
+        min_p=_given(fields.min_p, defaults.min_p),
+        typical_p=_given(fields.typical_p, defaults.typical_p),
+        repetition_penalty=_given(fields.repetition_penalty, defaults.repetition_penalty),
         frequency_penalty=fields.frequency_penalty or 0.0,
         presence_penalty=fields.presence_penalty or 0.0,
         logit_bias=tuple((int(key), value) for key, value in (fields.logit_bias or {}).items()),

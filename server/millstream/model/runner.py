@@ -226,12 +226,7 @@ def _describe(
         max_step_tokens=step_tokens(loaded, settings),
         vocab_size=config.vocab_size,
         stop_token_ids=loaded.stop_token_ids,
-        temperature=loaded.temperature,
-        top_k=loaded.top_k,
-        top_p=loaded.top_p,
-        min_p=loaded.min_p,
-        typical_p=loaded.typical_p,
-        repetition_penalty=loaded.repetition_penalty,
+        defaults=loaded.defaults,
     )
 
 

@@ -8,9 +8,13 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+from millstream.core.request import SamplingParams
 from millstream.errors import StartupError
 
 _DEFAULT_CONTEXT = 2048
+# What generation_config.json may recommend; a greedy model draws nothing.
+_PENALTIES = ("repetition_penalty",)
+_DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
 
 
 def max_context(config: PretrainedConfig, wanted: int | None) -> int:
@@ -51,10 +55,9 @@ def stop_token_ids(generation: dict[str, Any], config: PretrainedConfig) -> tupl
     return (ids,) if isinstance(ids, int) else tuple(ids)
 
 
-def sampling_defaults(generation: dict[str, Any]) -> dict[str, Any]:
+def sampling_defaults(generation: dict[str, Any]) -> SamplingParams:
     """What the model's authors recommend: greedy if do_sample is false, else OpenAI's 1.0."""
-    defaults = {"repetition_penalty": 1.0}
-    if generation.get("do_sample") is not False:
-        defaults |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0}
-    given = {name: generation.get(name) or value for name, value in defaults.items()}
-    return {"temperature": 0.0} | given
+    is_greedy = generation.get("do_sample") is False
+    names = _PENALTIES if is_greedy else (*_PENALTIES, *_DRAWING)
+    given: dict[str, Any] = {name: generation[name] for name in names if generation.get(name)}
+    return SamplingParams(**{"temperature": 0.0 if is_greedy else 1.0, **given})

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+from millstream.core.request import SamplingParams
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, defaults, memory, quantization
@@ -39,6 +40,7 @@ class LoadedModel:
     """A model in evaluation mode, and what is known of it. max_context in tokens.
 
     quantization: int8, int4, or how the checkpoint itself is quantised.
+    defaults: the sampling that its authors recommend.
     is_shared: the tensors belong to somebody else too, so they must stay as they are.
     """
 
@@ -48,12 +50,7 @@ class LoadedModel:
     quantization: str | None
     max_context: int
     stop_token_ids: tuple[int, ...]
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
+    defaults: SamplingParams = field(default_factory=SamplingParams)
     is_shared: bool = False
 
 
@@ -92,7 +89,7 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
         quantization=recipe.quantization,
         max_context=defaults.max_context(model.config, settings.max_total_tokens),
         stop_token_ids=defaults.stop_token_ids(generation, recipe.config),
-        **defaults.sampling_defaults(generation),
+        defaults=defaults.sampling_defaults(generation),
     )
 
 

@@ -53,7 +53,7 @@ def share_model(model: PreTrainedModel, settings: Settings) -> LoadedModel:
         max_context=defaults.max_context(model.config, settings.max_total_tokens),
         stop_token_ids=defaults.stop_token_ids(generation, model.config),
         is_shared=True,
-        **defaults.sampling_defaults(generation),
+        defaults=defaults.sampling_defaults(generation),
     )
 
 
