@@ -10,7 +10,7 @@ import pytest
 
 from millstream.core.blocks import BlockPool
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
-from millstream.core.request import Request, TokenLogprob
+from millstream.core.request import FailureCode, Request, TokenLogprob
 from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
 from tests.fakes import (
     FakeRunner,
@@ -99,7 +99,7 @@ class Driver:
             return None
 
     def _fail(self, plan: Plan) -> None:
-        for failure in self.scheduler.fail_step(plan, code="step_failed", message=""):
+        for failure in self.scheduler.fail_step(plan, code=FailureCode.STEP_FAILED, message=""):
             assert failure.request_id not in self.finished
             self.finished[failure.request_id] = "failed"
         self._scrub()
@@ -112,7 +112,7 @@ class Driver:
     def _commit(self, plan: Plan, output: StepOutput) -> None:
         sampled = [chunk.request_id for chunk in plan.chunks if chunk.is_last]
         broken = [i for i, token in zip(sampled, output.tokens, strict=True) if token < 0]
-        for failure in self.scheduler.fail(broken, code="nan_logits", message=""):
+        for failure in self.scheduler.fail(broken, code=FailureCode.NAN_LOGITS, message=""):
             self.finished[failure.request_id] = "nan_logits"
         for event in self.scheduler.commit(plan, output):
             assert event.request_id not in self.finished, "an event after the end"
@@ -409,7 +409,10 @@ def test_suspect_blocks_are_forgotten_unless_somebody_holds_them() -> None:
     tables = {c.request_id: list(c.block_table) for c in driver.plans[-1].chunks}
     plan = scheduler.plan()
     assert plan is not None
-    assert [failure.request_id for failure in scheduler.fail([2, 77], code="", message="")] == [2]
+    assert [
+        failure.request_id
+        for failure in scheduler.fail([2, 77], code=FailureCode.STEP_FAILED, message="")
+    ] == [2]
     assert scheduler.take_unclean() == []
     tokens = [INVALID_TOKEN if chunk.request_id == 2 else 5 for chunk in plan.chunks]
     scheduler.commit(plan, StepOutput(tokens))
@@ -463,7 +466,7 @@ def test_only_those_who_never_ran_fail_in_the_queue() -> None:
     for request_id in (1, 2, 3):
         scheduler.add(make_request(request_id, (request_id, 5), max_tokens=4))
     driver.step()
-    failures = scheduler.fail_queued([1, 2, 99], code="overloaded", message="late")
+    failures = scheduler.fail_queued([1, 2, 99], code=FailureCode.QUEUED_TOO_LONG, message="late")
     assert [(f.request_id, f.code) for f in failures] == [(2, "overloaded")]
     scheduler.check()
     driver.run()
@@ -479,7 +482,7 @@ def test_preempted_request_is_not_queued() -> None:
     while not scheduler.statistics().num_preemptions:
         driver.step()
     assert scheduler.statistics().num_waiting == 1
-    assert scheduler.fail_queued([1, 2], code="overloaded", message="late") == []
+    assert scheduler.fail_queued([1, 2], code=FailureCode.QUEUED_TOO_LONG, message="late") == []
     driver.run()
     assert set(driver.finished) == {1, 2}
 

@@ -8,7 +8,10 @@ token is a named tuple: a frozen dataclass takes three times as long to build.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal, NamedTuple
+
+from millstream.errors import ContextTooLong, Overloaded
 
 FinishReason = Literal["stop", "length"]
 
@@ -128,10 +131,25 @@ class TokenEvent(NamedTuple):
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
+class FailureCode(str, Enum):
+    """Why a request ended without finishing. The values are the `code` of errors on the wire."""
+
+    STEP_FAILED = "step_failed"
+    """The step that computed the request raised."""
+    NAN_LOGITS = "nan_logits"
+    """The model produced logits that are not finite."""
+    NO_TOKEN_ALLOWED = "no_token_allowed"
+    """The request's own constraints forbid every token."""
+    QUEUED_TOO_LONG = Overloaded.code
+    """The request did not get to run in time."""
+    TOO_LONG = ContextTooLong.code
+    """The request exceeds the KV cache."""
+
+
 @dataclass(frozen=True, slots=True)
 class FailureEvent:
     """The end of one request that did not finish. `code` is for machines, `message` for people."""
 
     request_id: int
-    code: str
+    code: FailureCode
     message: str

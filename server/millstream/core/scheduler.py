@@ -23,7 +23,7 @@ from collections.abc import Sequence as Seq
 from millstream.core.blocks import BlockPool
 from millstream.core.held_blocks import HeldBlocks
 from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
-from millstream.core.request import FailureEvent, Request, TokenEvent
+from millstream.core.request import FailureCode, FailureEvent, Request, TokenEvent
 from millstream.core.sequence import Sequence
 from millstream.core.status import Statistics
 
@@ -126,7 +126,7 @@ class Scheduler:
                 sequence.make_void()
         return events
 
-    def fail(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
+    def fail(self, request_ids: Seq[int], *, code: FailureCode, message: str) -> list[FailureEvent]:
         """Ends the given requests with a failure; ids that are not here are skipped."""
         return [
             FailureEvent(request_id, code, message)
@@ -134,7 +134,9 @@ class Scheduler:
             if self.cancel(request_id)
         ]
 
-    def fail_queued(self, request_ids: Seq[int], *, code: str, message: str) -> list[FailureEvent]:
+    def fail_queued(
+        self, request_ids: Seq[int], *, code: FailureCode, message: str
+    ) -> list[FailureEvent]:
         """Like `fail()`, only for requests that never got to run."""
         never_ran = [
             request_id
@@ -143,7 +145,7 @@ class Scheduler:
         ]
         return self.fail(never_ran, code=code, message=message)
 
-    def fail_step(self, plan: Plan, *, code: str, message: str) -> list[FailureEvent]:
+    def fail_step(self, plan: Plan, *, code: FailureCode, message: str) -> list[FailureEvent]:
         """Ends an open plan that has no output, and its requests with a failure."""
         self._num_open -= 1
         request_ids = [chunk.request_id for chunk in plan.chunks]

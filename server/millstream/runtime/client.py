@@ -27,9 +27,8 @@ from millstream.errors import (
     ShuttingDown,
     StartupError,
 )
-from millstream.runtime.failures import error_of
 from millstream.runtime.host import EngineHost
-from millstream.runtime.messages import Add, Cancel, Fatal, FromEngine, Ready, Step
+from millstream.runtime.messages import Add, Cancel, Fatal, FromEngine, Ready, Step, error_of
 from millstream.runtime.stream import TokenStream
 from millstream.runtime.supervisor import Supervisor
 from millstream.runtime.waiting import WaitingPrompts

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Plan, StepOutput
-from millstream.core.request import FailureEvent
+from millstream.core.request import FailureCode, FailureEvent
 from millstream.core.scheduler import Scheduler
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
 from millstream.runtime.runner import Runner
@@ -113,7 +113,7 @@ class EngineLoop:
                 self._deadlines.append((deadline, message.request.id))
         else:
             failure = FailureEvent(
-                message.request.id, "context_length_exceeded", "request exceeds the KV cache"
+                message.request.id, FailureCode.TOO_LONG, "request exceeds the KV cache"
             )
             self._channel.send(Step([], [failure], self._scheduler.statistics()))
 
@@ -124,7 +124,9 @@ class EngineLoop:
         if not late:
             return
         message = f"Model is overloaded: no place became free within {self._max_queue_seconds:g} s"
-        failures = self._scheduler.fail_queued(late, code="overloaded", message=message)
+        failures = self._scheduler.fail_queued(
+            late, code=FailureCode.QUEUED_TOO_LONG, message=message
+        )
         if failures:
             self._channel.send(Step([], failures, self._scheduler.statistics()))
 
@@ -175,7 +177,7 @@ class EngineLoop:
         """Fails the requests of the plan, whose step raised."""
         log.error("a step of %d tokens failed", plan.num_tokens, exc_info=error)
         message = f"generation failed: {type(error).__name__}"
-        failures = self._scheduler.fail_step(plan, code="step_failed", message=message)
+        failures = self._scheduler.fail_step(plan, code=FailureCode.STEP_FAILED, message=message)
         self._scrub()
         self._channel.send(Step([], failures, self._scheduler.statistics()))
 
@@ -189,10 +191,10 @@ class EngineLoop:
         pairs = list(zip(sampling, output.tokens, strict=True))
         return self._scheduler.fail(
             [request_id for request_id, token in pairs if token == INVALID_TOKEN],
-            code="nan_logits",
+            code=FailureCode.NAN_LOGITS,
             message="the model produced logits that are not finite",
         ) + self._scheduler.fail(
             [request_id for request_id, token in pairs if token == IMPOSSIBLE_TOKEN],
-            code="no_token_allowed",
+            code=FailureCode.NO_TOKEN_ALLOWED,
             message="the request's constraints forbid every token",
         )

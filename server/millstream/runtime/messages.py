@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import msgspec
 
-from millstream.core.request import FailureEvent, Request, TokenEvent
+from millstream.core.request import FailureCode, FailureEvent, Request, TokenEvent
 from millstream.core.status import EngineInfo, Statistics
+from millstream.errors import (
+    ContextTooLong,
+    GenerationFailed,
+    InvalidRequest,
+    MillstreamError,
+    Overloaded,
+)
 
 
 class Add(msgspec.Struct, tag=True, frozen=True):
@@ -58,3 +65,18 @@ def decode_to_engine(data: bytes) -> ToEngine:
 def decode_from_engine(data: bytes) -> FromEngine:
     """Raises msgspec.ValidationError for anything but a message from the engine."""
     return _from_engine.decode(data)
+
+
+def error_of(failure: FailureEvent) -> MillstreamError:
+    """The error that the caller of a failed request gets.
+
+    A code that says nothing about the request is a GenerationFailed.
+    """
+    match failure.code:
+        case FailureCode.TOO_LONG:
+            return ContextTooLong(failure.message, param="messages")
+        case FailureCode.QUEUED_TOO_LONG:
+            return Overloaded(failure.message)
+        case FailureCode.NO_TOKEN_ALLOWED:
+            return InvalidRequest(failure.message, code=failure.code.value)
+    return GenerationFailed(failure.message, code=failure.code.value)
