@@ -1,10 +1,24 @@
 """Attention in tiles of query rows, of sizes that give a row the same bits.
 
+A tile is the least that one call of an attention kernel works on: some query rows over the keys of
+one sequence. Its rows are the query heads that share a key head, of one position (small tiles, for
+tokens that decode) or of several neighbouring ones (large tiles, for prompts). The bits of a row's
+result may depend on how many rows the tile has, where in it the row stands, how many keys
+there are, and what other tiles are in the call. The number of keys is made a function of the row's
+position alone. The rest is found by trial, once for each shape of attention, before the model
+serves.
+
+The trials are made so that the exact results are zero, and what a kernel gives is the rounding of
+its sums: see row_tiles.py, which does the same for products by a matrix. There are two kinds,
+because attention sums twice. In the first, every query holds numbers and their negatives where the
+keys hold numbers twice, so that all scores are zero but for their rounding; a huge scale turns that
+rounding into scores of about 1, which show in the result. In the second, keys come in pairs, which
+get the same weight, and the values of a pair cancel out.
+
 Rules:
 1. A row at position p is attended over exactly `num_keys(p)` keys, those behind p masked.
-2. What a tile's size, a row's place in it and the tiles beside it change is found by trial, over
-   all numbers of keys, on values whose exact results are zero: what is left is rounding alone.
-   Large tiles set the bits; small ones, and many in one call, are used where they give the same.
+2. Trials go over all numbers of keys up to `_LARGEST_TRIAL`. Large tiles set the bits; small ones,
+   and many in one call, are used where they give the same.
 """
 
 from __future__ import annotations
@@ -31,15 +45,16 @@ _TRIAL_SCALE = 2.0**22  # makes the rounding of a product of queries and keys a 
 
 
 def num_keys(positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keys that rows at `positions` are attended over, their own included."""
+    """How many keys rows at `positions` [n] are attended over, their own included: [n] int64."""
     return _NUM_KEYS[np.searchsorted(_NUM_KEYS, positions + 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """rows: of a tile with one position. positions: how many fit in a large tile of `large_rows`.
+    """The sizes of tiles that give a row the same bits.
 
-    is_batched: whether many tiles may go in one call.
+    rows: of a small tile, which has one position. large_rows: of a large tile. positions: how many
+    a large tile has. is_batched: whether many tiles may go in one call.
     """
 
     rows: int
@@ -57,9 +72,10 @@ def needs_scores(keys: Tensor, values: Tensor, options: LayerOptions) -> bool:
 def attend_tiles(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, options: LayerOptions, tiles: Tiles
 ) -> Tensor:
-    """query [n, kv_heads, rows, d], keys [n or 1, kv_heads, m, d], mask [n, 1, rows or 1, m].
+    """Attends n tiles: query [n, kv_heads, rows, d] -> [n, kv_heads, rows, dv], all of one dtype.
 
-    Returns [n, kv_heads, rows, dv]; mask is added to the scores.
+    keys: [n or 1, kv_heads, m, d]. values: [n or 1, kv_heads, m, dv]. mask: [n, 1, rows or 1, m],
+    added to the scores.
     """
     num_tiles, query = len(query), query.contiguous()
     keys, values = keys.expand(num_tiles, -1, -1, -1), values.expand(num_tiles, -1, -1, -1)
@@ -88,7 +104,8 @@ def attend_tiles(
 def _attend_scores(
     query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, options: LayerOptions
 ) -> Tensor:
-    """One tile [kv_heads, rows, d], with what torch's kernel does not know.
+    """Attends one tile, with what torch's kernel does not know: query [kv_heads, rows, d] ->
+    [kv_heads, rows, dv].
 
     Intentional: `torch.ops.aten.bmm`, which InvariantOperators leaves alone; a tile is one already.
     """
@@ -109,8 +126,12 @@ def _attend_scores(
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
-    """queries [v, 1, kv_heads, 1, d], keys and values [1, kv_heads, m, d], mask [1, 1, 1, m]."""
+class TileTrial:
+    """Queries whose exact attention over these keys and values is zero.
+
+    queries: [v, 1, kv_heads, 1, d]. keys: [1, kv_heads, m, d]. values: [1, kv_heads, m, dv].
+    mask: [1, 1, 1, m].
+    """
 
     queries: Tensor
     keys: Tensor
@@ -119,8 +140,8 @@ class _Trial:
     options: LayerOptions
 
     def results(self, tiles: Tiles, rows: int) -> Tensor | None:
-        """Each query attended in a tile full of it, if all its rows agree: [v, ..., 1, dv]."""
-        found = [
+        """Each query in a tile full of it, [v, 1, kv_heads, 1, dv]; None where its rows differ."""
+        results = [
             attend_tiles(
                 query.expand(-1, -1, rows, -1),
                 self.keys,
@@ -131,18 +152,19 @@ class _Trial:
             )
             for query in self.queries
         ]
-        out = torch.stack(found)
+        out = torch.stack(results)
         first = out[..., :1, :]
         return first if torch.equal(out, first.expand_as(out)) else None
 
     def equals(self, expected: Tensor, tiles: Tiles, rows: int) -> bool:
-        found = self.results(tiles, rows)
-        return found is not None and torch.equal(found, expected)
+        """Whether tiles of `rows` rows give what was expected, [v, 1, kv_heads, 1, dv]."""
+        actual = self.results(tiles, rows)
+        return actual is not None and torch.equal(actual, expected)
 
     def is_same_beside_others(self, expected: Tensor, tiles: Tiles, rows: int) -> bool:
         """Whether many tiles in one call give what each gives alone."""
         queries = self.queries.expand(-1, -1, -1, rows, -1).flatten(0, 1)
-        found = attend_tiles(
+        actual = attend_tiles(
             queries,
             self.keys,
             self.values,
@@ -150,13 +172,14 @@ class _Trial:
             self.options,
             replace(tiles, is_batched=True),
         )
-        return torch.equal(found, expected.flatten(0, 1).expand_as(found))
+        return torch.equal(actual, expected.flatten(0, 1).expand_as(actual))
 
 
 def find_tiles(shared: int, keys: Tensor, values: Tensor, options: LayerOptions) -> Tiles:
-    """Tiles for `shared` query heads to a key head; keys and values as in `attend_tiles()`.
+    """The tiles for attention of the shape and options given, by trial.
 
-    Raises StartupError if a row's place in a tile changes its bits.
+    shared: query heads to a key head. keys, values: any of the model's, as in `attend_tiles()`.
+    Raises StartupError if it changes a row's bits where in a tile the row stands.
     """
     large = max(_TILE_ROWS, -(-shared // 4) * 4)
     tiles = Tiles(rows=large, positions=large // shared, large_rows=large, is_batched=False)
@@ -184,8 +207,8 @@ def find_tiles(shared: int, keys: Tensor, values: Tensor, options: LayerOptions)
     return tiles
 
 
-def _trials(keys: Tensor, values: Tensor, options: LayerOptions) -> Iterator[_Trial]:
-    """For every number of keys: one trial of scores and one of sums of values."""
+def _trials(keys: Tensor, values: Tensor, options: LayerOptions) -> Iterator[TileTrial]:
+    """For every number of keys, a trial of scores and a trial of sums of values."""
     generator = torch.Generator().manual_seed(0)
     heads, width, dtype = keys.shape[1], keys.shape[3], keys.dtype
     if options.sinks is not None:
@@ -210,7 +233,7 @@ def _trials(keys: Tensor, values: Tensor, options: LayerOptions) -> Iterator[_Tr
             queries, same = F.pad(queries, (0, 1)), F.pad(same, (0, 1))
         other = normal(1, heads, count, values.shape[3])
         scaled = replace(options, scale=_TRIAL_SCALE)
-        yield _Trial(queries.to(dtype), stored(same), stored(other), mask, scaled)
+        yield TileTrial(queries.to(dtype), stored(same), stored(other), mask, scaled)
         order = torch.randperm(count, generator=generator)
         half = normal(1, heads, count // 2, width)
         same = torch.cat([half, half], dim=2)[:, :, order]
@@ -218,4 +241,4 @@ def _trials(keys: Tensor, values: Tensor, options: LayerOptions) -> Iterator[_Tr
         other = torch.cat([half, -half], dim=2)[:, :, order]
         queries = normal(_NUM_VECTORS, 1, heads, 1, width)
         scaled = replace(options, scale=width**-0.5)
-        yield _Trial(queries.to(dtype), stored(same), stored(other), mask, scaled)
+        yield TileTrial(queries.to(dtype), stored(same), stored(other), mask, scaled)

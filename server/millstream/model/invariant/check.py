@@ -1,9 +1,9 @@
-"""Is what `--batch-invariant` promises true for this model on this machine? Asked before serving.
+"""Is what `--batch-invariant` promises true for this model on this machine? A check before serving.
 
 One text is computed alone, in one chunk, and some of its tokens again one by one. Then all in
 other chunks beside another text, and the same tokens one by one beside it. Every logit, and every
-key and value in the cache, must be the same to the bit. That the bits are right is shown by the
-default way, which was compared with the model itself before.
+key and value in the cache, must be the same to the bit. That the values are right is
+shown by the logits without the flag, which were compared with the model's own before.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ _LENGTH, _BESIDE = 72, 23  # across a change of the number of keys; odd, so that
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """Tokens, and the blocks they are computed into."""
+    """Tokens, and the blocks of the cache that they are computed into."""
 
     number: int
     ids: list[int]
     blocks: list[int]
 
     def chunk(self, start: int, end: int) -> Chunk:
+        """The tokens from `start` to `end`, or to the end of the text."""
         request = Request(
             id=self.number, prompt=tuple(self.ids), sampling=SamplingParams(), max_tokens=1
         )
@@ -44,7 +45,7 @@ class _Text:
 
 
 class InvarianceCheck:
-    """Two texts, in the first blocks of `cache`, which hold nothing yet."""
+    """Runs of two texts over the first blocks of a cache, which are not in use yet."""
 
     def __init__(self, cache: KVCache, *, vocab_size: int, max_context: int) -> None:
         size = cache.block_size
@@ -58,11 +59,14 @@ class InvarianceCheck:
         self._other = _Text(1, _ids(rest, 53, vocab_size), blocks)
 
     def sample(self, logits: Logits) -> Tensor:
-        """Logits of one text in one chunk, [1, vocab]."""
+        """Logits [1, vocab] of the last token of one text, computed in one chunk."""
         return logits(Plan((self._text.chunk(0, len(self._text.ids)),)))
 
     def run(self, logits: Logits, default: Tensor) -> None:
-        """default: what `sample()` gave before. Raises StartupError on any difference."""
+        """Raises StartupError if a bit depends on chunks or on what is computed beside them.
+
+        logits: with `--batch-invariant`. default: what `sample()` gave without it, [1, vocab].
+        """
         difference = logits_difference(self.sample(logits).float(), default.float())
         if not difference <= INVARIANT_LOGITS:
             raise StartupError(
@@ -82,12 +86,12 @@ class InvarianceCheck:
 
 
 Rows = list[tuple[int, Tensor]]
-"""Logits, each with the number of tokens up to its own."""
+"""Logits [vocab], each with the number of tokens up to its own."""
 
 
 def _in_chunks(logits: Logits, text: _Text, other: _Text, ends: list[int]) -> Rows:
     """The text in chunks, each beside a part of the other text."""
-    found: Rows = []
+    results: Rows = []
     cuts = [0, *ends]
     rest, count = len(other.ids), len(ends)
     for index, (start, end) in enumerate(pairwise(cuts)):
@@ -96,23 +100,23 @@ def _in_chunks(logits: Logits, text: _Text, other: _Text, ends: list[int]) -> Ro
         # Single tokens are decode rows and go first.
         chunks.sort(key=lambda chunk: len(chunk.tokens) > 1)
         rows = logits(Plan(tuple(chunks)))
-        place = [chunk.request.id for chunk in chunks].index(text.number)
-        found.append((end, rows[place]))
-    return found
+        row = [chunk.request.id for chunk in chunks].index(text.number)
+        results.append((end, rows[row]))
+    return results
 
 
 def _decoded(logits: Logits, text: _Text, other: _Text, ends: list[int]) -> Rows:
     """Single tokens, each beside a token of the other text; all were computed before."""
-    found: Rows = []
+    results: Rows = []
     for index, end in enumerate(ends):
         chunks = [text.chunk(end - 1, end), other.chunk(index, index + 1)]
         chunks = [chunk for chunk in chunks if chunk.tokens]
-        found.append((end, logits(Plan(tuple(chunks)))[0]))
-    return found
+        results.append((end, logits(Plan(tuple(chunks)))[0]))
+    return results
 
 
 def _content(cache: KVCache, text: _Text) -> list[Tensor]:
-    """Keys and values of the text's tokens in every layer."""
+    """Keys and values of the text's tokens in every layer: [1, heads, T, d] each."""
     blocks = torch.tensor([text.blocks])
     return [
         tensor[:, :, : len(text.ids)].clone()
@@ -122,6 +126,7 @@ def _content(cache: KVCache, text: _Text) -> list[Tensor]:
 
 
 def _compare(cache: KVCache, text: _Text, expected: list[Tensor]) -> None:
+    """Raises StartupError if the text's keys and values are not, to the bit, what was expected."""
     for actual, wanted in zip(_content(cache, text), expected, strict=True):
         if not torch.equal(actual, wanted):
             same = (actual == wanted).all(dim=3).all(dim=1)[0]

@@ -30,9 +30,9 @@ def use_separate_experts(model: PreTrainedModel) -> None:
 
 
 def make_invariant(model: nn.Module, run: Callable[[], object]) -> InvariantOperators:
-    """Changes the modules of `model` in place. run: calls the model once, with every part of it.
+    """Changes the modules of `model` in place; returns the context that the changed ones run in.
 
-    Returns what the changed modules run within. Raises StartupError if a product of the model
+    run: calls the model once, with every part of it. Raises StartupError if a product of the model
     cannot be cut into tiles.
     """
     operators = InvariantOperators()
@@ -84,7 +84,7 @@ class _Recorder(TorchFunctionMode):
 def _tiled(
     operators: InvariantOperators, linear: nn.Linear | PackedLinear
 ) -> Callable[[Tensor], Tensor]:
-    """The forward of a linear layer, in the tiles of its shape."""
+    """The forward of a linear layer, in the tiles of its shape: [..., in] -> [..., out]."""
     product = linear.forward
     sizes: tuple[int, ...] = ()
 
@@ -102,6 +102,7 @@ def _tiled(
 def _sizes(
     operators: InvariantOperators, linear: nn.Linear | PackedLinear, rows: Tensor
 ) -> tuple[int, ...]:
+    """The row tiles for the layer's product by rows [n, in]."""
     # The rounding of zero, which the trials look at, would be lost in a bias.
     bias = None if linear.bias is None else torch.zeros_like(linear.bias)
     function = PackedLinear.multiply if isinstance(linear, PackedLinear) else F.linear

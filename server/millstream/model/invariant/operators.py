@@ -1,14 +1,14 @@
 """Operators that give a token the same bits whatever else is in the batch, on the CPU.
 
 Within `with InvariantOperators():`, torch calls this class instead of its functions, so any
-model's code is covered, its own routers and experts included (`invariant_modules` says where).
+model's code is covered, its own routers and experts included (modules.py says where).
 
 Rules:
-1. Products of rows by a matrix go in proven row tiles (see `row_tiles`).
+1. Products of rows by a matrix go in proven row tiles (see row_tiles.py).
 2. Functions whose vectorised and scalar forms differ in the last bit are called on lengths that the
    vector form covers without a rest, in every thread.
 3. All other operators are left alone: they are exact, or sum each row by itself. Attention is not
-   handled here (see `invariant_attention`). Whether this holds for a model is checked at start.
+   handled here (see tiled_backend.py). Whether this holds for a model is checked at start.
 """
 
 from __future__ import annotations
@@ -47,24 +47,25 @@ _ELEMENTWISE = (
 Call = Callable[..., Any]
 
 
-def _found(holders: Iterable[object], names: Iterable[str]) -> frozenset[Call]:
+def _existing(holders: Iterable[object], names: Iterable[str]) -> frozenset[Call]:
+    """The functions of these names that this version of torch has in any of `holders`."""
     return frozenset(
         getattr(holder, name) for holder in holders for name in names if hasattr(holder, name)
     )
 
 
-_FUNCTIONS = _found((torch, torch.Tensor, F, torch.special), (*_ELEMENTWISE, "__pow__"))
-_POW = _found((torch, torch.Tensor), ("pow", "__pow__"))
-_LINEAR = _found((torch.ops.mkldnn,), ("_linear_pointwise",)) | {F.linear}
-_MATMUL = _found((torch, torch.Tensor), ("matmul", "__matmul__", "mm", "bmm"))
-_ADDMM = _found((torch, torch.Tensor), ("addmm",))
+_FUNCTIONS = _existing((torch, torch.Tensor, F, torch.special), (*_ELEMENTWISE, "__pow__"))
+_POW = _existing((torch, torch.Tensor), ("pow", "__pow__"))
+_LINEAR = _existing((torch.ops.mkldnn,), ("_linear_pointwise",)) | {F.linear}
+_MATMUL = _existing((torch, torch.Tensor), ("matmul", "__matmul__", "mm", "bmm"))
+_ADDMM = _existing((torch, torch.Tensor), ("addmm",))
 
 
 class InvariantOperators(TorchFunctionMode):
-    """A context to run a model in. What it proves about a shape of product it remembers.
+    """A context to run a model in. It remembers what it proved about each shape of product.
 
-    Raises StartupError from any product for which no row tile works; as every kind of product of a
-    model runs at start, that is where it comes up.
+    Mutated by the products that run in it. Raises StartupError from any product for which no row
+    tile works; as every kind of product of a model runs at start, that is where it comes up.
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class InvariantOperators(TorchFunctionMode):
         }
 
     def within(self, call: Call) -> Call:
-        """A function that does what `call` does, within this context."""
+        """A function that does what `call` does, in this context; nested calls enter it once."""
 
         @wraps(call)
         def inner(*args: Any, **options: Any) -> Any:
@@ -95,7 +96,7 @@ class InvariantOperators(TorchFunctionMode):
         return inner
 
     def replaces(self, func: Call) -> bool:
-        """Whether `func` is not simply called."""
+        """Whether another function is called in place of `func`."""
         return func in self._replacements
 
     def __torch_function__(
@@ -130,7 +131,7 @@ class InvariantOperators(TorchFunctionMode):
         return self._sizes[key]
 
     def _linear(self, func: Call, input: Tensor, weight: Tensor, *rest: Any, **options: Any) -> Any:
-        """weight [out, in], in a plain or a packed layout."""
+        """input [..., in], weight [out, in], in a plain or a packed layout -> [..., out]."""
         rows = input.reshape(-1, input.shape[-1])
         zeros = [_without_bias(value) for value in rest]
         zero_options = {name: _without_bias(value) for name, value in options.items()}
@@ -145,7 +146,7 @@ class InvariantOperators(TorchFunctionMode):
         return out.view(*input.shape[:-1], out.shape[-1])
 
     def _matmul(self, func: Call, input: Tensor, other: Tensor) -> Any:
-        """input [..., n, in], other [in, out] or [..., in, out]."""
+        """input [..., n, in], other [in, out] or [..., in, out] -> [..., n, out]."""
         # A sum of one product does not depend on an order.
         if input.dim() < 2 or other.dim() < 2 or input.shape[-1] == 1:
             return func(input, other)
@@ -155,7 +156,7 @@ class InvariantOperators(TorchFunctionMode):
         return out.view(*input.shape[:-1], out.shape[-1]) if other.dim() == 2 else out
 
     def _addmm(self, func: Call, bias: Tensor, rows: Tensor, other: Tensor, **options: Any) -> Any:
-        """bias [out], rows [n, in], other [in, out]."""
+        """bias [out], rows [n, in], other [in, out] -> [n, out]."""
         if bias.dim() != 1:
             return func(bias, rows, other, **options)
         zeros = _without_bias(bias)
@@ -170,12 +171,12 @@ class InvariantOperators(TorchFunctionMode):
 
 
 def _without_bias(value: Any) -> Any:
-    """An argument of a trial: the rounding of zero would be lost in a bias."""
+    """An argument of a product, with zeros for a bias: the rounding of zero would be lost in it."""
     return torch.zeros_like(value) if isinstance(value, Tensor) else value
 
 
 def _is_strided(tensor: Tensor) -> bool:
-    """Whether it is numbers in memory, and not a packed layout or a class with a meaning."""
+    """Whether the tensor is numbers in memory, not a packed layout nor a class of its own."""
     return type(tensor) in (Tensor, torch.nn.Parameter) and tensor.layout is torch.strided
 
 
@@ -189,7 +190,7 @@ def _trial_other(other: Tensor, contracted: int) -> Tensor:
 
 
 def _elementwise(func: Call, input: Tensor, *rest: Any, **options: Any) -> Any:
-    """func of each value of a tensor, without a rest that is computed in another way."""
+    """func of each value of `input`, on lengths that leave no rest to the scalar form."""
     others = (*rest, *options.values())
     is_square = func in _POW and others == (2,)  # one product: exact in any form
     if is_square or any(isinstance(value, Tensor) for value in others):

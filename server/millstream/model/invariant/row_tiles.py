@@ -3,13 +3,19 @@
 How a kernel orders the sums of a product depends on how many rows it gets, so a row rounds
 differently beside other rows. It does not depend on what the other rows hold. So rows are computed
 in tiles, filled up with zeros, of sizes for which this processor has shown that it treats a row the
-same in every place.
+same wherever in the tile it stands.
+
+How that is shown. A trial row holds some numbers and their negatives, spread over its width in a
+random order; a trial matrix holds, at the same places, some numbers twice. The exact product of the
+two is zero, so what a kernel gives for it is the rounding of its sums and nothing else, and two
+kernels that sum in different orders give different results nearly always. A tile full of one trial
+row must give the same in each of its rows, and tiles of two sizes must give the same as each other.
 
 Rules:
-1. Sizes are tried on a matrix of the same shape, layout and alignment, whose exact products are
-   zero: what is left is rounding alone, and any other order of the sums shows.
-2. The smallest of `_BASES` in which a row's place does not matter sets the bits; other sizes are
-   used where they give the same. Without one, the model is refused.
+1. Sizes are tried on a matrix of the same shape, strides, dtype and alignment as the model's, since
+   libraries choose their kernels by these.
+2. The smallest of `_BASES` in which it does not matter where a row stands sets the bits; other
+   sizes are used where they give the same. Without one, the model is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from torch import Tensor
 from millstream.errors import StartupError
 
 Product = Callable[[Tensor], Tensor]
-"""[..., rows, in] -> [..., rows, out]"""
+"""A product by a matrix: rows [..., n, in] -> [..., n, out]."""
 
 _BASES = (16, 32, 64)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -32,13 +38,14 @@ _ALIGNMENT = 64  # bytes; kernels may treat the ends of unaligned memory in anot
 
 
 def find_sizes(product: Product, vectors: Tensor) -> tuple[int, ...]:
-    """Row counts that give every row the same bits; vectors [n, ..., 1, in] are the trial rows.
+    """Row counts, ascending, that give every row the same bits.
 
-    Raises StartupError if there are none.
+    product: by a trial_matrix(). vectors: trial_rows(), [n, ..., 1, in]. Raises StartupError if
+    there are none.
     """
 
     def results(size: int) -> Tensor | None:
-        """The product of each vector, if it is the same in each of `size` places."""
+        """The product of each vector [n, ..., 1, out], if all `size` rows of a tile give it."""
         shape = (*vectors.shape[1:-2], size, vectors.shape[-1])
         out = torch.stack([product(vector.expand(shape).contiguous()) for vector in vectors])
         first = out[..., :1, :]
@@ -55,14 +62,14 @@ def find_sizes(product: Product, vectors: Tensor) -> tuple[int, ...]:
         )
     sizes = []
     for size in _SIZES:
-        found = results(size)
-        if found is not None and torch.equal(found, expected):
+        actual = results(size)
+        if actual is not None and torch.equal(actual, expected):
             sizes.append(size)
     return tuple(sizes)
 
 
 def multiply(product: Product, rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """The product of rows [..., n, in], computed in tiles of `sizes` (ascending)."""
+    """The product of rows [..., n, in] -> [..., n, out], in tiles of these sizes (ascending)."""
     count = rows.shape[-2]
     if count == 0 or (count in sizes and is_aligned(rows)):
         return product(rows)
@@ -78,17 +85,17 @@ def multiply(product: Product, rows: Tensor, sizes: tuple[int, ...]) -> Tensor:
 
 
 def is_aligned(tensor: Tensor) -> bool:
-    """Whether it is laid out like fresh memory."""
+    """Whether the tensor is contiguous and begins where fresh memory does, at 64 bytes."""
     return tensor.is_contiguous() and tensor.data_ptr() % _ALIGNMENT == 0
 
 
 def alignment(tensor: Tensor) -> int:
-    """Bytes from the last aligned address."""
+    """The distance of the tensor's first byte from the last aligned address, in bytes."""
     return tensor.data_ptr() % _ALIGNMENT
 
 
 def trial_rows(width: int, *, lead: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Vectors [n, *lead, 1, width] whose product with a `trial_matrix()` is exactly zero."""
+    """Vectors [n, *lead, 1, width] whose exact product with a `trial_matrix()` is zero."""
     generator = torch.Generator().manual_seed(width)
     half = torch.randn(_NUM_VECTORS, *lead, 1, width // 2, generator=generator)
     return _scatter(half, -half, width).to(dtype)
