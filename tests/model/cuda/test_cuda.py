@@ -389,7 +389,7 @@ def test_varlen_is_asked_for_what_it_knows() -> None:
 
 
 def test_span_of_lengths() -> None:
-    host = HostSpan(np.zeros((2, 3), np.int32), np.array([4, 0]), np.array([1, 5]))
+    host = HostSpan.of_chunks(np.zeros((2, 3), np.int32), np.array([4, 0]), np.array([1, 5]))
     span = host.put(torch.from_numpy)
     assert span.ends.tolist() == [5, 5]
     assert span.longest_context == 5

@@ -37,11 +37,12 @@ def test_single_tokens_lie_as_they_do_beside_a_prompt(count: int) -> None:
         got, truth = getattr(alone, name), getattr(beside, name)
         assert got.dtype == truth.dtype == np.int64
         assert np.array_equal(got, truth[:count]), name
-    for got, truth, dtype in zip(
-        alone.decodes, beside.decodes, (np.int32, np.int64, np.int64), strict=True
-    ):
-        assert got.dtype == truth.dtype == dtype
-        assert np.array_equal(got, truth)
+    for name in ("tables", "starts", "ends", "firsts"):
+        got, truth = getattr(alone.decodes, name), getattr(beside.decodes, name)
+        assert got.dtype == truth.dtype == (np.int64 if name == "starts" else np.int32)
+        assert np.array_equal(got, truth), name
+    for name in ("longest", "longest_context"):
+        assert getattr(alone.decodes, name) == getattr(beside.decodes, name)
     assert alone.decodes.lengths.tolist() == [1] * count
     assert alone.token_ids[0] == 107
     assert alone.slots[0] == 11 * BLOCK_SIZE + 3

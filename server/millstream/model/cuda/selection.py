@@ -112,7 +112,7 @@ class BackendTrial:
         for options in filter(backend.handles, _layer_options(sinks)):
             for what, lengths in (("decode", (1, 1)), ("prefill", (3, 80))):
                 starts = np.array([7, _CONTEXT - lengths[1]])
-                span = HostSpan(tables, starts, np.array(lengths)).put(
+                span = HostSpan.of_chunks(tables, starts, np.array(lengths)).put(
                     lambda array: torch.from_numpy(array).to(self.device)
                 )
                 query = self._random(generator, sum(lengths), self.num_heads, self.shape.key_dim)

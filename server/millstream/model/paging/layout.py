@@ -60,7 +60,7 @@ def lay_out(plan: Plan, tables: BlockTables, block_size: int) -> Layout:
             return None
         longest = int((starts[chunks] + lengths[chunks]).max())
         blocks = tables.blocks(rows[chunks], -(-longest // block_size))
-        return HostSpan(blocks, starts[chunks], lengths[chunks])
+        return HostSpan.of_chunks(blocks, starts[chunks], lengths[chunks])
 
     num_decodes = int((np.append(lengths, 0) != 1).argmax())  # chunks of one token come first
     return Layout(
@@ -79,14 +79,22 @@ def _lay_out_decodes(
     rows: Numbers, starts: Numbers, token_ids: Numbers, tables: BlockTables, block_size: int
 ) -> Layout:
     """The step of chunks that are all one token and all sampled, which most steps are."""
-    numbers = starts // block_size
-    blocks = tables.blocks(rows, int(numbers.max()) + 1)
+    count, longest = len(rows), int(starts.max()) + 1
+    blocks = tables.blocks_at(rows, starts // block_size)
+    decodes = HostSpan(
+        tables=tables.blocks(rows, -(-longest // block_size)),
+        starts=starts,
+        ends=(starts + 1).astype(np.int32),
+        firsts=np.arange(count + 1, dtype=np.int32),
+        longest=1,
+        longest_context=longest,
+    )
     return Layout(
         token_ids=token_ids,
         positions=starts,
-        slots=tables.blocks_at(rows, numbers) * block_size + starts % block_size,
-        wanted=np.arange(len(rows)),
-        decodes=HostSpan(blocks, starts, np.ones_like(starts)),
+        slots=blocks * block_size + starts % block_size,
+        wanted=np.arange(count),
+        decodes=decodes,
         prompts=None,
     )
 

@@ -26,24 +26,43 @@ Put = Callable[[NDArray[Any]], Tensor]
 
 
 class HostSpan(NamedTuple):
-    """A span on the host: tables [n, blocks] int32, starts and lengths [n] int64; see Span."""
+    """The arrays and numbers of a span, on the host; what each means is written at Span.
+
+    tables [n, blocks] int32; starts [n] int64; ends [n] int32; firsts [n + 1] int32.
+    """
 
     tables: NDArray[np.int32]
     starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    ends: NDArray[np.int32]
+    firsts: NDArray[np.int32]
+    longest: int
+    longest_context: int
+
+    @classmethod
+    def of_chunks(
+        cls, tables: NDArray[np.int32], starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> HostSpan:
+        """Chunks of `lengths` rows at the positions `starts`, both [n]."""
+        ends = starts + lengths
+        firsts = np.zeros(len(ends) + 1, np.int32)
+        np.cumsum(lengths, out=firsts[1:])
+        longest, longest_context = int(lengths.max()), int(ends.max())
+        return cls(tables, starts, ends.astype(np.int32), firsts, longest, longest_context)
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Rows of each sequence, [n]."""
+        return np.diff(self.firsts)
 
     def put(self, put: Put) -> Span:
         """The span on the device."""
-        ends = self.starts + self.lengths
-        firsts = np.zeros(len(ends) + 1, np.int32)
-        np.cumsum(self.lengths, out=firsts[1:])
         return Span(
             tables=put(self.tables),
             starts=put(self.starts),
-            ends=put(ends.astype(np.int32)),
-            firsts=put(firsts),
-            longest=int(self.lengths.max()),
-            longest_context=int(ends.max()),
+            ends=put(self.ends),
+            firsts=put(self.firsts),
+            longest=self.longest,
+            longest_context=self.longest_context,
             host=self,
         )
 

@@ -161,7 +161,7 @@ class PathComparison(NamedTuple):
         order, table = torch.arange(count).roll(1), np.arange(blocks, dtype=np.int32)[None]
 
         def span(start: int, length: int) -> HostSpan:
-            return HostSpan(table, np.array([start]), np.array([length]))
+            return HostSpan.of_chunks(table, np.array([start]), np.array([length]))
 
         step = PagedStep(
             slots=order,
