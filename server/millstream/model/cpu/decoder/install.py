@@ -19,7 +19,12 @@ from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu.decoder.called_operators import Operations
 from millstream.model.cpu.decoder.compiled_layers import compile_stack
 from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
-from millstream.model.cpu.decoder.recognise import Known, Parts, UnusualError, match
+from millstream.model.cpu.decoder.recognise import (
+    LayerModules,
+    RecognisedParts,
+    UnusualError,
+    recognise_layers,
+)
 from millstream.model.cpu.decoder.runs import DenseBatch, PathComparison, Sample, observe
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
@@ -62,14 +67,16 @@ def fuse(
     }
     for module, norm in norms.items():
         setattr(module, "forward", _norm_forward(module, norm, kernels))  # noqa: B010
-    known = Known(kernels, norms, mlps, {index: layer.shape for index, layer in layers.items()})
+    recognised = RecognisedParts(
+        kernels, norms, mlps, {index: layer.shape for index, layer in layers.items()}
+    )
     sample = Sample.spread(
         vocab_size=model.config.get_text_config().vocab_size, max_context=max_context
     )
     pack, summary = packing(kernels), f"{len(norms)} norms and {len(mlps)} gated MLPs"
     stack: DecoderStack | None = None
     try:
-        stack = _stack(model, forward, known, sample)
+        stack = _stack(model, forward, recognised, sample)
     except UnusualError as error:
         summary += f"; its layers are run one by one: {error}"
     else:
@@ -79,21 +86,23 @@ def fuse(
         _replace_mlp(module, mlp)
     if stack is None:
         return Fused(summary, norms)
-    comparison = PathComparison(forward, sample, known.shapes, kernels, model.dtype)
+    comparison = PathComparison(forward, sample, recognised.shapes, kernels, model.dtype)
     reason = compile_stack(stack, comparison)
     how = "in one call" if reason is None else f"called from Python: {reason}"
     summary = f"{summary}; {len(layers)} decoder layers as one, {how}"
     return Fused(summary, norms, stack, comparison)
 
 
-def _stack(model: PreTrainedModel, forward: Forward, known: Known, sample: Sample) -> DecoderStack:
+def _stack(
+    model: PreTrainedModel, forward: Forward, recognised: RecognisedParts, sample: Sample
+) -> DecoderStack:
     """Puts the stack in the place of the model's layers. Raises UnusualError and leaves them."""
-    parent, name, layers = _find_layers(model, len(known.shapes))
-    parts = [Parts.of(layer) for layer in layers]
+    parent, name, layers = _find_layers(model, len(recognised.shapes))
+    parts = [LayerModules.of(layer) for layer in layers]
     kept = [module for part in parts for module in part.modules()]
     try:
         seen = observe(forward, sample, layers=list(layers), parts=kept)
-        stack = match(layers, parts, known, seen)
+        stack = recognise_layers(layers, parts, recognised, seen)
         setattr(parent, name, nn.ModuleList([stack]))
         logits = sample.run(forward, DenseBatch(Operations()))
         if not logits_difference(logits, seen.logits) <= STACKED_LOGITS[logits.dtype]:

@@ -1,7 +1,12 @@
 """Norms, gated MLPs and projections of a model, recognised by what they compute.
 
-Rule: a part is recognised if it calls no other operators than its formula, and gives the same on
-random input as the kernel that stands for the formula.
+Many models compute the same few formulas by code of their own. A part is taken for a formula by
+two signs together. It gives the same as the formula on random numbers, up to rounding; that alone
+would not be enough, since a limit that the numbers do not reach computes nothing. And its code
+calls no operators but those of the formula (see called_operators.py), so there is no room for such
+a limit.
+
+Rule: a part that is not recognised is left as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +38,10 @@ Pack = Callable[[nn.Linear], nn.Module]
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """What kernels.rms_norm needs to compute what a module of the model computes."""
+    """What `kernels.rms_norm` needs to compute what a module of the model computes.
+
+    weight: [n]. eps: added to the mean square. unit_offset: the row is multiplied by 1 + weight.
+    """
 
     weight: Tensor
     eps: float
@@ -57,7 +65,7 @@ class Joined:
         return torch.cat([call(hidden) for call in self._calls], dim=-1)
 
     def merge(self, pack: Pack) -> None:
-        """Packs them, as one layer unless one is of another kind (quantised, say)."""
+        """Packs the layers, as one unless they are of different kinds (some quantised, say)."""
         plain = [linear for linear in self.linears if is_plain(linear)]
         int8 = [linear for linear in self.linears if type(linear) is NativeInt8Linear]
         if 1 < len(plain) == len(self.linears):
@@ -81,17 +89,19 @@ class GatedMLP:
         return self.down(self.gated(self.inner(hidden)))
 
     def merge(self, pack: Pack) -> None:
+        """Packs the inner layers, as one where they can be, and the last one."""
         self.inner.merge(pack)
         self.down.merge(pack)
 
 
 def caller(linear: nn.Module) -> Callable[[Tensor], Tensor]:
-    """How to call a linear layer: without the detour by nn.Module where nothing hangs on it."""
+    """The function that calls a linear layer: its forward itself, without nn.Module's detour, if
+    the layer is one of the known classes."""
     return linear.forward if is_plain(linear) or type(linear) in _PACKED else linear
 
 
 def find_norm(module: nn.Module, kernels: Kernels) -> Norm | None:
-    """The norm that the module is, if it is one over its last dimension."""
+    """The RMS norm over its last dimension that the module is, or None."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if not (isinstance(weight, nn.Parameter) and weight.dim() == 1 and isinstance(eps, float)):
@@ -111,17 +121,17 @@ def find_norm(module: nn.Module, kernels: Kernels) -> Norm | None:
 
 
 def find_gated_mlp(module: nn.Module, kernels: Kernels, dtype: torch.dtype) -> GatedMLP | None:
-    """The gated MLP that the module is, over the module's own linear layers."""
+    """The gated MLP that the module is, over the module's own linear layers, or None."""
     names = ("gate_proj", "up_proj") if hasattr(module, "gate_proj") else ("gate_up_proj",)
     linears = [getattr(module, name, None) for name in (*names, "down_proj")]
-    found = [linear for linear in linears if isinstance(linear, nn.Module)]
-    width = getattr(found[0], "in_features", None) if found else None
-    if len(found) < len(linears) or not isinstance(width, int) or dtype not in OPERATORS:
+    modules = [linear for linear in linears if isinstance(linear, nn.Module)]
+    width = getattr(modules[0], "in_features", None) if modules else None
+    if len(modules) < len(linears) or not isinstance(width, int) or dtype not in OPERATORS:
         return None
     sample = _random(_ROWS, width).to(dtype)
-    actual = _results(module, sample, found, GATED)
+    actual = _results(module, sample, modules, GATED)
     for gated in (kernels.silu_mul, kernels.gelu_tanh_mul):
-        mlp = GatedMLP(found[:-1], found[-1], gated)
+        mlp = GatedMLP(modules[:-1], modules[-1], gated)
         if actual is not None and is_close(mlp(sample), actual):
             return mlp
     return None
@@ -130,7 +140,11 @@ def find_gated_mlp(module: nn.Module, kernels: Kernels, dtype: torch.dtype) -> G
 def _results(
     module: nn.Module, sample: Tensor, kept: Sequence[nn.Module], allowed: frozenset[str]
 ) -> Tensor | None:
-    """What the module makes of the sample, if it calls nothing but `allowed` outside of `kept`."""
+    """The module's result [T, n] for the sample [T, n], or None.
+
+    None: the module takes other arguments, gives another shape, fails, or calls operators beside
+    `allowed` outside of the modules `kept`.
+    """
     parameters = inspect.signature(module.forward).parameters.values()
     if len(parameters) != 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None

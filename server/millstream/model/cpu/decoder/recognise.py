@@ -1,9 +1,14 @@
-"""Is a model made of the usual decoder layers? Asked of a run of the model itself.
+"""Is a model made of the usual decoder layers? The answer comes from a run of the model itself.
 
-A layer is a usual one if what stands between its parts follows from `stack`'s formulas: the same
-bits for sums and for what is handed on, up to rounding for rotated queries and keys, at positions
-from the first to the last, and no operator that the formulas do not have. The parts were
-recognised on their own; `observe` tells what went in and out of them.
+No model is known by name here. A layer has to have modules of the usual names, and the parts among
+them, norms and gated MLPs, were recognised on their own (see parts.py). What the layer's own code
+does between its parts is judged by a run, of which `observe()` tells what went in and out of every
+part. It has to follow from the formulas of stack.py: the same bits for sums and for what is handed
+on, the same up to rounding for rotated queries and keys, at positions from the first to the last.
+And the layer may call no operator that these formulas do not have, or a case that the run does not
+reach could compute something else.
+
+Rule: whatever differs is an UnusualError, and the model keeps its layers.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate
 from millstream.model.tolerance import is_close
 
-_LAYER = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
+_CHILDREN = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 
 class UnusualError(Exception):
@@ -33,8 +38,8 @@ class UnusualError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The modules of one decoder layer, by their usual names. qkv: one merged, or three."""
+class LayerModules:
+    """The modules of one decoder layer. qkv: one linear layer, or one each for q, k and v."""
 
     attention_norm: nn.Module
     qkv: tuple[nn.Module, ...]
@@ -45,34 +50,40 @@ class Parts:
     mlp: nn.Module
 
     @classmethod
-    def of(cls, layer: nn.Module) -> Parts:
-        """Raises UnusualError if there are others."""
-        found = dict(layer.named_children())
-        others = {name for name, part in found.items() if not isinstance(part, nn.Dropout)} ^ _LAYER
+    def of(cls, layer: nn.Module) -> LayerModules:
+        """The modules of `layer`, by their usual names. Raises UnusualError if there are others."""
+        children = dict(layer.named_children())
+        others = {
+            name for name, child in children.items() if not isinstance(child, nn.Dropout)
+        } ^ _CHILDREN
         if others:
             raise UnusualError(f"its layers differ by {', '.join(sorted(others))}")
-        inner = dict(found["self_attn"].named_children())
+        inner = dict(children["self_attn"].named_children())
         qkv = ("qkv_proj",) if "qkv_proj" in inner else ("q_proj", "k_proj", "v_proj")
         if not {*qkv, "o_proj"} <= set(inner):
             raise UnusualError("its attention has other projections")
         return cls(
-            attention_norm=found["input_layernorm"],
+            attention_norm=children["input_layernorm"],
             qkv=tuple(inner[name] for name in qkv),
             q_norm=inner.get("q_norm"),
             k_norm=inner.get("k_norm"),
             out=inner["o_proj"],
-            mlp_norm=found["post_attention_layernorm"],
-            mlp=found["mlp"],
+            mlp_norm=children["post_attention_layernorm"],
+            mlp=children["mlp"],
         )
 
     def modules(self) -> Iterator[nn.Module]:
+        """All of them, each once."""
         yield from (self.attention_norm, *self.qkv, self.out, self.mlp_norm, self.mlp)
         yield from (norm for norm in (self.q_norm, self.k_norm) if norm is not None)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What was found out before: norms and gated MLPs by module, shapes by layer."""
+class RecognisedParts:
+    """What was recognised before the layers are: norms and gated MLPs, by module.
+
+    shapes: what each layer stores in the cache, by its index.
+    """
 
     kernels: Kernels
     norms: Mapping[nn.Module, Norm]
@@ -80,13 +91,20 @@ class Known:
     shapes: Mapping[int, LayerShape]
 
     def norm(self, module: nn.Module) -> Norm:
+        """The norm that the module is. Raises UnusualError if it is not one that is recognised."""
         if module not in self.norms:
             raise UnusualError(f"its {type(module).__name__} is another norm")
         return self.norms[module]
 
 
-def match(layers: nn.ModuleList, parts: list[Parts], known: Known, seen: Observed) -> DecoderStack:
-    """The layers as one module, over their own parts. Raises UnusualError."""
+def recognise_layers(
+    layers: nn.ModuleList, parts: list[LayerModules], recognised: RecognisedParts, seen: Observed
+) -> DecoderStack:
+    """The layers as one module, over their own parts.
+
+    parts: the modules of each layer. seen: a run of the model. Raises UnusualError, with what
+    differs, if any of the layers is not a usual one.
+    """
     if unknown := sorted(seen.operations - GLUE):
         raise UnusualError(f"its layers call {unknown[0]}")
     calls = [_call(seen, layer) for layer in layers]
@@ -96,32 +114,35 @@ def match(layers: nn.ModuleList, parts: list[Parts], known: Known, seen: Observe
             and after.kwargs["position_embeddings"] is before.kwargs["position_embeddings"],
             "its layers are not called one after the other, with the same positions",
         )
-    found = [
-        _layer(index, part, call, known, seen)
+    stacked = [
+        _layer(index, part, call, recognised, seen)
         for index, (part, call) in enumerate(zip(parts, calls, strict=True))
     ]
-    others = [part.mlp for part in parts if part.mlp not in known.mlps]
-    return DecoderStack(found, known.kernels, others)
+    others = [part.mlp for part in parts if part.mlp not in recognised.mlps]
+    return DecoderStack(stacked, recognised.kernels, others)
 
 
-def _layer(index: int, parts: Parts, outer: Call, known: Known, seen: Observed) -> DecoderLayer:
+def _layer(
+    index: int, parts: LayerModules, outer: Call, recognised: RecognisedParts, seen: Observed
+) -> DecoderLayer:
+    """One layer of the stack. outer: the call of the layer in the run."""
     _require(index in seen.attention, "its layers are numbered otherwise")
-    shape, attention = known.shapes[index], seen.attention[index]
+    shape, attention = recognised.shapes[index], seen.attention[index]
     _require(shape.key_dim == shape.value_dim, "its values are not as wide as its keys")
     layer = DecoderLayer(
         index=index,
         heads=attention.query.shape[1],
         kv_heads=shape.kv_heads,
         dim=shape.key_dim,
-        attention_norm=known.norm(parts.attention_norm),
+        attention_norm=recognised.norm(parts.attention_norm),
         qkv=Joined(parts.qkv),
-        q_norm=known.norm(parts.q_norm) if parts.q_norm is not None else None,
-        k_norm=known.norm(parts.k_norm) if parts.k_norm is not None else None,
+        q_norm=recognised.norm(parts.q_norm) if parts.q_norm is not None else None,
+        k_norm=recognised.norm(parts.k_norm) if parts.k_norm is not None else None,
         is_rotary=True,
         options=attention.options,
         out=Joined([parts.out]),
-        mlp_norm=known.norm(parts.mlp_norm),
-        mlp=known.mlps.get(parts.mlp) or _unbatched(parts.mlp),
+        mlp_norm=recognised.norm(parts.mlp_norm),
+        mlp=recognised.mlps.get(parts.mlp) or _unbatched(parts.mlp),
     )
     _require(
         all(len(norm.weight) == layer.dim for norm in (layer.q_norm, layer.k_norm) if norm),
@@ -129,7 +150,7 @@ def _layer(index: int, parts: Parts, outer: Call, known: Known, seen: Observed) 
     )
     _check_sums(parts, outer, seen, attention.out)
     projected = torch.cat([_call(seen, module).output[0] for module in parts.qkv], dim=-1)
-    query, key, value = DecoderStack([layer], known.kernels).heads(layer, projected)
+    query, key, value = DecoderStack([layer], recognised.kernels).heads(layer, projected)
     _require(torch.equal(value, attention.value), "its values are changed before attention")
     cos, sin = _angles(outer)
     wanted = attention.query, attention.key
@@ -139,8 +160,11 @@ def _layer(index: int, parts: Parts, outer: Call, known: Known, seen: Observed) 
     return replace(layer, is_rotary=False)
 
 
-def _check_sums(parts: Parts, outer: Call, seen: Observed, attended: Tensor) -> None:
-    """What is added and handed on between the parts is what the stack adds and hands on."""
+def _check_sums(parts: LayerModules, outer: Call, seen: Observed, attended: Tensor) -> None:
+    """Raises UnusualError unless the parts are given what the stack would give them, to the bit.
+
+    attended: [T, heads, d], the result of attention.
+    """
     hidden = outer.args[0]
     norm = _call(seen, parts.attention_norm)
     out, mlp_norm, mlp = (_call(seen, part) for part in (parts.out, parts.mlp_norm, parts.mlp))
@@ -161,19 +185,19 @@ def _check_sums(parts: Parts, outer: Call, seen: Observed, attended: Tensor) -> 
 
 def _angles(outer: Call) -> tuple[Tensor, Tensor]:
     """cos and sin [T, r], as the layer gets them."""
-    hidden, found = outer.args[0], outer.kwargs["position_embeddings"]
+    hidden, angles = outer.args[0], outer.kwargs["position_embeddings"]
     _require(
-        isinstance(found, tuple)
-        and len(found) == 2
-        and all(isinstance(part, Tensor) and part.dtype == hidden.dtype for part in found)
-        and found[0].shape == found[1].shape == (1, hidden.shape[1], found[0].shape[-1]),
+        isinstance(angles, tuple)
+        and len(angles) == 2
+        and all(isinstance(part, Tensor) and part.dtype == hidden.dtype for part in angles)
+        and angles[0].shape == angles[1].shape == (1, hidden.shape[1], angles[0].shape[-1]),
         "its positions come in another form",
     )
-    return found[0][0], found[1][0]
+    return angles[0][0], angles[1][0]
 
 
 def _call(seen: Observed, module: nn.Module) -> Call:
-    """The one call of a module that takes one tensor and gives one."""
+    """The one call of a module that takes one tensor and gives one. Raises UnusualError."""
     call = seen.call(module)
     if call is None or len(call.args) != 1 or not isinstance(call.output, Tensor):
         raise UnusualError(f"its {type(module).__name__} is called otherwise")
@@ -186,5 +210,5 @@ def _require(is_so: Any, otherwise: str) -> None:
 
 
 def _unbatched(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The module for [T, n] instead of [1, T, n]."""
+    """The module as a function of [T, n] instead of [1, T, n]."""
     return lambda hidden: module(hidden.unsqueeze(0))[0]

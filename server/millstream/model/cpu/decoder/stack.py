@@ -4,7 +4,7 @@
     x = x + mlp(norm(x))
 
 q and k may have norms of their own, per head; a layer may go without rotary positions; the MLP is
-whatever the model has. `match` says which models are made of such layers.
+whatever the model has. recognise.py says which models are made of such layers.
 """
 
 from __future__ import annotations
