@@ -331,8 +331,7 @@ def test_tokenizer_is_read_once_and_late_and_old_grammars_are_forgotten(
 
     original = module.LLMatcher
     monkeypatch.setattr(module, "LLMatcher", compile)
-    monkeypatch.setattr(module, "_MAX_KNOWN", 3)
-    grammars = Grammars(read)
+    grammars = Grammars(read, max_compiled=3)
     assert not reads
     texts = [regex_grammar(f"x{index}") for index in range(4)]
     for index in (0, 0, 1, 2, 0, 3, 0, 1):

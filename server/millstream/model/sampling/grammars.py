@@ -1,4 +1,10 @@
-"""Which tokens may come next in an answer of a given form.
+"""Which tokens may come next in an answer that follows a grammar.
+
+A grammar is compiled once, by llguidance, to a matcher that knows the model's tokens; every request
+gets a copy of its own, at the beginning. The copy takes up the tokens of the answer as they come,
+and gives a mask of those that may be next. Around the text that the grammar describes, an answer
+has parts that it does not: reasoning before it, which is free, and the tokens that end the answer.
+`Progress` knows where between these an answer stands.
 
 Rules:
 1. llguidance does the parsing. What a request may draw depends on its grammar and the tokens it
@@ -30,8 +36,6 @@ log = logging.getLogger(__name__)
 
 Flags = NDArray[np.bool_]
 
-_MAX_KNOWN = 128  # compiled grammars
-
 
 class Grammars:
     """The compiled grammars of one model, the least recently used ones forgotten.
@@ -40,10 +44,12 @@ class Grammars:
     Mutated by its own `progress()`; only the tokenizer is made by another thread too.
     """
 
-    def __init__(self, read_tokenizer: Callable[[], str]) -> None:
+    def __init__(self, read_tokenizer: Callable[[], str], *, max_compiled: int = 128) -> None:
+        """max_compiled: how many grammars are kept."""
+        self._max_compiled = max_compiled
         self._read_tokenizer = read_tokenizer
         self._limits = LLParserLimits(verbose_errors=False)
-        self._known: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
         self._is_read = False
@@ -53,7 +59,7 @@ class Grammars:
         threading.Thread(target=self._read, name="millstream-grammars", daemon=True).start()
 
     def progress(self, request: Request, vocab: int) -> Progress:
-        """The beginning of an answer to a request that has a grammar."""
+        """Where an answer begins, for a request that has a grammar. vocab: of the logits."""
         grammar, tokenizer = request.grammar, self._read()
         assert grammar is not None
         matcher = self._matcher(tokenizer, grammar.text) if tokenizer else None
@@ -61,8 +67,10 @@ class Grammars:
         return Progress(grammar, matcher, ends=ends, stops=request.stop_token_ids, vocab=vocab)
 
     def _read(self) -> LLTokenizer | None:
-        """None if llguidance cannot read it. Takes a second for 150,000 tokens, half of which
-        keeps the interpreter from doing anything else."""
+        """The model's tokenizer; None if llguidance cannot read it.
+
+        Reading takes a second for 150,000 tokens, for half of which no other thread can run Python.
+        """
         with self._lock:
             if not self._is_read:
                 try:
@@ -73,19 +81,20 @@ class Grammars:
             return self._tokenizer
 
     def _matcher(self, tokenizer: LLTokenizer, text: str) -> LLMatcher:
-        known = self._known.pop(text, None)
-        if known is None:
-            known = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.popitem(last=False)
-        self._known[text] = known
-        return known.deep_copy()
+        """A matcher of the grammar `text` at its beginning, which nobody else uses."""
+        matcher = self._compiled.pop(text, None)
+        if matcher is None:
+            matcher = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
+            if len(self._compiled) >= self._max_compiled:
+                self._compiled.popitem(last=False)
+        self._compiled[text] = matcher
+        return matcher.deep_copy()
 
 
 class Progress:
     """Where one answer stands in its grammar. Mutated by `advance()` only.
 
-    forbidden: [vocab], the tokens that must not come next.
+    forbidden: [vocab] bool, the tokens that must not come next.
     must_end: whether only a token that ends the answer can come next.
     """
 
@@ -98,7 +107,8 @@ class Progress:
         stops: Sequence[int],
         vocab: int,
     ) -> None:
-        """ends: what the matcher calls the end. stops: what ends the answer."""
+        """matcher: None if the grammar cannot be followed. ends: tokens that the matcher takes for
+        the end. stops: tokens that end the answer. vocab: of the logits."""
         self._grammar = grammar
         self._matcher = matcher
         self._stops = [token for token in stops if token < vocab]
@@ -117,6 +127,7 @@ class Progress:
             self.forbidden = self._find_forbidden()
 
     def _take(self, token: int) -> None:
+        """Takes up one token."""
         if self._is_reasoning:
             self._is_reasoning = token != self._grammar.starts_after
         elif self._is_empty and token == self._grammar.opens_with:
@@ -126,6 +137,7 @@ class Progress:
         self._is_empty = False
 
     def _find_forbidden(self) -> Flags:
+        """The tokens that must not come next, [vocab] bool; sets `must_end` with them."""
         if self._is_reasoning:
             forbidden = np.zeros(self._vocab, np.bool_)
             forbidden[self._stops] = True

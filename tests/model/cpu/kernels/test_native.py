@@ -226,7 +226,7 @@ def test_a_damaged_library_is_built_again(tmp_path: Path, monkeypatch: pytest.Mo
 def assert_falls_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:
-    monkeypatch.setattr(loader, "_is_loaded", lambda: False)
+    monkeypatch.setattr(loader, "is_loaded", lambda: False)
     with caplog.at_level(logging.WARNING):
         assert load(folder) is None
     assert len(caplog.messages) == 1

@@ -25,7 +25,7 @@ def load(folder: Path | None = None) -> Kernels | None:
     in the user's cache.
     """
     try:
-        if not _is_loaded():
+        if not is_loaded():
             library = str(build(folder or cache_folder()))
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         kernels = Kernels.of(torch.ops.millstream, classes=torch.classes.millstream)
@@ -39,6 +39,7 @@ def load(folder: Path | None = None) -> Kernels | None:
     return kernels
 
 
-def _is_loaded() -> bool:
+def is_loaded() -> bool:
+    """Whether this process has loaded the kernels before."""
     # A second library with the same operators would end the process.
     return hasattr(torch.ops.millstream, "paged_attention_decode")
