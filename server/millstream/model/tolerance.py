@@ -63,9 +63,11 @@ def logits_difference(actual: Tensor, wanted: Tensor) -> float:
 
 
 def is_close(actual: Tensor, wanted: Tensor) -> bool:
-    """Whether two results of one operator have the same shape and dtype and differ by rounding
-    only: each value by OPERATORS of itself, or of the values' root mean square where that is
-    below 1."""
+    """Whether two results of one operator, [...], differ by rounding only.
+
+    They have one shape and dtype, bfloat16 or float32, and each value may differ by OPERATORS of
+    itself plus OPERATORS of the values' root mean square (at most of 1).
+    """
     if actual.shape != wanted.shape or actual.dtype != wanted.dtype:
         return False
     tolerance = OPERATORS[wanted.dtype]

@@ -70,7 +70,10 @@ class _Probe:
     windows: dict[MaskFunction, int | None] = field(default_factory=dict)
 
     def window(self, mask: Tensor | None) -> int | None:
-        """The window of a layer's mask. Raises StartupError if the mask is of another kind."""
+        """The window, in tokens, of a layer's mask [1, 1, T, T].
+
+        Raises StartupError if the mask is of another kind.
+        """
         function = getattr(mask, "mask_function", None)
         if mask is None or function is None:
             raise StartupError("a layer does not use the causal mask as transformers makes it")

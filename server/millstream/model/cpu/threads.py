@@ -1,10 +1,10 @@
 """Which threads compute a step on the CPU: torch's or the kernels', never both.
 
-Threads that have no work look for some before they sleep, torch's OpenMP threads for milliseconds.
-On the same cores, those who look keep those from working who have something to do. So where
-kernels compute all large products, torch does its small operations on the calling thread; where
-torch computes products, or where the engine is a guest in another program, kernels run on torch's
-threads.
+A thread that has no work spins for a while before it sleeps; torch's OpenMP threads do so for
+milliseconds. Idle threads that spin take cores from busy ones, so two pools of threads in one step
+would slow each other down. Where kernels compute all large products, torch does its small
+operations on the calling thread alone. Where torch computes products, or where the engine is a
+guest in another program, kernels run on torch's threads.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _LARGE = 2**22  # numbers: an operation on so many is worth waking torch's threa
 
 
 class Threads:
-    """Of one engine. Settings last as long as a `with` block: others use torch, too."""
+    """The threads of one engine. Settings last as long as a `with` block: others use torch, too."""
 
     def __init__(self, kernels: Kernels | None, *, is_alone: bool) -> None:
-        """is_alone: the kernels compute all large products."""
+        """is_alone: whether the kernels compute all large products."""
         self._kernels = kernels
         self._is_alone = is_alone
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """For a model's forward pass."""
+        """The threads for a model's forward pass."""
         if self._kernels is None:
             yield
             return
@@ -45,7 +45,7 @@ class Threads:
 
     @contextmanager
     def operations(self, size: int) -> Iterator[None]:
-        """For torch's operations on `size` numbers."""
+        """The threads for torch's own operations on `size` numbers."""
         count = torch.get_num_threads()
         if self._is_alone and size < _LARGE:
             torch.set_num_threads(1)

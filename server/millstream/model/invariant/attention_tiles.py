@@ -64,7 +64,8 @@ class Tiles:
 
 
 def needs_scores(keys: Tensor, values: Tensor, options: LayerOptions) -> bool:
-    """Whether torch's own kernel cannot compute this attention."""
+    """Whether torch's own kernel cannot compute this attention: it knows neither a softcap, nor
+    sinks, nor values [..., dv] of another size than keys [..., d]."""
     is_plain = options.softcap is None and options.sinks is None
     return not is_plain or keys.shape[-1] != values.shape[-1]
 
@@ -162,7 +163,7 @@ class TileTrial:
         return actual is not None and torch.equal(actual, expected)
 
     def is_same_beside_others(self, expected: Tensor, tiles: Tiles, rows: int) -> bool:
-        """Whether many tiles in one call give what each gives alone."""
+        """Whether many tiles in one call give what each gives alone, [v, 1, kv_heads, 1, dv]."""
         queries = self.queries.expand(-1, -1, -1, rows, -1).flatten(0, 1)
         actual = attend_tiles(
             queries,
@@ -219,7 +220,7 @@ def _trials(keys: Tensor, values: Tensor, options: LayerOptions) -> Iterator[Til
         return torch.randn(*shape, generator=generator)
 
     def stored(tensor: Tensor) -> Tensor:
-        """Laid out as the cache gives it: the heads of one token together."""
+        """A tensor [1, kv_heads, m, d] in the cache's layout: the heads of a token together."""
         return tensor.to(dtype).transpose(1, 2).contiguous().transpose(1, 2)
 
     for count in _NUM_KEYS[_NUM_KEYS <= _LARGEST_TRIAL].tolist():

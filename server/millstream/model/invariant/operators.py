@@ -117,7 +117,8 @@ class InvariantOperators(TorchFunctionMode):
     ) -> tuple[int, ...]:
         """The row tiles for product(rows, other), found at the first call for such tensors.
 
-        product: without a bias. kind: what besides the tensors may choose the kernel.
+        product: of rows [..., n, in], without a bias. kind: what besides the tensors may choose the
+        kernel.
         contracted: the dimension of `other` over which the product sums.
         Raises StartupError if there are none.
         """

@@ -102,7 +102,7 @@ def trial_rows(width: int, *, lead: tuple[int, ...], dtype: torch.dtype) -> Tens
 
 
 def trial_matrix(like: Tensor, *, contracted: int) -> Tensor:
-    """A matrix with the shape, strides, dtype and alignment of `like`.
+    """A matrix [..., in, out] or [out, in] with the shape, strides, dtype and alignment of `like`.
 
     contracted: the dimension over which products sum.
     """

@@ -109,15 +109,17 @@ class Constraints:
         bias: dict[int, float] = {}
         for token, value in params.logit_bias:
             bias[token] = bias.get(token, 0.0) + value
-        self.bias_ids = _known(bias, vocab)
+        self.bias_ids = _in_vocabulary(bias, vocab)
         values = [clamped(bias[token], -_LARGEST, _LARGEST) for token in self.bias_ids.tolist()]
         self.bias: Values = np.array(values, np.float32)
-        self.allowed = _known(params.allowed_token_ids, vocab) if params.allowed_token_ids else None
-        self._stops = _known(request.stop_token_ids, vocab)
+        self.allowed = (
+            _in_vocabulary(params.allowed_token_ids, vocab) if params.allowed_token_ids else None
+        )
+        self._stops = _in_vocabulary(request.stop_token_ids, vocab)
         self._stops_from = len(request.prompt) + params.min_tokens
         # As in transformers: a bad word that is just a stop token bans nothing.
         words = [w for w in params.bad_words if len(w) > 1 or w[0] not in request.stop_token_ids]
-        self._banned = _known((word[0] for word in words if len(word) == 1), vocab)
+        self._banned = _in_vocabulary((word[0] for word in words if len(word) == 1), vocab)
         self._words: dict[int, list[tuple[list[int], int]]] = {}
         for *prefix, last in words:
             if prefix and last < vocab:
@@ -192,11 +194,13 @@ def clamped(number: float, smallest: float, largest: float) -> float:
     return min(max(number, smallest), largest)
 
 
-def _known(tokens: Iterable[int], vocab: int) -> Ids:
+def _in_vocabulary(tokens: Iterable[int], vocab: int) -> Ids:
+    """The tokens [k] that the logits have."""
     return np.array([token for token in tokens if 0 <= token < vocab], np.int64)
 
 
 def _tensor(parts: list[Ids] | list[Values], like: Tensor) -> Tensor:
+    """The parts as one vector, on the device of `like`."""
     return upload(torch.from_numpy(np.concatenate(parts)), like.device)
 
 

@@ -146,6 +146,7 @@ class _Scale(NamedTuple):
 
 
 def _scale(maxima: Tensor, rows: Sequence[Row]) -> _Scale:
+    """The scale of rows of logits, by their block maxima [r, blocks]."""
     numbers = [clamped(row.params.temperature, 1 / EXTREME, EXTREME) for row in rows]
     best = maxima.amax(dim=-1, keepdim=True)
     is_impossible = best == float("-inf")
@@ -166,4 +167,5 @@ def _processed(logits: Tensor, rows: Sequence[Row], space: Tensor) -> Tensor:
 
 
 def _points(rows: Sequence[Row], device: torch.device) -> Tensor:
+    """The random numbers of the rows: [r] float64."""
     return upload(torch.tensor([row.point for row in rows], dtype=torch.float64), device)

@@ -146,7 +146,10 @@ def keep(
     last = values.gather(1, sizes.clamp(max=values.shape[1]) - 1)
     threshold = last.masked_fill(sizes == 2**31, _NOTHING)
     is_complete = (sizes == 2**31).squeeze(1) | (threshold.squeeze(1) > bound) | knows_all
-    weights, mass = _shares(values, threshold) if everyone is None else _given(everyone)
+    if everyone is None:
+        weights, mass = _shares(values, threshold)
+    else:
+        weights, mass = everyone.weights, everyone.mass.unsqueeze(1)
     if any(p.top_p < 1 for p in params):
         limits = _column([p.top_p if p.top_p < 1 else math.inf for p in params], mass)
         # A token stays while the mass of all better ones is below top_p.
@@ -232,16 +235,14 @@ def _shares(values: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     return weights, total(weights).unsqueeze(1)
 
 
-def _given(everyone: Population) -> tuple[Tensor, Tensor]:
-    return everyone.weights, everyone.mass.unsqueeze(1)
-
-
 def _column(numbers: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """The numbers as [n, 1], on the device of `like` and, unless told otherwise, in its dtype."""
     column = torch.tensor(numbers, dtype=dtype or like.dtype).unsqueeze(1)
     return upload(column, like.device)
 
 
 def _columns(parts: Sequence[Leaders] | Sequence[Population]) -> list[Tensor]:
+    """Each field of the parts, concatenated."""
     if len(parts) == 1:
         return [getattr(parts[0], field.name) for field in fields(parts[0])]
     return [torch.cat([getattr(part, field.name) for part in parts]) for field in fields(parts[0])]

@@ -91,9 +91,9 @@ def cache_folder() -> Path:
 def find_compiler() -> str:
     """The C++ compiler: CXX, or one on the path. Raises BuildError where there is none."""
     for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):
-        found = shutil.which(name) if name else None
-        if found is not None:
-            return found
+        compiler = shutil.which(name) if name else None
+        if compiler is not None:
+            return compiler
     raise BuildError("no C++ compiler found")
 
 
@@ -122,8 +122,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = [platform.processor()]
-    found = [line for line in lines if line.startswith(("flags", "Features", "CPU part"))]
-    return " ".join([platform.machine(), *sorted(set(found or lines[:1]))])
+    features = [line for line in lines if line.startswith(("flags", "Features", "CPU part"))]
+    return " ".join([platform.machine(), *sorted(set(features or lines[:1]))])
 
 
 def _is_intact(library: Path, seal: Path) -> bool:

@@ -43,9 +43,9 @@ class Kernels:
     def of(cls, namespace: Any, *, classes: Any = None) -> Kernels:
         """The functions of a namespace that has them by name, such as `torch.ops.millstream`."""
         names = [part.name for part in fields(cls) if part.name != "classes"]
-        found = {name: getattr(namespace, name) for name in names}
+        members = {name: getattr(namespace, name) for name in names}
         # The overload itself: going through an operator's packet costs a microsecond a call.
-        functions = {name: getattr(found[name], "default", found[name]) for name in found}
+        functions = {name: getattr(members[name], "default", members[name]) for name in names}
         return cls(**functions, classes=classes)
 
 
