@@ -53,13 +53,13 @@ def _users(
     model: nn.Module, operators: InvariantOperators, run: Callable[[], object]
 ) -> set[type[nn.Module]]:
     """The kinds of modules that call a replaced function themselves."""
-    recorder = _Recorder(operators)
+    recorder = _FunctionRecorder(operators)
     with recorder.running.tracking(model.modules()), operators, recorder:
         run()
     return recorder.users
 
 
-class _Recorder(TorchFunctionMode):
+class _FunctionRecorder(TorchFunctionMode):
     """Notes the kind of the innermost module whenever a function is called that is replaced."""
 
     def __init__(self, operators: InvariantOperators) -> None:

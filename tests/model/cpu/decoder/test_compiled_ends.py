@@ -13,7 +13,7 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.cpu.decoder import compiled_ends as shortcut
-from millstream.model.cpu.decoder.called_operators import Operations
+from millstream.model.cpu.decoder.called_operators import OperatorRecorder
 from millstream.model.cpu.decoder.compiled_ends import Angles
 from millstream.model.cpu.decoder.runs import DenseBatch
 from millstream.model.cpu.kernels import Kernels
@@ -197,9 +197,9 @@ def test_batches_of_others_take_no_shortcut(kernels: Kernels, tmp_path: Path) ->
     model = FusedModel.load(tmp_path, kernels)
     assert model.fused.comparison is not None
     sample = model.fused.comparison.sample
-    expected = sample.run(model.forward, DenseBatch(Operations()))
+    expected = sample.run(model.forward, DenseBatch(OperatorRecorder()))
     assert model.shorten() is None
-    assert torch.equal(sample.run(model.forward, DenseBatch(Operations())), expected)
+    assert torch.equal(sample.run(model.forward, DenseBatch(OperatorRecorder())), expected)
 
 
 def test_angles_are_computed_as_sequences_grow(

@@ -52,7 +52,7 @@ GLUE = VIEWS | {"aten::mul", "aten::add", "aten::neg"}
 the rotation of queries and keys."""
 
 
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperatorRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operators that modules call themselves.
 
     names: as torch's schemas spell them ("aten::mul"), gelu with its formula ("aten::gelu tanh").
@@ -86,9 +86,11 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def noted(watched: Iterable[nn.Module], kept: Iterable[nn.Module]) -> Iterator[Operations]:
+def recording(
+    watched: Iterable[nn.Module], kept: Iterable[nn.Module]
+) -> Iterator[OperatorRecorder]:
     """Inside, the operators that `watched` modules call outside of `kept` ones are noted."""
     watched, kept = frozenset(watched), frozenset(kept)
-    operations = Operations(watched - kept)
+    operations = OperatorRecorder(watched - kept)
     with operations.running.tracking(watched | kept), operations:
         yield operations

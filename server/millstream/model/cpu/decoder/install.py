@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
 from millstream.model.checks.probe import ProbedLayer
-from millstream.model.cpu.decoder.called_operators import Operations
+from millstream.model.cpu.decoder.called_operators import OperatorRecorder
 from millstream.model.cpu.decoder.compiled_layers import compile_stack
 from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
 from millstream.model.cpu.decoder.recognise import (
@@ -104,7 +104,7 @@ def _stack(
         seen = observe(forward, sample, layers=list(layers), parts=kept)
         stack = recognise_layers(layers, parts, recognised, seen)
         setattr(parent, name, nn.ModuleList([stack]))
-        logits = sample.run(forward, DenseBatch(Operations()))
+        logits = sample.run(forward, DenseBatch(OperatorRecorder()))
         if not logits_difference(logits, seen.logits) <= STACKED_LOGITS[logits.dtype]:
             raise UnusualError("as a stack they compute something else")
     except MODEL_FAILURES as error:

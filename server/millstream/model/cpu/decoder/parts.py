@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.checks.model_failures import MODEL_FAILURES
-from millstream.model.cpu.decoder.called_operators import GATED, NORM, noted
+from millstream.model.cpu.decoder.called_operators import GATED, NORM, recording
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     NativeInt8Linear,
@@ -149,7 +149,7 @@ def _results(
     if len(parameters) != 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     try:
-        with noted([module], kept) as operations:
+        with recording([module], kept) as operations:
             result = module(sample.unsqueeze(0))
     except MODEL_FAILURES:
         return None

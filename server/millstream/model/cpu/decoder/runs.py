@@ -20,7 +20,7 @@ from millstream.model.attention import (
     attend_dense,
     causal_mask,
 )
-from millstream.model.cpu.decoder.called_operators import Operations, noted
+from millstream.model.cpu.decoder.called_operators import OperatorRecorder, recording
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.forward import Forward
@@ -58,7 +58,7 @@ class DenseBatch:
     calls: what each layer asked for, by its index; grows by use.
     """
 
-    operations: Operations
+    operations: OperatorRecorder
     calls: dict[int, Attention] = field(default_factory=dict)
 
     def attend(
@@ -122,7 +122,7 @@ def observe(
         for module in dict.fromkeys((*layers, *parts))
     ]
     try:
-        with noted(layers, parts) as operations:
+        with recording(layers, parts) as operations:
             batch = DenseBatch(operations)
             logits = sample.run(forward, batch)
     finally:
