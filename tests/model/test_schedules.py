@@ -141,7 +141,7 @@ def test_a_schedule_planned_ahead_gives_what_each_gets_alone(
     runner: ModelRunner, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if seed % 2:
-        monkeypatch.setattr(filters, "LOOKS", (4, 32))
+        monkeypatch.setattr(filters, "LEADER_COUNTS", (4, 32))
     source = random.Random(seed)
     pauses = source.choice([0.0, 0.0, 0.2])
     failing, driver = run_schedule(runner, seed, plans_ahead=lambda: source.random() >= pauses)

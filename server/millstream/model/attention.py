@@ -43,12 +43,13 @@ class LayerOptions:
 
 
 class AttentionBatch(Protocol):
-    """The meaning of the packed tokens of one forward call."""
+    """Attention among the packed tokens of one forward call, which belong to several sequences."""
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions
     ) -> Tensor:
-        """query [T, heads, d], key [T, kv_heads, d], value [T, kv_heads, dv] -> [T, heads, dv]."""
+        """What each token attends to: query [T, heads, d], key [T, kv_heads, d], value
+        [T, kv_heads, dv] -> [T, heads, dv]. layer: its index in the model."""
         ...
 
 
@@ -74,7 +75,9 @@ def attention_forward(
 
 
 def layer_options(query: Tensor, passed: dict[str, Any], *, window: int | None) -> LayerOptions:
-    """From the keyword arguments of transformers; query [1, heads, T, d].
+    """The options of a layer, from what transformers passes to its attention function.
+
+    query [1, heads, T, d]; passed: the keyword arguments; window: what the layer sees.
 
     Intentional: `sliding_window` is not read. Some models leave it to the mask, which is also what
     transformers' own eager and sdpa attention go by.
@@ -94,7 +97,7 @@ def register() -> None:
 
 
 def causal_mask(*, start: int, length: int, total: int, window: int | None) -> Tensor:
-    """Which of `total` positions the tokens at start .. start+length-1 see, [length, total]."""
+    """[length, total] bool: True where the token at position start + row sees position `column`."""
     queries = torch.arange(start, start + length).unsqueeze(1)
     keys = torch.arange(total).unsqueeze(0)
     mask = keys <= queries

@@ -1,4 +1,7 @@
-"""The kernels of this package in plain torch: what they mean, and what runs where they cannot.
+"""The functions of compiled kernels in plain torch: what they mean, and what kernels are tested by.
+
+Kernels for the CPU are compared with these functions before they are used, CUDA backends with the
+two for attention. A model can also be run by them, in place of kernels, on any device.
 
 Rule: same names, same signatures, same rounding to the tensors' dtype as the operators in
 `operators.cpp`, on any device.
@@ -214,6 +217,11 @@ def rotary_to_cache(
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x [T, heads, d] with its first r <= d dimensions turned by the angles of cos, sin [T, r].
+
+    Dimension i turns with dimension i + r / 2 (https://arxiv.org/abs/2104.09864, in the layout of
+    GPT-NeoX).
+    """
     turning, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = turning.chunk(2, dim=-1)
     half_turned = torch.cat((-second, first), dim=-1)

@@ -15,7 +15,6 @@ from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams
 from millstream.model import reference
 from millstream.model.attention import LayerOptions
-from millstream.model.cuda import selection
 from millstream.model.cuda.backends import VarlenBackend
 from millstream.model.cuda.graphs import DecodeGraphs, Recording, buckets, can_replay
 from millstream.model.cuda.selection import BackendTrial, find_backends
@@ -28,6 +27,7 @@ from millstream.model.paging.step import HostSpan, Span
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import filters
 from millstream.model.transfers import pack_bytes, unpack_bytes
+from tests.fakes import WholeSteps
 from tests.model.architectures import make_model
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts
 from tests.model.test_schedules import BLOCK_SIZE, drive, random_request
@@ -168,7 +168,7 @@ def test_buckets_hold_every_step() -> None:
 def test_replayed_steps_answer_as_steps_that_run(
     folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch, *, plans_ahead: bool
 ) -> None:
-    monkeypatch.setattr(filters, "LOOKS", (4, 32))
+    monkeypatch.setattr(filters, "LEADER_COUNTS", (4, 32))
     source = random.Random(seed)
     requests = [random_request(source, i, None) for i in range(1, source.randint(4, 8))]
     plain = run_all(make_runner(folder, block_size=BLOCK_SIZE), requests, random.Random(seed))
@@ -189,7 +189,7 @@ def test_other_steps_run_as_they_are(folder: Path) -> None:
     assert graphs is not None
     seen: list[tuple[bool, bool]] = []
 
-    class Watching:
+    class Watching(WholeSteps):
         def step(self, plan: Plan) -> StepOutput:
             before = graphs.num_replays
             output = runner.step(plan)
@@ -321,16 +321,18 @@ def test_tensors_of_all_types_travel_in_one() -> None:
 
 
 @pytest.fixture
-def candidates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[AttentionBackend]]:
+def candidates() -> Callable[..., list[AttentionBackend]]:
     shapes = [LayerShape(2, 16, 16), LayerShape(1, 24, 8), LayerShape(2, 16, 16)]
 
-    def find(**made: Callable[[], object]) -> list[AttentionBackend]:
-        for name in ("_varlen", "_triton"):
-            monkeypatch.setattr(selection, name, made[name])
+    def find(**made: Callable[[], AttentionBackend]) -> list[AttentionBackend]:
         return find_backends(
-            shapes, num_heads=lambda shape: 2 * shape.kv_heads, block_size=16,
-            dtype=torch.float32, device=CPU,
-        )  # fmt: skip
+            shapes,
+            num_heads=lambda shape: 2 * shape.kv_heads,
+            block_size=16,
+            dtype=torch.float32,
+            device=CPU,
+            candidates=made,
+        )
 
     return find
 
@@ -347,10 +349,10 @@ def test_backends_that_compute_something_else_are_not_used(
             raise RuntimeError("no kernel image")
 
     right = PlainBackend()
-    assert candidates(_varlen=PlainBackend, _triton=lambda: right)[1] is right
-    assert candidates(_varlen=Wrong, _triton=lambda: right) == [right]
-    assert candidates(_varlen=Broken, _triton=lambda: right) == [right]
-    assert candidates(_varlen=Broken, _triton=Wrong) == []
+    assert candidates(varlen=PlainBackend, triton=lambda: right)[1] is right
+    assert candidates(varlen=Wrong, triton=lambda: right) == [right]
+    assert candidates(varlen=Broken, triton=lambda: right) == [right]
+    assert candidates(varlen=Broken, triton=Wrong) == []
 
 
 def test_the_name_of_attention_is_that_of_its_backends() -> None:
@@ -374,7 +376,12 @@ def test_varlen_is_asked_for_what_it_knows() -> None:
         left, right = window_size
         assert right == 0
         return reference.paged_attention_prefill(
-            *(query, key, value, block_table, seqused_k - lengths, lengths),
+            query,
+            key,
+            value,
+            block_table,
+            seqused_k - lengths,
+            lengths,
             scale=scale,
             window=None if left < 0 else left + 1,
         )

@@ -105,7 +105,7 @@ def test_only_unknown_tokens_are_filled_in() -> None:
 
 def test_the_best_token_goes_on_until_a_row_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guess: only where it was wrong, what was computed from it is void."""
-    monkeypatch.setattr(filters, "LOOKS", (4,))
+    monkeypatch.setattr(filters, "LEADER_COUNTS", (4,))
     chunks = [
         make_chunk(SamplingParams(top_p=0.999, seed=seed), request_id=seed) for seed in range(40)
     ]

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +38,15 @@ def find_backends(
     block_size: int,
     dtype: torch.dtype,
     device: torch.device,
+    candidates: Mapping[str, Callable[[], AttentionBackend]] | None = None,
 ) -> list[AttentionBackend]:
     """The backends that work here with layers of these shapes, best first.
 
-    num_heads: query heads of a layer.
+    num_heads: query heads of a layer. candidates: how each backend is made, best first; by default
+    all that there are.
     """
-    found: list[AttentionBackend] = []
-    for make in (_varlen, _triton):
+    backends: list[AttentionBackend] = []
+    for name, make in (candidates or CANDIDATES).items():
         try:
             backend = make()
             for shape in sorted(set(shapes), key=repr):
@@ -57,10 +59,10 @@ def find_backends(
                 ).require_right(backend)
         except Exception as error:  # last resort: compilers and drivers raise what they like
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            log.info("attention by %s is not used: %s", make.__name__.strip("_"), reason)
+            log.info("attention by %s is not used: %s", name, reason)
         else:
-            found.append(backend)
-    return found
+            backends.append(backend)
+    return backends
 
 
 def _varlen() -> AttentionBackend:
@@ -77,6 +79,9 @@ def _triton() -> AttentionBackend:
         raise NotImplementedError("triton is not installed")
     # Imported here only: it takes a second, and machines without CUDA need not have it.
     return TritonBackend(importlib.import_module(_KERNELS))
+
+
+CANDIDATES: Mapping[str, Callable[[], AttentionBackend]] = {"varlen": _varlen, "triton": _triton}
 
 
 @dataclass(frozen=True, slots=True)

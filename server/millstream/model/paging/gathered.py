@@ -52,7 +52,7 @@ class DecodeGroup:
 
 
 class GatheredBackend:
-    """An AttentionBackend for every device and all options: the last resort, and the meaning."""
+    """The AttentionBackend that works on every device and with all options: the last one asked."""
 
     name = "sdpa-paged"
     is_capturable = False
@@ -87,14 +87,14 @@ class GatheredBackend:
             if start or (options.window is not None and options.window < total):
                 make = partial(_prompt_mask, start, len(rows), options.window, query.device)
                 mask = span.once((number, options.window), make)
-            found = attend_dense(
+            attended = attend_dense(
                 rows.transpose(0, 1).unsqueeze(0),
                 read_blocks(keys, table)[:, :, :total],
                 read_blocks(values, table)[:, :, :total],
                 mask,
                 options,
             )
-            out.append(found[0].transpose(0, 1))
+            out.append(attended[0].transpose(0, 1))
         return torch.cat(out)
 
     def _attend_group(

@@ -82,20 +82,20 @@ class Sample(NamedTuple):
 
     @classmethod
     def spread(cls, *, vocab_size: int, max_context: int) -> Sample:
-        """From the first position to the last."""
+        """Up to 8 tokens at positions from the first to the last of the model's context."""
         number = torch.arange(min(_NUM_TOKENS, max_context))
         last = max(len(number) - 1, 1)
         return cls((number * 41 % vocab_size)[None], (number * (max_context - 1) // last)[None])
 
     def run(self, forward: Forward, batch: AttentionBatch) -> Tensor:
-        """Logits [T, vocab]."""
+        """The logits of every token, [T, vocab]."""
         rows = torch.arange(self.input_ids.shape[1])
         return forward(self.input_ids, self.positions, rows=rows, batch=batch)
 
 
 class Observed(NamedTuple):
-    """calls: of each module; attention: by layer; operations: names of the operators that the
-    layers call themselves; logits [T, vocab]."""
+    """What was seen in a run. calls: of each module; attention: by the layer's index; operations:
+    names of the operators that the layers call outside of their parts; logits [T, vocab]."""
 
     calls: dict[nn.Module, list[Call]]
     attention: dict[int, Attention]
@@ -103,15 +103,18 @@ class Observed(NamedTuple):
     logits: Tensor
 
     def call(self, module: nn.Module) -> Call | None:
-        """The module's only one, or None."""
-        found = self.calls.get(module, [])
-        return found[0] if len(found) == 1 else None
+        """The call of a module that was called once, else None."""
+        calls = self.calls.get(module, [])
+        return calls[0] if len(calls) == 1 else None
 
 
 def observe(
     forward: Forward, sample: Sample, *, layers: Sequence[nn.Module], parts: Sequence[nn.Module]
 ) -> Observed:
-    """Runs the model. parts: of the layers, their inner workings are of no interest."""
+    """Runs the model once and notes what its layers and their parts are given and return.
+
+    layers: the decoder layers; parts: modules inside them, whose own operators are not noted.
+    """
     calls: dict[nn.Module, list[Call]] = {}
 
     def note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
