@@ -36,7 +36,7 @@ from millstream.model.paging.packer import Packer
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.sampling.sampler import Drawing, Sampler, best_tokens
-from millstream.model.sizing import make_cache, step_tokens
+from millstream.model.sizing import make_cache, max_step_tokens
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,8 @@ class ModelRunner:
         self._cuda: CudaSteps | None = None
         if loaded.device.type == "cuda":
             self._cuda = make_steps(
-                *(loaded, settings, self._cache, shapes), max_tokens=step_tokens(loaded, settings)
+                *(loaded, settings, self._cache, shapes),
+                max_tokens=max_step_tokens(loaded, settings),
             )
         self._packer = self._make_packer(kernels)
         self.plans_ahead = loaded.device.type == "cuda"
@@ -223,7 +224,7 @@ def _describe(
         block_size=settings.block_size,
         kv_cache_bytes=cache.num_bytes,
         max_context=max_context,
-        max_step_tokens=step_tokens(loaded, settings),
+        max_step_tokens=max_step_tokens(loaded, settings),
         vocab_size=config.vocab_size,
         stop_token_ids=loaded.stop_token_ids,
         defaults=loaded.defaults,

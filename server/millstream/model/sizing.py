@@ -1,39 +1,64 @@
-"""How many tokens a step computes, and how large the KV cache is."""
+"""How many tokens a step computes, and how large the KV cache is.
+
+The cache takes a share of the memory that is free once the weights are loaded, or as much as the
+user asks for. In both cases the largest step must still fit beside it, and no block is made that
+the allowed number of requests could never use.
+"""
 
 from __future__ import annotations
 
-from millstream.model.loading import memory
+import numpy as np
+from transformers import PretrainedConfig
+
+from millstream.errors import StartupError
+from millstream.model.loading.memory import available_bytes
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.kv_cache import KVCache, LayerShape, bytes_per_token
 from millstream.settings import Settings
 
 _CPU_STEP_TOKENS = 256
 _CUDA_STEP_TOKENS = 4096
+_CPU_SHARE = 0.5
+_CUDA_SHARE = 0.85
+# Float32 copies of what a token has in hidden and intermediate width, all alive at once.
+_ACTIVATION_BYTES = 4 * 12
+_WIDTHS = ("hidden_size", "intermediate_size")
+_LOGIT_BYTES = 4 * 8  # logits, and what the sampler sorts and sums
 
 
-def step_tokens(loaded: LoadedModel, settings: Settings) -> int:
-    """Tokens of one step, prompt chunks included; at least one for every running request."""
+def max_step_tokens(loaded: LoadedModel, settings: Settings) -> int:
+    """Tokens of the largest step, prompt chunks included: one for each running request at least."""
     default = _CPU_STEP_TOKENS if loaded.device.type == "cpu" else _CUDA_STEP_TOKENS
     wanted = settings.max_batch_prefill_tokens or default
     return max(wanted, settings.max_concurrent_requests)
 
 
+def max_blocks_per_request(loaded: LoadedModel, settings: Settings) -> int:
+    """Cache blocks of the longest sequence that the model can take."""
+    return -(-loaded.max_context // settings.block_size)
+
+
 def make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerShape]) -> KVCache:
-    """A cache as large as settings or free memory say, but not larger than can be used."""
-    blocks_per_request = -(-loaded.max_context // settings.block_size)
+    """A cache as large as settings or free memory allow, but not larger than can be used.
+
+    shapes: of the keys and values of each layer. Raises StartupError as `count_blocks()` does.
+    """
+    max_blocks = max_blocks_per_request(loaded, settings)
     block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
-    num_blocks = memory.num_blocks(
-        device=loaded.device,
+    is_cpu = loaded.device.type == "cpu"
+    num_blocks = count_blocks(
+        free_bytes=available_bytes(loaded.device),
+        share=_CPU_SHARE if is_cpu else _CUDA_SHARE,
         block_bytes=block_bytes,
         wanted_bytes=settings.kv_cache_memory,
-        step_bytes=memory.step_bytes(
+        step_bytes=_largest_step_bytes(
             loaded.model.config.get_text_config(),
-            num_tokens=step_tokens(loaded, settings),
+            num_tokens=max_step_tokens(loaded, settings),
             num_rows=settings.max_concurrent_requests,
             block_bytes=block_bytes,
-            max_blocks=blocks_per_request,
+            max_blocks=max_blocks,
         ),
-        useful_blocks=settings.max_concurrent_requests * blocks_per_request,
+        useful_blocks=settings.max_concurrent_requests * max_blocks,
     )
     return KVCache(
         shapes,
@@ -42,3 +67,51 @@ def make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerS
         dtype=loaded.dtype,
         device=loaded.device,
     )
+
+
+def _largest_step_bytes(
+    config: PretrainedConfig, *, num_tokens: int, num_rows: int, block_bytes: int, max_blocks: int
+) -> int:
+    """An upper estimate of what the largest step takes beside weights and cache, in bytes.
+
+    num_tokens: of the step; num_rows: sequences; max_blocks: blocks of the longest sequence.
+    """
+    # Some models give a width per layer.
+    widths = [np.max(getattr(config, name, 0) or 0) for name in _WIDTHS]
+    activations = num_tokens * int(sum(widths)) * _ACTIVATION_BYTES
+    logits = num_rows * config.vocab_size * _LOGIT_BYTES
+    # Attention gathers one layer's keys and values of a prompt's sequence at a time.
+    gathered = 2 * max_blocks * block_bytes // config.num_hidden_layers
+    return int(activations + logits + gathered)
+
+
+def count_blocks(
+    *,
+    free_bytes: int,
+    share: float,
+    block_bytes: int,
+    wanted_bytes: int | None,
+    step_bytes: int,
+    useful_blocks: int,
+) -> int:
+    """Blocks that fit in `wanted_bytes`, or in this share of free memory; never more than useful.
+
+    Raises StartupError when there is no room for `wanted_bytes`, or for one block, and for the
+    `step_bytes` that the largest step needs.
+    """
+    if wanted_bytes is not None and wanted_bytes + step_bytes > free_bytes:
+        raise StartupError(
+            f"--kv-cache-memory: {wanted_bytes / 2**20:,.0f} MiB asked for and "
+            f"{free_bytes / 2**20:,.0f} MiB are free, of which the largest step needs "
+            f"{step_bytes / 2**20:,.0f} MiB; ask for less, or lower --max-batch-prefill-tokens"
+        )
+    budget = wanted_bytes
+    if budget is None:
+        budget = max(min(int(free_bytes * share), free_bytes - step_bytes), 0)
+    count = min(budget // block_bytes, useful_blocks)
+    if count < 1:
+        raise StartupError(
+            f"no room for the KV cache: one block takes {block_bytes / 2**20:,.1f} MiB and "
+            f"{budget / 2**20:,.1f} MiB are left. Choose a smaller model or dtype."
+        )
+    return count

@@ -56,24 +56,3 @@ def test_weights_that_fit_exactly_are_loaded(group: Path) -> None:
     memory.check_weights(5 * GIB, precision="bfloat16", device=CPU, is_quantized=False)
     with pytest.raises(StartupError, match=r"need 5\.00 GiB in bfloat16, and 5\.00 GiB of cpu"):
         memory.check_weights(5 * GIB + 1, precision="bfloat16", device=CPU, is_quantized=False)
-
-
-def blocks(*, wanted: int | None, step_bytes: int) -> int:
-    return memory.num_blocks(
-        device=CPU,
-        block_bytes=GIB,
-        wanted_bytes=wanted,
-        step_bytes=step_bytes,
-        useful_blocks=1000,
-    )
-
-
-def test_the_cache_leaves_room_for_the_largest_step(group: Path) -> None:
-    limit(group, most=20 * GIB, used=0)
-    assert blocks(wanted=None, step_bytes=GIB) == 10
-    assert blocks(wanted=None, step_bytes=15 * GIB) == 5
-    assert blocks(wanted=15 * GIB, step_bytes=5 * GIB) == 15
-    with pytest.raises(StartupError, match=r"--kv-cache-memory: .* the largest step needs"):
-        blocks(wanted=15 * GIB, step_bytes=5 * GIB + 1)
-    with pytest.raises(StartupError, match="no room for the KV cache"):
-        blocks(wanted=None, step_bytes=20 * GIB)

@@ -1,4 +1,4 @@
-"""Do the weights fit, and how large may the KV cache be?"""
+"""How much memory is free, and whether the weights of a model fit in it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import psutil
 import torch
-from transformers import PretrainedConfig
 
 from millstream.errors import StartupError
 
-_CPU_SHARE = 0.5
-_CUDA_SHARE = 0.85
-# Float32 copies of what a token has in hidden and intermediate width, all alive at once.
-_ACTIVATION_BYTES = 4 * 12
-_WIDTHS = ("hidden_size", "intermediate_size")
-_LOGIT_BYTES = 4 * 8  # logits, and what the sampler sorts and sums
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -87,55 +79,6 @@ def out_of_memory(device: torch.device) -> StartupError:
         f"{device.type} memory ran out while the weights were loaded ({free / 2**30:,.2f} GiB are "
         "free). Choose a smaller --dtype, --quantize int8 on CPU, or a smaller model."
     )
-
-
-def step_bytes(
-    config: PretrainedConfig, *, num_tokens: int, num_rows: int, block_bytes: int, max_blocks: int
-) -> int:
-    """An upper estimate of what the largest step takes beside weights and cache, in bytes.
-
-    num_tokens: of the step; num_rows: sequences; max_blocks: blocks of the longest sequence.
-    """
-    # Some models give a width per layer.
-    widths = [np.max(getattr(config, name, 0) or 0) for name in _WIDTHS]
-    activations = num_tokens * int(sum(widths)) * _ACTIVATION_BYTES
-    logits = num_rows * config.vocab_size * _LOGIT_BYTES
-    # Attention gathers one layer's keys and values of a prompt's sequence at a time.
-    gathered = 2 * max_blocks * block_bytes // config.num_hidden_layers
-    return int(activations + logits + gathered)
-
-
-def num_blocks(
-    *,
-    device: torch.device,
-    block_bytes: int,
-    wanted_bytes: int | None,
-    step_bytes: int,
-    useful_blocks: int,
-) -> int:
-    """Blocks that fit in `wanted_bytes`, or in a share of free memory; never more than useful.
-
-    Raises StartupError when there is no room for `wanted_bytes`, or for one block, and for the
-    `step_bytes` that the largest step needs.
-    """
-    free = available_bytes(device)
-    if wanted_bytes is not None and wanted_bytes + step_bytes > free:
-        raise StartupError(
-            f"--kv-cache-memory: {wanted_bytes / 2**20:,.0f} MiB asked for and "
-            f"{free / 2**20:,.0f} MiB are free, of which the largest step needs "
-            f"{step_bytes / 2**20:,.0f} MiB; ask for less, or lower --max-batch-prefill-tokens"
-        )
-    share = _CPU_SHARE if device.type == "cpu" else _CUDA_SHARE
-    budget = wanted_bytes
-    if budget is None:
-        budget = max(min(int(free * share), free - step_bytes), 0)
-    count = min(budget // block_bytes, useful_blocks)
-    if count < 1:
-        raise StartupError(
-            f"no room for the KV cache: one block takes {block_bytes / 2**20:,.1f} MiB and "
-            f"{budget / 2**20:,.1f} MiB are left. Choose a smaller model or dtype."
-        )
-    return count
 
 
 def _read_number(file: Path) -> int | None:
