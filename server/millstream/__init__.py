@@ -3,10 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from millstream.version import __version__
+
 if TYPE_CHECKING:
     from millstream.embedded import Answer, AnswerStream, BatchFailed, Delta, Engine, Usage
 
-__version__ = "0.1.0"
 __all__ = ["Answer", "AnswerStream", "BatchFailed", "Delta", "Engine", "Usage", "__version__"]
 
 

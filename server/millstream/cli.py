@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from millstream import __version__
 from millstream.errors import StartupError
 from millstream.log import quiet_libraries
 from millstream.settings import Settings
+from millstream.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import uvloop
 
-from millstream import __version__
 from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.api.guards.stack import check_origins
@@ -28,6 +27,7 @@ from millstream.runtime.host import ProcessHost
 from millstream.settings import DEMO_MODEL, Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.detection import detect, special_tokens_of
+from millstream.version import __version__
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from millstream import __version__
 from millstream.api.described.route import EVENTS, JSON, DescribedRoute, Operation
 from millstream.api.wire.errors import ErrorBody
 from millstream.settings import Settings
+from millstream.version import __version__
 
 STATUSES = {
     200: "Success",

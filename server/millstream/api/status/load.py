@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from millstream import __version__
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.status.health import Health
 from millstream.runtime.client import State
+from millstream.version import __version__
 
 
 @with_config(ConfigDict(extra="forbid"))
