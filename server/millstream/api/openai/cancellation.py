@@ -16,11 +16,10 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
-from millstream.api.openai.chat.shapes import closed
+from millstream.api.wire.errors import shown
 from millstream.api.wire.json_body import read_json
+from millstream.api.wire.shapes import closed
 from millstream.errors import InvalidRequest, NotFound
-
-_MAX_SHOWN = 200
 
 
 @closed
@@ -55,9 +54,8 @@ def cancel(context: ServerContext) -> Handler:
         await _check_body(http, limit=context.settings.payload_limit)
         request_id = http.path_params["id"]
         if not context.engine.cancel(request_id):
-            shown = request_id[:_MAX_SHOWN]
             raise NotFound(
-                f"no request with the id {shown!r} is running or waiting",
+                f"no request with the id {shown(request_id)} is running or waiting",
                 param="id",
                 code="request_not_found",
             )

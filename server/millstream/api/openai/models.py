@@ -12,12 +12,11 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.openai.chat.shapes import closed
+from millstream.api.wire.errors import shown
+from millstream.api.wire.shapes import closed
 from millstream.errors import NotFound
 from millstream.runtime.client import State
 from millstream.settings import DEMO_MODEL
-
-_MAX_SHOWN = 200
 
 
 @closed
@@ -71,9 +70,10 @@ class Models:
         """Raises NotFound for any name but that of the model. Names may have slashes."""
         model_id = http.path_params["model"]
         if model_id != self._context.settings.model_name:
-            shown = model_id[:_MAX_SHOWN]
             raise NotFound(
-                f"the model {shown!r} does not exist", param="model", code="model_not_found"
+                f"the model {shown(model_id)} does not exist",
+                param="model",
+                code="model_not_found",
             )
         return JSONResponse(self._model())
 

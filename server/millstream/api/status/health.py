@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from pydantic import ConfigDict, with_config
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
+from millstream.api.wire.shapes import closed
 from millstream.runtime.client import State
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 class EngineLoad(TypedDict):
     """Counts of now, but for num_preemptions, which is since the engine's start."""
 
@@ -26,7 +26,7 @@ class EngineLoad(TypedDict):
     num_preemptions: int
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 class Health(TypedDict):
     """open_requests: those that hold a place. engine: what it said last of its work."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, with_config
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
@@ -10,16 +9,17 @@ from typing_extensions import TypedDict
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.status.health import Health
+from millstream.api.wire.shapes import closed
 from millstream.runtime.client import State
 from millstream.version import __version__
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 class Version(TypedDict):
     version: str
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 class Load(TypedDict):
     """In answers, of which a request with `n` has several.
 

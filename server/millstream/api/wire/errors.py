@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 
-from pydantic import ConfigDict, with_config
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from typing_extensions import TypedDict
 
+from millstream.api.wire.shapes import closed
 from millstream.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -28,7 +28,7 @@ from millstream.errors import (
 log = logging.getLogger(__name__)
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 class ErrorObject(TypedDict):
     """param: the path of the field that is wrong. code: what programs switch on."""
 
@@ -38,12 +38,20 @@ class ErrorObject(TypedDict):
     code: str
 
 
-@with_config(ConfigDict(extra="forbid"))
+@closed
 class ErrorBody(TypedDict):
     """What every refusal and failure looks like."""
 
     error: ErrorObject
     error_type: str
+
+
+_MAX_SHOWN = 200
+
+
+def shown(text: str) -> str:
+    """What of a client's own text is repeated in an error message: its beginning, quoted."""
+    return repr(text[:_MAX_SHOWN])
 
 
 def error_body(error: MillstreamError) -> ErrorBody:

@@ -7,31 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
-closed = with_config(ConfigDict(extra="forbid", strict=True))
-"""For shapes that have no other fields."""
+from millstream.api.openai.generate.shared_shapes import PromptLogprob, Usage
+from millstream.api.wire.shapes import closed
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 Byte = Annotated[int, Field(ge=0, le=255)]
-
-
-@closed
-class PromptTokensDetails(TypedDict):
-    """cached_tokens: tokens of the prompt that did not have to be computed."""
-
-    cached_tokens: int
-
-
-@closed
-class Usage(TypedDict):
-    """completion_tokens: of all choices, with the tokens that end a turn."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails
 
 
 @closed
@@ -53,13 +36,6 @@ class ContentLogprob(TypedDict):
 class ChoiceLogprobs(TypedDict):
     content: list[ContentLogprob]
     refusal: None
-
-
-@closed
-class PromptLogprob(TypedDict):
-    logprob: float
-    rank: int
-    decoded_token: str
 
 
 @closed

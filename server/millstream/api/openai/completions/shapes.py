@@ -6,7 +6,8 @@ from typing import Literal
 
 from typing_extensions import NotRequired, TypedDict
 
-from millstream.api.openai.chat.shapes import PromptLogprob, Usage, closed
+from millstream.api.openai.generate.shared_shapes import PromptLogprob, Usage
+from millstream.api.wire.shapes import closed
 
 FinishReason = Literal["stop", "length"]
 

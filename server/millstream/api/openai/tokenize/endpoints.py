@@ -20,7 +20,6 @@ from typing_extensions import NotRequired, TypedDict
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
 from millstream.api.openai.chat.prompts import Prompts
-from millstream.api.openai.chat.shapes import closed
 from millstream.api.openai.tokenize.body import (
     ConversationBody,
     DetokenizeRequest,
@@ -30,6 +29,7 @@ from millstream.api.openai.tokenize.body import (
 )
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
+from millstream.api.wire.shapes import closed
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 

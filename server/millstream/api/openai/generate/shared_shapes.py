@@ -1,0 +1,31 @@
+"""Shapes that the answers of several routes have in common."""
+
+from __future__ import annotations
+
+from typing_extensions import TypedDict
+
+from millstream.api.wire.shapes import closed
+
+
+@closed
+class PromptTokensDetails(TypedDict):
+    """cached_tokens: tokens of the prompt that did not have to be computed."""
+
+    cached_tokens: int
+
+
+@closed
+class Usage(TypedDict):
+    """completion_tokens: of all choices, with the tokens that end a turn."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+@closed
+class PromptLogprob(TypedDict):
+    logprob: float
+    rank: int
+    decoded_token: str
