@@ -27,6 +27,7 @@ from millstream.runtime.host import ProcessHost
 from millstream.settings import DEMO_MODEL, Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.detection import detect, special_tokens_of
+from millstream.text.vocabulary import Vocabulary
 from millstream.version import __version__
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,7 @@ def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerCo
         engine=engine,
         chat=ChatFormatter(tokenizer, tokenizer.backend_tokenizer),
         tokenizer=tokenizer.backend_tokenizer,
+        vocabulary=Vocabulary(tokenizer.backend_tokenizer),
         parsers=parsers,
         stop_token_ids=() if eos is None else (eos,),
         fingerprint=f"millstream-{__version__}",

@@ -20,6 +20,7 @@ from millstream.runtime.runner import Runner
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader
+from millstream.text.vocabulary import Vocabulary
 from tests.api.described_transport import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer
@@ -122,6 +123,7 @@ async def serve(
         engine=engine,
         chat=ChatFormatter(LetterTemplate(), tokenizer),
         tokenizer=tokenizer,
+        vocabulary=Vocabulary(tokenizer),
         parsers=AnswerReader(),
         stop_token_ids=(END,),
         fingerprint="f",

@@ -16,6 +16,7 @@ from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader
+from millstream.text.vocabulary import Vocabulary
 from tests.api.conftest import END, LetterTemplate, RecordingRunner
 from tests.api.described_transport import CheckedTransport
 
@@ -38,6 +39,7 @@ async def context(byte_tokenizer: Tokenizer) -> AsyncIterator[ServerContext]:
             engine=engine,
             chat=ChatFormatter(LetterTemplate(), byte_tokenizer),
             tokenizer=byte_tokenizer,
+            vocabulary=Vocabulary(byte_tokenizer),
             parsers=AnswerReader(),
             stop_token_ids=(END,),
             fingerprint="f",

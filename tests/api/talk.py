@@ -19,8 +19,9 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.vocabulary import Vocabulary
 from tests.api.described_transport import CheckedTransport
-from tests.fakes import fake_info
+from tests.fakes import WholeSteps, fake_info
 from tests.text.conftest import byte_tokenizer
 from tests.text.parsing.samples import TOOLS, choose
 
@@ -29,7 +30,7 @@ __all__ = ["byte_tokenizer"]
 HERMES = choose("think", "hermes")
 
 
-class Speaker:
+class Speaker(WholeSteps):
     """A runner whose answers are `texts`, in order of arrival, each ended by the stop token."""
 
     def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
@@ -202,6 +203,7 @@ async def talk(marked_tokenizer: Tokenizer) -> AsyncIterator[Talk]:
         engine=engine,
         chat=ChatFormatter(template, marked_tokenizer),
         tokenizer=marked_tokenizer,
+        vocabulary=Vocabulary(marked_tokenizer),
         parsers=HERMES,
         stop_token_ids=(marked_tokenizer.token_to_id("<end>"),),
         fingerprint="f",

@@ -16,7 +16,9 @@ from millstream.api.described.route import DescribedRoute, Handler
 from millstream.api.guards.stack import protect
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
 from millstream.api.openai.chat.endpoint import CHAT, ChatCompletions
+from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.completions.endpoint import COMPLETIONS, Completions
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
@@ -47,10 +49,14 @@ def build_app(context: ServerContext) -> ASGIApp:
 
 
 def all_routes(context: ServerContext) -> list[DescribedRoute]:
-    models, tokenization = Models(context), Tokenization(context)
+    """Every route, over one maker of prompts and one of grammars."""
+    prompts, grammars = Prompts(context), AnswerGrammars(context.tokenizer)
+    chat = ChatCompletions(context, prompts=prompts, grammars=grammars)
+    completions = Completions(context, grammars=grammars)
+    models, tokenization = Models(context), Tokenization(context, prompts=prompts)
     return [
-        CHAT.route(_post(ChatCompletions(context))),
-        COMPLETIONS.route(_post(Completions(context))),
+        CHAT.route(_post(chat)),
+        COMPLETIONS.route(_post(completions)),
         CANCEL_CHAT.route(cancel(context)),
         CANCEL_COMPLETION.route(cancel(context)),
         LIST_MODELS.route(models.list_models),

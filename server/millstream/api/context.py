@@ -10,11 +10,12 @@ from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader
+from millstream.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerContext:
-    """engine: the client of the one engine. chat, tokenizer: the model's text side.
+    """engine: the client of the one engine. chat, tokenizer, vocabulary: the model's text side.
 
     parsers: makes what finds reasoning and tool calls in the model's answers.
     stop_token_ids: what the tokenizer itself says ends a turn. fingerprint: names this build.
@@ -24,6 +25,7 @@ class ServerContext:
     engine: EngineClient
     chat: ChatFormatter
     tokenizer: Tokenizer
+    vocabulary: Vocabulary
     parsers: AnswerReader
     stop_token_ids: tuple[int, ...]
     fingerprint: str

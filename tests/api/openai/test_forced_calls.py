@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders
 
 from millstream.api.openai.chat.body import parse_chat_request
-from millstream.api.openai.generate.answer_grammars import Formats
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
@@ -191,12 +191,12 @@ def test_a_tokenizer_without_bytes_is_refused(byte_tokenizer: Tokenizer) -> None
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(InvalidRequest, match="not made of bytes") as caught:
-        calls_of(Formats(tokenizer), tool_choice="required")
+        calls_of(AnswerGrammars(tokenizer), tool_choice="required")
     assert caught.value.param == "tool_choice"
 
 
 def calls_of(
-    formats: Formats,
+    formats: AnswerGrammars,
     *,
     parsers: AnswerReader = HERMES,
     prompt: tuple[int, ...] = (1,),
@@ -215,12 +215,12 @@ def test_markers_that_are_tokens_are_written_as_tokens(byte_tokenizer: Tokenizer
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.add_tokens(["<tool_call>", "</tool_call>", "<think>", "</think>"])
     ids = [tokenizer.token_to_id(mark) for mark in ("<tool_call>", "</tool_call>")]
-    formats = Formats(tokenizer)
+    formats = AnswerGrammars(tokenizer)
     text = calls_of(formats, tool_choice="required").text
     assert all(f"<[{token}]>" in text for token in ids)
     lark = json.loads(text)["grammars"][0]["lark_grammar"]
     assert '"<tool_call>' not in lark.split("TEXT:")[0]
-    plain = calls_of(Formats(byte_tokenizer), tool_choice="required").text
+    plain = calls_of(AnswerGrammars(byte_tokenizer), tool_choice="required").text
     assert '\\"<tool_call>' in plain
 
 
@@ -229,7 +229,7 @@ def test_calls_come_after_the_reasoning(choice: str, byte_tokenizer: Tokenizer) 
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.add_tokens(["<think>", "</think>"])
     begin, end = (tokenizer.token_to_id(mark) for mark in ("<think>", "</think>"))
-    formats = Formats(tokenizer)
+    formats = AnswerGrammars(tokenizer)
     opened = calls_of(formats, prompt=(1, begin), tool_choice=choice)
     assert (opened.starts_after, opened.opens_with) == (end, None)
     may = calls_of(formats, may_think=True, tool_choice=choice)

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders
 
 from millstream.api.openai.chat.body import parse_chat_request
 from millstream.api.openai.fields.formats import WantedFormat
-from millstream.api.openai.generate.answer_grammars import Formats
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.answer_formats import (
@@ -212,7 +212,7 @@ def test_where_the_format_begins(
     opens_with: str | None,
     thinking_tokenizer: Tokenizer,
 ) -> None:
-    formats = Formats(thinking_tokenizer)
+    formats = AnswerGrammars(thinking_tokenizer)
     grammar = formats.grammar(
         WantedFormat("guided_regex", "regex", "a"),
         thinking_tokenizer.encode(prompt).ids,
@@ -228,7 +228,7 @@ def test_where_the_format_begins(
 def test_a_model_without_reasoning_begins_at_once(byte_tokenizer: Tokenizer) -> None:
     wanted_format = WantedFormat("guided_regex", "regex", "a")
     prompt = byte_tokenizer.encode("hello<think>").ids
-    grammar = Formats(byte_tokenizer).grammar(wanted_format, prompt, may_think=True)
+    grammar = AnswerGrammars(byte_tokenizer).grammar(wanted_format, prompt, may_think=True)
     assert grammar == Grammar(text=regex_grammar("a"))
 
 
@@ -237,7 +237,9 @@ def test_a_tokenizer_without_bytes_is_refused(decoder: Any, byte_tokenizer: Toke
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.decoder = decoder
     with pytest.raises(InvalidRequest, match="not made of bytes") as caught:
-        Formats(tokenizer).grammar(WantedFormat("guided_regex", "regex", "a"), [1], may_think=False)
+        AnswerGrammars(tokenizer).grammar(
+            WantedFormat("guided_regex", "regex", "a"), [1], may_think=False
+        )
     assert caught.value.param == "guided_regex"
     with pytest.raises(ValueError, match="decoder"):
         LLTokenizer(tokenizer.to_str())
@@ -245,7 +247,7 @@ def test_a_tokenizer_without_bytes_is_refused(decoder: Any, byte_tokenizer: Toke
 
 def test_llama_2_s_tokenizer_is_made_of_bytes(piece_tokenizer: Tokenizer) -> None:
     wanted_format = WantedFormat("guided_regex", "regex", "a")
-    assert Formats(piece_tokenizer).grammar(wanted_format, [1], may_think=False)
+    assert AnswerGrammars(piece_tokenizer).grammar(wanted_format, [1], may_think=False)
     assert LLTokenizer(piece_tokenizer.to_str()).vocab_size >= piece_tokenizer.get_vocab_size()
 
 
@@ -253,13 +255,13 @@ async def test_reasoning_is_allowed_unless_it_is_switched_off(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[bool] = []
-    original = Formats.grammar
+    original = AnswerGrammars.grammar
 
-    def grammar(self: Formats, *arguments: Any, may_think: bool) -> Grammar:
+    def grammar(self: AnswerGrammars, *arguments: Any, may_think: bool) -> Grammar:
         asked.append(may_think)
         return original(self, *arguments, may_think=may_think)
 
-    monkeypatch.setattr(Formats, "grammar", grammar)
+    monkeypatch.setattr(AnswerGrammars, "grammar", grammar)
     for fields in (
         {},  # the template of these tests has the switch
         {"chat_template_kwargs": {"enable_thinking": False}},

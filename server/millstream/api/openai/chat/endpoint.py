@@ -13,9 +13,11 @@ from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
 from millstream.api.openai.chat.chunks import ChatStream
 from millstream.api.openai.chat.preparation import Preparation, Prepared
+from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.chat.whole import whole_answer
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
 from millstream.api.openai.generate.choices import Choice
 from millstream.api.openai.generate.delivery import Answer
@@ -41,9 +43,11 @@ class ChatCompletions(Endpoint[ChatRequest]):
 
     id_prefix = "chatcmpl"
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(
+        self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
+    ) -> None:
         super().__init__(context)
-        self._preparation = Preparation(context, self._vocabulary)
+        self._preparation = Preparation(context, prompts=prompts, grammars=grammars)
 
     def _parse(self, body: dict[str, Any]) -> ChatRequest:
         return parse_chat_request(body)
@@ -78,7 +82,7 @@ class ChatCompletions(Endpoint[ChatRequest]):
                 for index, stream in enumerate(streams)
             ],
             report=report_of(chat),
-            vocabulary=self._vocabulary,
+            vocabulary=self._context.vocabulary,
             prompt=prepared.prompt,
         )
 
@@ -92,7 +96,7 @@ class ChatCompletions(Endpoint[ChatRequest]):
             min_tokens=chat.min_tokens or 0,
             include_stop=bool(chat.include_stop_str_in_output),
             skip_special_tokens=chat.skip_special_tokens is not False and not is_marked,
-            vocabulary=self._vocabulary if chat.logprobs else None,
+            vocabulary=self._context.vocabulary if chat.logprobs else None,
             stop_token_ids=chat.stop_token_ids or (),
         )
 

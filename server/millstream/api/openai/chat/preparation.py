@@ -9,13 +9,12 @@ from typing import Any
 from millstream.api.context import ServerContext
 from millstream.api.openai.chat.body import ChatRequest
 from millstream.api.openai.chat.prompts import Prompt, Prompts
-from millstream.api.openai.generate.answer_grammars import Formats
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar, Request
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import OutputParser
-from millstream.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,12 @@ class _Form:
 class Preparation:
     """Prepares requests for one model. Safe to call from several threads."""
 
-    def __init__(self, context: ServerContext, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
+    ) -> None:
         self._context = context
-        self._vocabulary = vocabulary
-        self._prompts = Prompts(context)
-        self._formats = Formats(context.tokenizer)
+        self._prompts = prompts
+        self._grammars = grammars
 
     def prepare(self, chat: ChatRequest) -> Prepared:
         """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
@@ -66,7 +66,7 @@ class Preparation:
         check_token_ids(chat, vocab_size=info.vocab_size)
         prompt = self._prompts.prompt(chat, max_context=info.max_context)
         room = engine.check_length(num_prompt=len(prompt.token_ids))
-        vocabulary = self._vocabulary
+        vocabulary = self._context.vocabulary
         request = engine_request(
             chat,
             info,
@@ -100,10 +100,10 @@ class Preparation:
         parsers = self._context.parsers
         may_think = self._may_think(prompt.variables)
         if (wanted := chat.wanted_format) is not None:
-            grammar = self._formats.grammar(wanted, prompt.token_ids, may_think=may_think)
+            grammar = self._grammars.grammar(wanted, prompt.token_ids, may_think=may_think)
             return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER)
         if (calls := chat.wanted_calls) is not None:
-            form = self._formats.calls(
+            form = self._grammars.calls(
                 calls, chat.tools or (), parsers, prompt=prompt.token_ids, may_think=may_think
             )
             hold = GrammarHold.ANSWER if calls.is_forced else GrammarHold.CALLS

@@ -20,6 +20,7 @@ from millstream.api.openai.completions.whole import (
     whole_completion,
 )
 from millstream.api.openai.generate.answer import Identity, WholeChoice
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
 from millstream.api.openai.generate.choices import Choice
 from millstream.api.openai.generate.delivery import Answer
@@ -46,9 +47,9 @@ class Completions(Endpoint[CompletionRequest]):
 
     id_prefix = "cmpl"
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ServerContext, *, grammars: AnswerGrammars) -> None:
         super().__init__(context)
-        self._preparation = CompletionPreparation(context, self._vocabulary)
+        self._preparation = CompletionPreparation(context, grammars=grammars)
 
     def _parse(self, body: dict[str, Any]) -> CompletionRequest:
         return parse_completion_request(body)
@@ -75,7 +76,7 @@ class Completions(Endpoint[CompletionRequest]):
             identity,
             choices,
             report=report_of(completion),
-            vocabulary=self._vocabulary,
+            vocabulary=self._context.vocabulary,
             prompts=[
                 AnsweredPrompt(asked.prompt, choices[place * n].assembler)
                 for place, asked in enumerate(prepared)
@@ -91,7 +92,7 @@ class Completions(Endpoint[CompletionRequest]):
             min_tokens=completion.min_tokens or 0,
             include_stop=bool(completion.include_stop_str_in_output),
             skip_special_tokens=completion.skip_special_tokens is not False,
-            vocabulary=None if completion.logprobs is None else self._vocabulary,
+            vocabulary=None if completion.logprobs is None else self._context.vocabulary,
             scores_every_token=True,
             stop_token_ids=completion.stop_token_ids or (),
         )

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 
 from millstream.api.context import ServerContext
 from millstream.api.openai.completions.body import CompletionRequest, TextOrIds
-from millstream.api.openai.generate.answer_grammars import Formats
+from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Request
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
 from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text
-from millstream.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,9 @@ class PreparedPrompt:
 class CompletionPreparation:
     """Prepares requests for one model. Safe to call from several threads."""
 
-    def __init__(self, context: ServerContext, vocabulary: Vocabulary) -> None:
+    def __init__(self, context: ServerContext, *, grammars: AnswerGrammars) -> None:
         self._context = context
-        self._vocabulary = vocabulary
-        self._formats = Formats(context.tokenizer)
+        self._grammars = grammars
 
     def prepare(self, completion: CompletionRequest) -> list[PreparedPrompt]:
         """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
@@ -65,6 +63,7 @@ class CompletionPreparation:
     def _request(self, completion: CompletionRequest, prompt: EncodedPrompt) -> Request:
         """What the engine is asked: one token at least, which is not shown if none was wanted."""
         engine, words = self._context.engine, completion.bad_words or ()
+        vocabulary = self._context.vocabulary
         request = engine_request(
             completion,
             engine.info,
@@ -73,11 +72,11 @@ class CompletionPreparation:
             wanted=max(completion.wanted_tokens, 1),
             room=engine.check_length(num_prompt=len(prompt.token_ids), param="prompt"),
             logprobs=completion.logprobs,
-            bad_words=[way for word in words for way in self._vocabulary.sequences(word)],
+            bad_words=[way for word in words for way in vocabulary.sequences(word)],
             end_of_turn=(*engine.info.stop_token_ids, *self._context.stop_token_ids),
         )
         wanted, grammar = completion.wanted_format, None
         if wanted is not None:
-            grammar = self._formats.grammar(wanted, prompt.token_ids, may_think=False)
+            grammar = self._grammars.grammar(wanted, prompt.token_ids, may_think=False)
         request = with_grammar(request, grammar, completion)
         return replace(request, prompt_logprobs=completion.num_prompt_logprobs)

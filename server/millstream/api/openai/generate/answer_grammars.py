@@ -51,7 +51,7 @@ class CallForm(NamedTuple):
     reader: AnswerReader
 
 
-class Formats:
+class AnswerGrammars:
     """Grammars for the answers of one model. Safe to call from several threads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:

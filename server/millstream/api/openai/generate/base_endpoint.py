@@ -29,7 +29,6 @@ from millstream.errors import InvalidRequest
 from millstream.intake.engine_request import choice_request
 from millstream.runtime.stream import TokenStream
 from millstream.settings import Settings
-from millstream.text.vocabulary import Vocabulary
 
 Fields = TypeVar("Fields", bound=DeliveryFields)
 
@@ -50,7 +49,6 @@ class Endpoint(ABC, Generic[Fields]):
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self._vocabulary = Vocabulary(context.tokenizer)
 
     @abstractmethod
     def _parse(self, body: dict[str, Any]) -> Fields:

@@ -74,9 +74,9 @@ DETOKENIZE = Operation(
 class Tokenization:
     """The endpoints."""
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ServerContext, *, prompts: Prompts) -> None:
         self._context = context
-        self._prompts = Prompts(context)
+        self._prompts = prompts
         self._turns = asyncio.Semaphore(_MAX_THREADS)
 
     async def tokenize(self, http: Request) -> Response:
