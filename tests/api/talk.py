@@ -31,7 +31,8 @@ HERMES = choose("think", "hermes")
 
 
 class Speaker(WholeSteps):
-    """A runner whose answers are `texts`, in order of arrival, each ended by the stop token."""
+    """A runner whose answers are `texts`, in order of the requests' ids, each ended by the stop
+    token. Which of several requests is computed first is a matter of timing; their ids are not."""
 
     def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
         self.info = info
@@ -48,7 +49,8 @@ class Speaker(WholeSteps):
         logprobs: dict[int, TokenLogprob] = {}
         for chunk in plan.chunks:
             if chunk.request_id not in self._ids:
-                text = self.texts[len(self._ids) % len(self.texts)]
+                first = min(self._ids, default=chunk.request_id)
+                text = self.texts[(chunk.request_id - first) % len(self.texts)]
                 self._ids[chunk.request_id] = self._tokenizer.encode(text).ids
             if chunk.sampling is None:
                 continue

@@ -38,6 +38,7 @@ class TextAssembler:
     and stop tokens are part of the text. vocabulary: given if log probabilities were asked for.
     scores_every_token: tokens that are no text have one too.
     stop_token_ids: the stop tokens that the request itself named.
+    is_silent: no token was asked for; the one that the engine always draws is nothing.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class TextAssembler:
         vocabulary: Vocabulary | None = None,
         scores_every_token: bool = False,
         stop_token_ids: Collection[int] = (),
+        is_silent: bool = False,
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer, prompt, skip_special_tokens=skip_special_tokens)
         self._stops = StopMatcher(stops, include_stop=include_stop)
         self._min_tokens = min_tokens
         self._stop_token_ids = stop_token_ids
         self._include_stop = include_stop
+        self._is_silent = is_silent
         self._track = (
             LogprobTrack(
                 vocabulary,
@@ -81,7 +84,7 @@ class TextAssembler:
         pieces: list[str] = []
         token_ids: list[int] = []
         reason: FinishReason | None = None
-        for event in events:
+        for event in map(_without_token, events) if self._is_silent else events:
             self.num_cached = event.num_cached
             if event.prompt_logprobs:
                 self.prompt_logprobs += event.prompt_logprobs
@@ -131,3 +134,8 @@ class TextAssembler:
 
     def _match(self, text: str) -> str:
         return self._stops.push(text, can_stop=self.num_generated > self._min_tokens)
+
+
+def _without_token(event: TokenEvent) -> TokenEvent:
+    reason: FinishReason | None = "length" if event.finish_reason else None
+    return event._replace(token_ids=(), logprobs=(), finish_reason=reason)

@@ -10,8 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tokenizers import Tokenizer
 
-from millstream.api.openai.chat.chunks import ChatStream
-from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice, usage
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextDelta
@@ -36,9 +35,9 @@ def vocabulary(byte_tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(byte_tokenizer)
 
 
-def make_stream(vocabulary: Vocabulary, **report: bool) -> ChatStream:
+def make_stream(vocabulary: Vocabulary, **report: bool) -> ChatBuilder:
     report_of = Report(**report)
-    return ChatStream(IDENTITY, report=report_of, vocabulary=vocabulary, prompt=(7, 8))
+    return ChatBuilder(IDENTITY, report=report_of, vocabulary=vocabulary, prompt=(7, 8))
 
 
 def events(raw: bytes) -> list[Any]:
@@ -155,7 +154,7 @@ def test_token_ids_and_running_usage(vocabulary: Vocabulary) -> None:
 
 def test_whole_answer_is_what_the_sdk_expects(vocabulary: Vocabulary) -> None:
     choices = [WholeChoice.of([TextDelta("te"), TextDelta("xt", "length")])]
-    body = whole_answer(IDENTITY, choices, USAGE, report=Report(), vocabulary=vocabulary)
+    body = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary).whole(choices, USAGE)
     answer = ChatCompletion.model_validate(body)
     assert answer.choices[0].message.content == "text"
     assert answer.choices[0].finish_reason == "length"
@@ -172,10 +171,8 @@ def test_whole_answer_with_everything(vocabulary: Vocabulary) -> None:
         TextDelta("a", token_ids=(5,), logprobs=(TextLogprob("a", b"a", score(5)),)),
         TextDelta("", "stop", token_ids=(6,)),
     ]
-    body = whole_answer(
+    builder = ChatBuilder(
         IDENTITY,
-        [WholeChoice.of(deltas), WholeChoice.of(deltas)],
-        USAGE,
         report=Report(logprobs=True, prompt_logprobs=True, token_ids=True),
         vocabulary=vocabulary,
         prompt=(7, 8, 9),
@@ -184,6 +181,7 @@ def test_whole_answer_with_everything(vocabulary: Vocabulary) -> None:
             TokenLogprob(9, -0.2, 1, ((9, -0.2),)),
         ],
     )
+    body = builder.whole([WholeChoice.of(deltas), WholeChoice.of(deltas)], USAGE)
     json.dumps(body, allow_nan=False)
     answer = ChatCompletion.model_validate(body)
     assert [choice.index for choice in answer.choices] == [0, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.text.assembler import TextDelta
 from millstream.text.logprobs import TextLogprob
@@ -38,8 +38,8 @@ def test_calls_and_reasoning_are_what_the_sdk_expects(vocabulary: Vocabulary) ->
     for event in events(b"".join(stream.chunk(0, delta) for delta in deltas)):
         state.handle_chunk(ChatCompletionChunk.model_validate(event, strict=True))
     said = state.get_final_completion().choices[0]
-    body = whole_answer(
-        IDENTITY, [WholeChoice.of(deltas)], USAGE, report=Report(), vocabulary=vocabulary
+    body = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary).whole(
+        [WholeChoice.of(deltas)], USAGE
     )
     whole = ChatCompletion.model_validate(body).choices[0]
     assert (said.finish_reason, whole.finish_reason) == ("tool_calls", "tool_calls")
@@ -60,8 +60,8 @@ def test_a_call_that_is_cut_off_ends_with_length(vocabulary: Vocabulary) -> None
     delta = TextDelta("raw", "length", parts=PARTS[2:4])
     *_, last = events(make_stream(vocabulary).chunk(0, delta))
     assert last["choices"][0]["finish_reason"] == "length"
-    body = whole_answer(
-        IDENTITY, [WholeChoice.of([delta])], USAGE, report=Report(), vocabulary=vocabulary
+    body = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary).whole(
+        [WholeChoice.of([delta])], USAGE
     )
     assert body["choices"][0]["finish_reason"] == "length"
     assert body["choices"][0]["message"]["content"] is None

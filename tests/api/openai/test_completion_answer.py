@@ -7,14 +7,8 @@ import math
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.openai.completions.chunks import CompletionStream
-from millstream.api.openai.completions.whole import (
-    AnsweredPrompt,
-    CompletionReport,
-    Entry,
-    text_logprobs,
-    whole_completion,
-)
+from millstream.api.openai.completions.builder import CompletionBuilder, CompletionReport
+from millstream.api.openai.completions.text_logprobs import AnsweredPrompt, Entry, text_logprobs
 from millstream.api.openai.generate.answer import Identity, WholeChoice
 from millstream.core.request import TokenEvent, TokenLogprob
 from millstream.text.assembler import TextAssembler, TextDelta
@@ -71,14 +65,14 @@ def test_each_report_has_the_alternatives_it_asked_for(
     report = CompletionReport(
         logprobs=True, prompt_logprobs=True, echo=True, num_top=3, num_prompt_top=1
     )
-    body = whole_completion(
+    builder = CompletionBuilder(
         IDENTITY,
-        [WholeChoice(ParsedAnswer(""), "length")],
-        [AnsweredPrompt(prompt, assembler)],
-        {},
         report=report,
         vocabulary=vocabulary,
+        prompts=[AnsweredPrompt(prompt, assembler)],
+        per_prompt=1,
     )
+    body = builder.whole([WholeChoice(ParsedAnswer(""), "length")], {})
     (choice,) = body["choices"]
     assert choice["text"] == "ab"
     assert choice["logprobs"]["top_logprobs"] == [None, {"a": -0.5, "b": -1.0, "c": -2.0}]
@@ -89,7 +83,7 @@ def test_each_report_has_the_alternatives_it_asked_for(
 def test_the_echo_comes_once(vocabulary: Vocabulary, byte_tokenizer: Tokenizer) -> None:
     prompt = decode_ids(byte_tokenizer, [A, B], vocab_size=300)
     asked = AnsweredPrompt(prompt, TextAssembler(byte_tokenizer, prompt=[A, B], stops=()))
-    builder = CompletionStream(
+    builder = CompletionBuilder(
         IDENTITY,
         report=CompletionReport(echo=True),
         vocabulary=vocabulary,

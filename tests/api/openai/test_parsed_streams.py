@@ -7,8 +7,7 @@ from typing import cast
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.openai.chat.chunks import ChatStream
-from millstream.api.openai.chat.whole import whole_answer
+from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.choices import Choice
 from millstream.runtime.stream import TokenStream
@@ -50,10 +49,10 @@ async def test_joined_events_are_the_whole_answer(
 ) -> None:
     deltas, _ = await deltas_of(sample, byte_tokenizer)
     vocabulary = Vocabulary(byte_tokenizer)
-    stream = ChatStream(IDENTITY, report=Report(), vocabulary=vocabulary)
+    stream = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary)
     raw = b"".join(stream.chunk(0, delta) for delta in deltas)
-    body = whole_answer(
-        IDENTITY, [WholeChoice.of(deltas)], USAGE, report=Report(), vocabulary=vocabulary
+    body = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary).whole(
+        [WholeChoice.of(deltas)], USAGE
     )
     answer = joined(events(raw))
     assert answer == whole(body["choices"][0])

@@ -11,19 +11,17 @@ from starlette.concurrency import run_in_threadpool
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
-from millstream.api.openai.chat.chunks import ChatStream
+from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.chat.preparation import Preparation, Prepared
 from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
-from millstream.api.openai.chat.whole import whole_answer
-from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.answer import Identity, Report
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
 from millstream.api.openai.generate.choices import Choice
-from millstream.api.openai.generate.delivery import Answer
+from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler
-from millstream.text.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ class ChatCompletions(Endpoint[ChatRequest]):
 
     async def _start(
         self, chat: ChatRequest, streams: Sequence[TokenStream], identity: Identity
-    ) -> Answer:
+    ) -> StartedAnswer:
         prepared = await run_in_threadpool(self._preparation.prepare, chat)
         start_all(streams, [prepared.first], timeout=time_limit(chat, self._context.settings))
         log.debug(
@@ -70,21 +68,24 @@ class ChatCompletions(Endpoint[ChatRequest]):
             chat.prompt_cache_key,
             chat.metadata,
         )
-        return ChatAnswer(
+        choices = [
+            Choice(
+                stream,
+                self._assembler(chat, prepared),
+                parser=prepared.parsers[index] if prepared.parsers else None,
+                max_calls=1 if chat.parallel_tool_calls is False else None,
+            )
+            for index, stream in enumerate(streams)
+        ]
+        report = report_of(chat)
+        builder = ChatBuilder(
             identity,
-            [
-                Choice(
-                    stream,
-                    self._assembler(chat, prepared),
-                    parser=prepared.parsers[index] if prepared.parsers else None,
-                    max_calls=1 if chat.parallel_tool_calls is False else None,
-                )
-                for index, stream in enumerate(streams)
-            ],
-            report=report_of(chat),
+            report=report,
             vocabulary=self._context.vocabulary,
             prompt=prepared.prompt,
+            prompt_scores=choices[0].assembler.prompt_logprobs,
         )
+        return StartedAnswer(choices, builder, report=report)
 
     def _assembler(self, chat: ChatRequest, prepared: Prepared) -> TextAssembler:
         # Where special tokens are markers, the parser reads them, and drops all others.
@@ -98,43 +99,6 @@ class ChatCompletions(Endpoint[ChatRequest]):
             skip_special_tokens=chat.skip_special_tokens is not False and not is_marked,
             vocabulary=self._context.vocabulary if chat.logprobs else None,
             stop_token_ids=chat.stop_token_ids or (),
-        )
-
-
-class ChatAnswer(Answer):
-    """A started request on its way to the client, streamed or whole."""
-
-    def __init__(
-        self,
-        identity: Identity,
-        choices: Sequence[Choice],
-        *,
-        report: Report,
-        vocabulary: Vocabulary,
-        prompt: Sequence[int],
-    ) -> None:
-        super().__init__(choices, report=report, per_prompt=len(choices))
-        self._identity = identity
-        self._vocabulary = vocabulary
-        self._prompt = prompt
-
-    def _body(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
-        return whole_answer(
-            self._identity,
-            choices,
-            usage,
-            report=self._report,
-            vocabulary=self._vocabulary,
-            prompt=self._prompt,
-            prompt_scores=self._choices[0].assembler.prompt_logprobs,
-        )
-
-    def _builder(self) -> ChatStream:
-        return ChatStream(
-            self._identity,
-            report=self._report,
-            vocabulary=self._vocabulary,
-            prompt=self._prompt,
         )
 
 

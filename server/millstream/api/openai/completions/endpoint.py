@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -11,23 +11,17 @@ from starlette.concurrency import run_in_threadpool
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
-from millstream.api.openai.completions.chunks import CompletionStream
+from millstream.api.openai.completions.builder import CompletionBuilder, CompletionReport
 from millstream.api.openai.completions.preparation import CompletionPreparation, PreparedPrompt
 from millstream.api.openai.completions.shapes import Completion, CompletionChunk
-from millstream.api.openai.completions.whole import (
-    AnsweredPrompt,
-    CompletionReport,
-    whole_completion,
-)
-from millstream.api.openai.generate.answer import Identity, WholeChoice
+from millstream.api.openai.completions.text_logprobs import AnsweredPrompt
+from millstream.api.openai.generate.answer import Identity
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
 from millstream.api.openai.generate.choices import Choice
-from millstream.api.openai.generate.delivery import Answer
-from millstream.core.request import TokenEvent
+from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.runtime.stream import TokenStream
-from millstream.text.assembler import TextAssembler, TextDelta
-from millstream.text.vocabulary import Vocabulary
+from millstream.text.assembler import TextAssembler
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +56,7 @@ class Completions(Endpoint[CompletionRequest]):
 
     async def _start(
         self, completion: CompletionRequest, streams: Sequence[TokenStream], identity: Identity
-    ) -> Answer:
+    ) -> StartedAnswer:
         prepared = await run_in_threadpool(self._preparation.prepare, completion)
         timeout = time_limit(completion, self._context.settings)
         start_all(streams, [asked.first for asked in prepared], timeout=timeout)
@@ -72,20 +66,21 @@ class Completions(Endpoint[CompletionRequest]):
             for index, stream in enumerate(streams)
         ]
         log.debug("request %d: %d prompts, user %r", streams[0].id, len(prepared), completion.user)
-        return CompletionAnswer(
+        report = report_of(completion)
+        builder = CompletionBuilder(
             identity,
-            choices,
-            report=report_of(completion),
+            report=report,
             vocabulary=self._context.vocabulary,
             prompts=[
                 AnsweredPrompt(asked.prompt, choices[place * n].assembler)
                 for place, asked in enumerate(prepared)
             ],
+            per_prompt=n,
         )
+        return StartedAnswer(choices, builder, report=report, num_prompts=len(prepared))
 
     def _assembler(self, completion: CompletionRequest, asked: PreparedPrompt) -> TextAssembler:
-        made = TextAssembler if completion.wanted_tokens else PromptAssembler
-        return made(
+        return TextAssembler(
             self._context.tokenizer,
             prompt=asked.prompt.token_ids,
             stops=completion.stops,
@@ -94,57 +89,8 @@ class Completions(Endpoint[CompletionRequest]):
             skip_special_tokens=completion.skip_special_tokens is not False,
             vocabulary=None if completion.logprobs is None else self._context.vocabulary,
             scores_every_token=True,
+            is_silent=not completion.wanted_tokens,
             stop_token_ids=completion.stop_token_ids or (),
-        )
-
-
-class PromptAssembler(TextAssembler):
-    """For requests that want no token: the engine's one token is nothing to them."""
-
-    def push(self, events: Iterable[TokenEvent]) -> TextDelta:
-        return super().push(
-            event._replace(
-                token_ids=(), logprobs=(), finish_reason="length" if event.finish_reason else None
-            )
-            for event in events
-        )
-
-
-class CompletionAnswer(Answer):
-    """A started request on its way to the client, streamed or whole."""
-
-    def __init__(
-        self,
-        identity: Identity,
-        choices: Sequence[Choice],
-        *,
-        report: CompletionReport,
-        vocabulary: Vocabulary,
-        prompts: Sequence[AnsweredPrompt],
-    ) -> None:
-        super().__init__(choices, report=report, per_prompt=len(choices) // len(prompts))
-        self._identity = identity
-        self._completion_report = report
-        self._vocabulary = vocabulary
-        self._prompts = prompts
-
-    def _body(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
-        return whole_completion(
-            self._identity,
-            choices,
-            self._prompts,
-            usage,
-            report=self._completion_report,
-            vocabulary=self._vocabulary,
-        )
-
-    def _builder(self) -> CompletionStream:
-        return CompletionStream(
-            self._identity,
-            report=self._completion_report,
-            vocabulary=self._vocabulary,
-            prompts=self._prompts,
-            per_prompt=self._per_prompt,
         )
 
 

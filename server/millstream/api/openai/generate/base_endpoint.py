@@ -20,7 +20,7 @@ from millstream.api.context import ServerContext
 from millstream.api.openai.fields.delivery import DeliveryFields
 from millstream.api.openai.generate.answer import Identity
 from millstream.api.openai.generate.choices import close_all
-from millstream.api.openai.generate.delivery import Answer
+from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.sse import EventStream
@@ -61,7 +61,7 @@ class Endpoint(ABC, Generic[Fields]):
     @abstractmethod
     async def _start(
         self, fields: Fields, streams: Sequence[TokenStream], identity: Identity
-    ) -> Answer:
+    ) -> StartedAnswer:
         """Tokenises off the event loop and hands the requests to the engine."""
 
     async def __call__(self, http: HttpRequest) -> Response:
@@ -106,7 +106,9 @@ class Endpoint(ABC, Generic[Fields]):
         return engine.open_many(places.count, names=names)
 
 
-async def _whole(http: HttpRequest, answer: Answer, streams: Sequence[TokenStream]) -> Response:
+async def _whole(
+    http: HttpRequest, answer: StartedAnswer, streams: Sequence[TokenStream]
+) -> Response:
     try:
         return await unless_disconnected(http, answer.whole())
     except ClientGone:

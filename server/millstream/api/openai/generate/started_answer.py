@@ -6,7 +6,6 @@ the last one.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -15,28 +14,29 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from millstream.api.openai.generate.answer import Report, WholeChoice, usage
+from millstream.api.openai.generate.builder import AnswerBuilder
 from millstream.api.openai.generate.choices import Choice, close_all, merge
-from millstream.api.openai.generate.events import EventBuilder
 from millstream.api.wire.errors import error_event
 from millstream.errors import MillstreamError
 from millstream.text.assembler import TextDelta
 
 
-class Answer(ABC):
-    """The choices of one request. per_prompt: each prompt has so many, those of the first first."""
+class StartedAnswer:
+    """The choices of one request, and what makes its answer out of them."""
 
-    def __init__(self, choices: Sequence[Choice], *, report: Report, per_prompt: int) -> None:
+    def __init__(
+        self,
+        choices: Sequence[Choice],
+        builder: AnswerBuilder,
+        *,
+        report: Report,
+        num_prompts: int = 1,
+    ) -> None:
+        """num_prompts: each has as many choices, those of the first one first."""
         self._choices = choices
+        self._builder = builder
         self._report = report
-        self._per_prompt = per_prompt
-
-    @abstractmethod
-    def _body(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
-        """The answer that is not streamed."""
-
-    @abstractmethod
-    def _builder(self) -> EventBuilder:
-        """What makes the events of a stream."""
+        self._per_prompt = len(choices) // num_prompts
 
     async def whole(self) -> Response:
         """The one response with everything. Raises the failure that ended a choice."""
@@ -50,11 +50,12 @@ class Answer(ABC):
         return self._response(deltas)
 
     def _response(self, deltas: Sequence[Sequence[TextDelta]]) -> Response:
-        return JSONResponse(self._body([WholeChoice.of(one) for one in deltas], self._usage()))
+        choices = [WholeChoice.of(one) for one in deltas]
+        return JSONResponse(self._builder.whole(choices, self._usage()))
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events of the stream. A failure is its last event."""
-        builder = self._builder()
+        builder = self._builder
         num_open = len(self._choices)
         try:
             async with aclosing(merge(self._choices)) as news:

@@ -1,35 +1,41 @@
-"""What the events of every streamed answer share: their frame and their end. Pure.
+"""What one dialect says of an answer: its events while it is made, or the whole of it. Pure.
+
+Both come from one builder, so that a client reads the same whether it streams or not.
 
 Framing facts kept here and by those who build on it (each is a client that breaks otherwise):
 `data: ` with its space; everything ASCII, because some readers split lines at U+2028;
 `finish_reason` null until the end; `[DONE]` once, after the last choice.
+
+An event is made of text, not of objects: the JSON around a token is the same for every token of a
+choice, so it is made once, and a token costs one string escape and a concatenation. Only where a
+client asked for more than the text (log probabilities, token ids, running usage) is the rest of an
+event made anew.
 """
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.generate.answer import Identity, Report
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
 
 _DONE = b"data: [DONE]\n\n"
 
 
-class EventBuilder(ABC):
-    """Makes the events of one request out of the deltas of its choices. kind: of object.
-
-    The JSON around the text is made once for each choice; a token costs one string escape and a
-    concatenation, unless more than its text is to be reported.
-    """
+class AnswerBuilder(ABC):
+    """Makes the events or the body of one request out of the deltas of its choices."""
 
     def __init__(
-        self, identity: Identity, kind: str, *, report: Report, vocabulary: Vocabulary
+        self, identity: Identity, *, chunk_kind: str, report: Report, vocabulary: Vocabulary
     ) -> None:
+        """chunk_kind: the `object` of an event."""
+        self._identity = identity
         self._vocabulary = vocabulary
-        self._head = json.dumps(identity.head(kind))[:-1]
+        self._head = json.dumps(identity.head(chunk_kind))[:-1]
         self._has_usage = report.usage
         # With include_usage every chunk but the last carries `usage: null` (OpenAI's contract).
         self._tail = ',"usage":null}\n\n' if report.usage else "}\n\n"
@@ -42,6 +48,10 @@ class EventBuilder(ABC):
 
         usage: the request's so far; needed if running usage is reported.
         """
+
+    @abstractmethod
+    def whole(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
 
     def end(self, usage: dict[str, Any]) -> bytes:
         """The usage event, if asked for, and the end mark."""

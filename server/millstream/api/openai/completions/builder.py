@@ -1,26 +1,27 @@
-"""The events of a streamed text completion, as bytes ready for the socket. Pure.
+"""A text completion, as events ready for the socket or as one body. Pure.
 
 Beside what OpenAI defines, each event with text has TGI's `token` object: it is what programs read
 that stream text with huggingface.js, which sends them here. `logprob` in it is null unless
-log probabilities were asked for. Framing as in events.py.
+log probabilities were asked for. Framing as in
+generate/builder.py.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from millstream.api.openai.completions.whole import (
+from millstream.api.openai.completions.text_logprobs import (
     AnsweredPrompt,
-    CompletionReport,
     answer_entries,
     prompt_entries,
     text_logprobs,
 )
-from millstream.api.openai.generate.answer import Identity
-from millstream.api.openai.generate.events import EventBuilder
-from millstream.api.openai.generate.logprob_shapes import finite
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.builder import AnswerBuilder
+from millstream.api.openai.generate.logprob_shapes import finite, prompt_logprobs
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
 
@@ -28,8 +29,20 @@ _escape = json.encoder.encode_basestring_ascii
 _PLAIN = ',"logprobs":null,"finish_reason":null}],"token":{"id":'
 
 
-class CompletionStream(EventBuilder):
-    """Makes the events of one request. prompts: each has `per_prompt` choices, in their order."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionReport(Report):
+    """num_top, num_prompt_top: alternatives in `logprobs` and in `prompt_logprobs`."""
+
+    echo: bool = False
+    num_top: int = 0
+    num_prompt_top: int = 0
+
+
+class CompletionBuilder(AnswerBuilder):
+    """Makes the events or the body of one completion request.
+
+    prompts: each has `per_prompt` choices, in their order.
+    """
 
     def __init__(
         self,
@@ -40,7 +53,9 @@ class CompletionStream(EventBuilder):
         prompts: Sequence[AnsweredPrompt],
         per_prompt: int,
     ) -> None:
-        super().__init__(identity, "text_completion", report=report, vocabulary=vocabulary)
+        super().__init__(
+            identity, chunk_kind="text_completion", report=report, vocabulary=vocabulary
+        )
         self._report = report
         self._prompts = prompts
         self._per_prompt = per_prompt
@@ -65,6 +80,38 @@ class CompletionStream(EventBuilder):
             details = self._details(index, delta, usage, text=text, is_first=is_first)
             return (before + details).encode()
         return b""
+
+    def whole(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        answer = self._identity.head("text_completion")
+        answer["choices"] = [
+            {"index": index} | self._whole(choice, self._asked(index))
+            for index, choice in enumerate(choices)
+        ]
+        answer["usage"] = usage
+        return answer
+
+    def _whole(self, choice: WholeChoice, asked: AnsweredPrompt) -> dict[str, Any]:
+        report = self._report
+        echo = asked.prompt.text if report.echo else ""
+        content: dict[str, Any] = {
+            "text": echo + choice.said.content,
+            "logprobs": None,
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+        }
+        if report.logprobs:
+            entries = list(prompt_entries(asked)) if report.echo else []
+            entries += answer_entries(choice.logprobs, offset=len(echo))
+            content["logprobs"] = text_logprobs(entries, self._vocabulary, num_top=report.num_top)
+        if report.token_ids:
+            content["token_ids"] = choice.token_ids
+            content["prompt_token_ids"] = list(asked.prompt.token_ids)
+        if report.prompt_logprobs:
+            count = report.num_prompt_top
+            scores = [score._replace(top=score.top[:count]) for score in asked.scores]
+            content["prompt_logprobs"] = prompt_logprobs(scores, self._vocabulary)
+        return content
 
     def _asked(self, index: int) -> AnsweredPrompt:
         return self._prompts[index // self._per_prompt]

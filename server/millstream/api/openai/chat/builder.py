@@ -1,7 +1,8 @@
-"""The events of a streamed answer, as bytes ready for the socket. Pure.
+"""A chat completion, as events ready for the socket or as one body. Pure.
 
-Framing facts kept here beside those of events.py: `role` once per choice, in its first delta; id
-and name once per tool call; `content` is never missing from a delta, so naive loops can print it.
+Framing facts kept here beside those of generate/builder.py: `role` once per choice, in its first
+delta; id and name once per tool call; `content` is never missing from a delta, so naive loops can
+print it.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from millstream.api.openai.chat.whole import finish_reason
-from millstream.api.openai.generate.answer import Identity, Report
-from millstream.api.openai.generate.events import EventBuilder
-from millstream.api.openai.generate.logprob_shapes import content_logprobs
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.builder import AnswerBuilder
+from millstream.api.openai.generate.logprob_shapes import content_logprobs, prompt_logprobs
+from millstream.core.request import FinishReason, TokenLogprob
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.output import (
     Content,
     Delta,
+    ParsedAnswer,
     Reasoning,
     ToolCallArguments,
     ToolCallStart,
@@ -28,8 +30,12 @@ _escape = json.encoder.encode_basestring_ascii
 _NO_DELTA = TextDelta("")
 
 
-class ChatStream(EventBuilder):
-    """Makes the events of one request."""
+class ChatBuilder(AnswerBuilder):
+    """Makes the events or the body of one chat request.
+
+    prompt, prompt_scores: what the model read, and its log probabilities, which are complete when
+    the first token comes; for clients that want to read them.
+    """
 
     def __init__(
         self,
@@ -38,12 +44,15 @@ class ChatStream(EventBuilder):
         report: Report,
         vocabulary: Vocabulary,
         prompt: Sequence[int] = (),
+        prompt_scores: Sequence[TokenLogprob] = (),
     ) -> None:
-        super().__init__(identity, "chat.completion.chunk", report=report, vocabulary=vocabulary)
-        self._identity = identity
+        super().__init__(
+            identity, chunk_kind="chat.completion.chunk", report=report, vocabulary=vocabulary
+        )
         self._report = report
+        self._prompt, self._prompt_scores = prompt, prompt_scores
         self._calling: set[int] = set()  # choices that have called a tool
-        self._prompt = f',"prompt_token_ids":{json.dumps(prompt)}' if report.token_ids else ""
+        self._owes_prompt = report.token_ids
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{self._tail}'
 
     def chunk(self, index: int, delta: TextDelta, usage: dict[str, Any] | None = None) -> bytes:
@@ -62,18 +71,64 @@ class ChatStream(EventBuilder):
         elif delta.text or delta.logprobs or (delta.token_ids and self._report.token_ids):
             events += before + self._detailed(delta, usage)
         if delta.finish_reason is not None:
-            has_calls = index in self._calling and not self._report.is_tool_named
-            ended = finish_reason(delta.finish_reason, has_calls=has_calls)
+            ended = self._finish_reason(delta.finish_reason, has_calls=index in self._calling)
             reason = f'"{ended}","stop_reason":{json.dumps(delta.stop_reason)}'
             events += before + self._detailed(_NO_DELTA, usage, reason=reason)
         return events.encode()
+
+    def whole(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        answer = self._identity.head("chat.completion")
+        answer["choices"] = [self._whole(index, choice) for index, choice in enumerate(choices)]
+        answer["usage"] = usage
+        if self._report.token_ids:
+            answer["prompt_token_ids"] = list(self._prompt)
+        if self._report.prompt_logprobs:
+            answer["prompt_logprobs"] = prompt_logprobs(self._prompt_scores, self._vocabulary)
+        return answer
+
+    def _whole(self, index: int, choice: WholeChoice) -> dict[str, Any]:
+        report, logprobs = self._report, None
+        if report.logprobs:
+            logprobs = content_logprobs(choice.logprobs, self._vocabulary)
+        content = {
+            "index": index,
+            "message": self._message(index, choice.said),
+            "logprobs": logprobs,
+            "finish_reason": self._finish_reason(
+                choice.finish_reason, has_calls=bool(choice.said.calls)
+            ),
+            "stop_reason": choice.stop_reason,
+        }
+        return content | {"token_ids": choice.token_ids} if report.token_ids else content
+
+    def _message(self, choice: int, said: ParsedAnswer) -> dict[str, Any]:
+        content = said.content if said.content or not said.calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if said.reasoning:
+            # Two names of one thing; each is the only one that some clients know.
+            message |= {"reasoning_content": said.reasoning, "reasoning": said.reasoning}
+        if said.calls:
+            message["tool_calls"] = [
+                self._identity.call(choice, index, call.name, call.arguments)
+                for index, call in enumerate(said.calls)
+            ]
+        return message
+
+    def _finish_reason(self, reason: FinishReason | None, *, has_calls: bool) -> str | None:
+        """What clients know: an answer that calls tools and ends by itself waits for results."""
+        waits = has_calls and not self._report.is_tool_named
+        return "tool_calls" if waits and reason == "stop" else reason
 
     def _start(self, index: int) -> str:
         return f'data: {self._head},"choices":[{{"index":{index},"delta":{{"content":'
 
     def _opening(self, index: int, usage: dict[str, Any] | None) -> str:
         """The first event of a choice, the only one with a role; the very first has the prompt."""
-        head, self._prompt = self._head + self._prompt, ""
+        head = self._head
+        if self._owes_prompt:
+            head += f',"prompt_token_ids":{json.dumps(self._prompt)}'
+            self._owes_prompt = False
         start = f'data: {head},"choices":[{{"index":{index},"delta":{{"role":"assistant","content":'
         return start + self._detailed(_NO_DELTA, usage)
 

@@ -1,7 +1,7 @@
-"""What a text completion reports, and the answer that is not streamed. Pure.
+"""Log probabilities in OpenAI's older shape: four lists, with one entry for each token. Pure.
 
-Log probabilities have OpenAI's older shape: four lists with one entry for each token of prompt and
-answer, those included that make no text. Only tokens of a stop string have none.
+The tokens are those of prompt and answer, those included that make no text. Only tokens of a stop
+string have no entry.
 """
 
 from __future__ import annotations
@@ -10,22 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
-from millstream.api.openai.generate.logprob_shapes import finite, prompt_logprobs
+from millstream.api.openai.generate.logprob_shapes import finite
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextAssembler
 from millstream.text.logprobs import TextLogprob
 from millstream.text.raw_prompt import EncodedPrompt
 from millstream.text.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompletionReport(Report):
-    """num_top, num_prompt_top: alternatives in `logprobs` and in `prompt_logprobs`."""
-
-    echo: bool = False
-    num_top: int = 0
-    num_prompt_top: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +27,8 @@ class AnsweredPrompt:
 
     @property
     def scores(self) -> Sequence[TokenLogprob]:
-        """Of the tokens from the second one on; all are there once the first token is."""
+        """Log probabilities of the prompt's tokens from the second one on; all are there once the
+        answer's first token is."""
         return self.assembler.prompt_logprobs
 
 
@@ -54,6 +45,7 @@ class Entry(NamedTuple):
 
 
 def prompt_entries(asked: AnsweredPrompt) -> Iterator[Entry]:
+    """An entry for each token of the prompt."""
     token_ids, text, starts = asked.prompt
     ends = (*starts[1:], len(text))
     scores = (None, *asked.scores)
@@ -62,7 +54,7 @@ def prompt_entries(asked: AnsweredPrompt) -> Iterator[Entry]:
 
 
 def answer_entries(tokens: Iterable[TextLogprob], *, offset: int) -> Iterator[Entry]:
-    """offset: characters of the choice's text before these tokens."""
+    """An entry for each of these tokens. offset: characters of the choice's text before them."""
     for token in tokens:
         yield Entry(token.score.token_id, token.text, offset, token.score)
         offset += len(token.text)
@@ -101,47 +93,3 @@ def _alternatives(
         name = text if token_id == score.token_id else vocabulary[token_id].text
         found.setdefault(name, finite(number))
     return found | {text: finite(score.logprob)}
-
-
-def whole_completion(
-    identity: Identity,
-    choices: Sequence[WholeChoice],
-    prompts: Sequence[AnsweredPrompt],
-    usage: dict[str, Any],
-    *,
-    report: CompletionReport,
-    vocabulary: Vocabulary,
-) -> dict[str, Any]:
-    """The body of an answer that is not streamed. choices: all of the first prompt come first."""
-    answer = identity.head("text_completion")
-    per_prompt = len(choices) // len(prompts)
-    answer["choices"] = [
-        {"index": index} | _whole_choice(choice, prompts[index // per_prompt], report, vocabulary)
-        for index, choice in enumerate(choices)
-    ]
-    answer["usage"] = usage
-    return answer
-
-
-def _whole_choice(
-    choice: WholeChoice, asked: AnsweredPrompt, report: CompletionReport, vocabulary: Vocabulary
-) -> dict[str, Any]:
-    echo = asked.prompt.text if report.echo else ""
-    content: dict[str, Any] = {
-        "text": echo + choice.said.content,
-        "logprobs": None,
-        "finish_reason": choice.finish_reason,
-        "stop_reason": choice.stop_reason,
-    }
-    if report.logprobs:
-        entries = list(prompt_entries(asked)) if report.echo else []
-        entries += answer_entries(choice.logprobs, offset=len(echo))
-        content["logprobs"] = text_logprobs(entries, vocabulary, num_top=report.num_top)
-    if report.token_ids:
-        content["token_ids"] = choice.token_ids
-        content["prompt_token_ids"] = list(asked.prompt.token_ids)
-    if report.prompt_logprobs:
-        count = report.num_prompt_top
-        scores = [score._replace(top=score.top[:count]) for score in asked.scores]
-        content["prompt_logprobs"] = prompt_logprobs(scores, vocabulary)
-    return content
