@@ -1,7 +1,8 @@
 """Paged attention in Triton: one token per sequence, and prompt chunks.
 
 Rules:
-1. What they compute is written in `model/reference.py`: same meaning, any device Triton knows.
+1. What the kernels compute is written in `model/reference.py`: same meaning, on any device that
+   Triton knows.
 2. Decode splits the keys of a row among programs, so that few long sequences keep the device busy
    (https://pytorch.org/blog/flash-decoding/); a second kernel joins the parts.
 """
@@ -44,16 +45,39 @@ def decode(
     sizes = {**_sizes(dim, width, query.dtype), "SPLITS": splits}
     group = heads // kv_heads
     kernels.decode_parts[(rows, kv_heads, splits)](
-        query, key_cache, value_cache, tables, positions, parts, bests, totals,
-        query.stride(0), tables.stride(0), options.scale, options.softcap or 1.0,
-        WINDOW=options.window or 0, SOFTCAP=options.softcap is not None, PAGE=page,
-        KV_HEADS=kv_heads, GROUP=group, GROUP_PAD=_padded(group), **sizes,
-    )  # fmt: skip
+        query=query,
+        keys=key_cache,
+        values=value_cache,
+        tables=tables,
+        positions=positions,
+        parts=parts,
+        bests=bests,
+        totals=totals,
+        query_stride=query.stride(0),
+        table_stride=tables.stride(0),
+        scale=options.scale,
+        softcap=options.softcap or 1.0,
+        WINDOW=options.window or 0,
+        SOFTCAP=options.softcap is not None,
+        PAGE=page,
+        KV_HEADS=kv_heads,
+        GROUP=group,
+        GROUP_PAD=_padded(group),
+        **sizes,
+    )
     sinks = options.sinks
     kernels.join_parts[(rows, heads)](
-        parts, bests, totals, out if sinks is None else sinks, out, HEADS=heads,
-        SINKS=sinks is not None, WIDTH=width, WIDTH_PAD=sizes["WIDTH_PAD"], SPLITS=splits,
-    )  # fmt: skip
+        parts=parts,
+        bests=bests,
+        totals=totals,
+        sinks=out if sinks is None else sinks,
+        out=out,
+        HEADS=heads,
+        SINKS=sinks is not None,
+        WIDTH=width,
+        WIDTH_PAD=sizes["WIDTH_PAD"],
+        SPLITS=splits,
+    )
     return out
 
 
@@ -80,11 +104,27 @@ def prefill(
     out = query.new_empty(tokens, heads, width)
     sinks = options.sinks
     kernels.prefill_tile[(triton.cdiv(longest, _ROWS), len(starts), heads)](
-        query, key_cache, value_cache, tables, starts, firsts, out if sinks is None else sinks,
-        out, query.stride(0), tables.stride(0), options.scale, options.softcap or 1.0,
-        WINDOW=options.window or 0, SOFTCAP=options.softcap is not None, SINKS=sinks is not None,
-        PAGE=page, HEADS=heads, KV_HEADS=kv_heads, ROWS=_ROWS, **_sizes(dim, width, query.dtype),
-    )  # fmt: skip
+        query=query,
+        keys=key_cache,
+        values=value_cache,
+        tables=tables,
+        starts=starts,
+        firsts=firsts,
+        sinks=out if sinks is None else sinks,
+        out=out,
+        query_stride=query.stride(0),
+        table_stride=tables.stride(0),
+        scale=options.scale,
+        softcap=options.softcap or 1.0,
+        WINDOW=options.window or 0,
+        SOFTCAP=options.softcap is not None,
+        SINKS=sinks is not None,
+        PAGE=page,
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        ROWS=_ROWS,
+        **_sizes(dim, width, query.dtype),
+    )
     return out
 
 

@@ -1,5 +1,9 @@
 """The kernels of paged attention in Triton; `triton_attention` launches them.
 
+Pointers are those of contiguous tensors, but for query and the block tables, whose rows lie
+`query_stride` and `table_stride` elements apart. Names in capitals are known when a kernel is
+compiled: sizes of the model, and those sizes filled up to powers of two (PAD).
+
 Rules:
 1. Keys that a row does not see are not read, so what lies there does not matter.
 2. Nothing depends on lengths but the loops inside: a captured call is right for other lengths.
