@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.checks.probe import probe_layers
@@ -37,6 +38,7 @@ WIDE: dict[str, Any] = {"hidden_size": 128, "head_dim": 32, "intermediate_size":
 class FusedModel:
     """A model after fuse(). stack: None if its layers run one by one."""
 
+    model: PreTrainedModel
     forward: Forward
     fused: Fused
     stack: DecoderStack | None
@@ -62,14 +64,15 @@ class FusedModel:
             dtype=loaded.dtype,
             device=loaded.device,
         )
-        return cls(forward, fused, stacks[0] if stacks else None, cache, kernels, max_context)
+        stack = stacks[0] if stacks else None
+        return cls(model, forward, fused, stack, cache, kernels, max_context)
 
     def shorten(self, max_context: int | None = None) -> str | None:
         """Takes the shortcut, or says why not; up to the model's own longest context."""
         assert self.stack is not None
         assert self.fused.comparison is not None
         return take_shortcut(
-            self.forward._model,
+            self.model,
             self.stack,
             self.fused.comparison,
             norms=self.fused.norms,
@@ -128,7 +131,11 @@ class Sequence:
         known = list(self.tokens[:end])
         request = greedy_request(self.number, self.tokens[: self.prompt], len(self.tokens))
         return Chunk(
-            *(request, self.tokens[start:end], start, self.table, known),
+            request,
+            self.tokens[start:end],
+            start,
+            self.table,
+            known,
             is_last=end >= self.prompt,
             score_from=0 if start < self.prompt else None,
         )

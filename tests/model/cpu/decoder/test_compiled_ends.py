@@ -52,7 +52,7 @@ def forbid_own_code(model: FusedModel) -> None:
     def forward(*args: Any, **kwargs: Any) -> None:
         raise TakenError
 
-    model.forward._model.forward = forward  # type: ignore[method-assign]
+    model.model.forward = forward  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_angles_are_computed_as_sequences_grow(
     model = FusedModel.load(tmp_path, kernels)
     plans = mixed(Sequence.all())
     expected = model.run(plans)
-    monkeypatch.setattr(shortcut, "_FIRST", 16)
+    monkeypatch.setattr(shortcut, "NUM_FIRST_ANGLES", 16)
     assert model.shorten() is None
     forbid_own_code(model)
     for got, truth in zip(model.run(plans), expected, strict=True):

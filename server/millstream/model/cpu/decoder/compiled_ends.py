@@ -24,7 +24,7 @@ from millstream.model.cpu.decoder.runs import PathComparison, Sample
 from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderStack
 from millstream.model.paging.backend import PagedAttention
 
-_FIRST = 4096  # positions whose angles are known from the start
+NUM_FIRST_ANGLES = 4096  # positions whose angles are known from the start
 
 
 class Angles:
@@ -38,7 +38,7 @@ class Angles:
         self._rotary = rotary
         self._like = like
         self._max_context = max_context
-        self._tables = self.of(torch.arange(min(_FIRST, max_context)))
+        self._tables = self.of(torch.arange(min(NUM_FIRST_ANGLES, max_context)))
 
     def upto(self, end: int) -> tuple[Tensor, Tensor]:
         """cos and sin [n, r] of the first n positions: at least `end`, or all there are."""
@@ -119,7 +119,9 @@ def take_shortcut(
         angles = Angles(ends.rotary, ends.embedding[:1], max_context=max_context)
         if not angles.are_fixed():
             return "its positions depend on each other"
-        sample = Sample.spread(vocab_size=len(ends.embedding), max_context=min(max_context, _FIRST))
+        sample = Sample.spread(
+            vocab_size=len(ends.embedding), max_context=min(max_context, NUM_FIRST_ANGLES)
+        )
         comparison = comparison._replace(sample=sample)
         expected = comparison.logits()
         norm, head = made_norm(ends.norm, kernels), made_linear(ends.head, kernels)
