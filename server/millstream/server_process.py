@@ -15,7 +15,7 @@ import uvloop
 
 from millstream.api.app import build_app
 from millstream.api.context import ServerContext
-from millstream.api.guards.stack import check_origins
+from millstream.api.guards.protection import check_origins
 from millstream.api.wire.server import Server, bind, load_tls
 from millstream.core.status import EngineInfo
 from millstream.errors import StartupError

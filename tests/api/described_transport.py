@@ -14,7 +14,7 @@ from millstream.api.context import ServerContext
 from millstream.api.described.document import error_statuses
 from millstream.api.described.page import with_document
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.wire.errors import ErrorBody
+from millstream.api.wire.error_bodies import ErrorBody
 from millstream.settings import Settings
 
 

@@ -13,7 +13,7 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millstream import Answer, AnswerStream, Delta, Engine
-from millstream.embedded.prompts import PromptEncoder
+from millstream.embedded.prompt_encoder import PromptEncoder
 from millstream.errors import GenerationFailed, Overloaded, ShuttingDown
 from tests.embedded.conftest import check_idle, on_step
 

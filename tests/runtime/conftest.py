@@ -13,7 +13,7 @@ from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
-from millstream.runtime.runner import Runner
+from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.stream import TokenStream
 from tests.fakes import FakeRunner, fake_info, make_request
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 from millstream.api.context import ServerContext
 from millstream.api.described.page import with_document
 from millstream.api.described.route import DescribedRoute, Handler
-from millstream.api.guards.stack import protect
+from millstream.api.guards.protection import protect
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
 from millstream.api.openai.chat.endpoint import CHAT, ChatCompletions
 from millstream.api.openai.chat.prompts import Prompts
@@ -24,7 +24,7 @@ from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.status.health import HEALTH, health
 from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
-from millstream.api.wire.errors import (
+from millstream.api.wire.error_bodies import (
     handle_http_exception,
     handle_millstream_error,
     handle_unexpected,

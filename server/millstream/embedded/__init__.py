@@ -1,7 +1,7 @@
 """The engine inside someone's own Python program, around a model that is already in memory."""
 
+from millstream.embedded.answer_stream import AnswerStream
 from millstream.embedded.engine import Engine
 from millstream.embedded.results import Answer, BatchFailed, Delta, Usage
-from millstream.embedded.stream import AnswerStream
 
 __all__ = ["Answer", "AnswerStream", "BatchFailed", "Delta", "Engine", "Usage"]

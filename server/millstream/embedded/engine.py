@@ -18,13 +18,13 @@ from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from typing_extensions import Unpack
 
 from millstream.core.status import EngineInfo, Statistics
+from millstream.embedded.answer_stream import AnswerStream
 from millstream.embedded.background import Background
 from millstream.embedded.keywords import EngineSettings, LoadingSettings, check_settings
 from millstream.embedded.options import SamplingOptions, check_options
-from millstream.embedded.prompts import Prompt, PromptEncoder, check_prompt
+from millstream.embedded.prompt_encoder import Prompt, PromptEncoder, check_prompt
 from millstream.embedded.results import Answer, BatchFailed
 from millstream.embedded.session import Generation, Session
-from millstream.embedded.stream import AnswerStream
 from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase, share_model
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer

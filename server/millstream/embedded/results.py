@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from millstream.core.request import FinishReason, TokenLogprob
 from millstream.errors import GenerationFailed, MillstreamError
-from millstream.text.logprobs import TextLogprob
+from millstream.text.shown_logprobs import TextLogprob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

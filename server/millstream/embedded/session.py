@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from millstream.core.request import TokenEvent
 from millstream.embedded.options import Options, build_request
-from millstream.embedded.prompts import Checked, PromptEncoder
+from millstream.embedded.prompt_encoder import Checked, PromptEncoder
 from millstream.embedded.results import Answer, Delta, Usage, join
 from millstream.errors import MillstreamError, Overloaded, ShuttingDown
 from millstream.runtime.client import EngineClient

@@ -26,7 +26,7 @@ from millstream.runtime.messages import (
     decode_to_engine,
     encode,
 )
-from millstream.runtime.runner import Runner
+from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Protocol
 import zmq
 
 from millstream.runtime.engine_side import run_engine
-from millstream.runtime.runner import Runner
+from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
 

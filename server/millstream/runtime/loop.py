@@ -23,7 +23,7 @@ from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Plan, StepOutp
 from millstream.core.request import FailureCode, FailureEvent
 from millstream.core.scheduler import Scheduler
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
-from millstream.runtime.runner import Runner
+from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from millstream.core.request import FinishReason, TokenEvent, TokenLogprob
 from millstream.text.detokenizer import Detokenizer
-from millstream.text.logprobs import LogprobTrack, TextLogprob
 from millstream.text.parsing.output import Delta
+from millstream.text.shown_logprobs import LogprobTrack, TextLogprob
 from millstream.text.stops import StopMatcher
 from millstream.text.vocabulary import Vocabulary
 

@@ -12,7 +12,7 @@ import pytest
 from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
 from millstream.api.guards.keys import RequireKey
-from millstream.api.guards.stack import check_origins
+from millstream.api.guards.protection import check_origins
 from millstream.errors import StartupError
 from millstream.settings import Settings
 from tests.api.serving import Serve, context, serve

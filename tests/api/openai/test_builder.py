@@ -14,7 +14,7 @@ from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice, usage
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextDelta
-from millstream.text.logprobs import TextLogprob
+from millstream.text.shown_logprobs import TextLogprob
 from millstream.text.vocabulary import Vocabulary
 
 IDENTITY = Identity(completion_id="chatcmpl-1", model='a "model"', created=17, fingerprint="f")

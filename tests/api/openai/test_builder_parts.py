@@ -8,13 +8,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.text.assembler import TextDelta
-from millstream.text.logprobs import TextLogprob
 from millstream.text.parsing.output import (
     Content,
     Reasoning,
     ToolCallArguments,
     ToolCallStart,
 )
+from millstream.text.shown_logprobs import TextLogprob
 from millstream.text.vocabulary import Vocabulary
 from tests.api.openai.test_builder import IDENTITY, USAGE, events, make_stream, score, vocabulary
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from millstream.api.described.route import EVENTS, JSON, DescribedRoute, Operation
-from millstream.api.wire.errors import ErrorBody
+from millstream.api.wire.error_bodies import ErrorBody
 from millstream.settings import Settings
 from millstream.version import __version__
 

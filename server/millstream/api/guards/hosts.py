@@ -17,7 +17,7 @@ from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from millstream.api.wire.errors import error_response
+from millstream.api.wire.error_bodies import error_response
 from millstream.errors import HostNotAllowed
 
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]*)?")

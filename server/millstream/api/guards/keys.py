@@ -14,7 +14,7 @@ from hashlib import sha256
 from pydantic import SecretStr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from millstream.api.wire.errors import error_response
+from millstream.api.wire.error_bodies import error_response
 from millstream.errors import Unauthorized
 
 _REFUSAL = "this server needs a valid API key; send it as 'Authorization: Bearer KEY'"

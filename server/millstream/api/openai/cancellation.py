@@ -16,9 +16,9 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
-from millstream.api.wire.errors import shown
+from millstream.api.wire.closed_shapes import closed
+from millstream.api.wire.error_bodies import shown
 from millstream.api.wire.json_body import read_json
-from millstream.api.wire.shapes import closed
 from millstream.errors import InvalidRequest, NotFound
 
 

@@ -12,8 +12,8 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.wire.errors import shown
-from millstream.api.wire.shapes import closed
+from millstream.api.wire.closed_shapes import closed
+from millstream.api.wire.error_bodies import shown
 from millstream.errors import NotFound
 from millstream.runtime.client import State
 from millstream.settings import DEMO_MODEL

@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from millstream.api.wire.errors import error_body
+from millstream.api.wire.error_bodies import error_body
 from millstream.errors import HeadersTooLarge, InvalidRequest, MillstreamError, RequestTimeout
 
 LINGER_SECONDS = 2.0

@@ -28,7 +28,7 @@ from millstream.text.parsing.call_reader import CallReader, CallWriter, Outcome
 from millstream.text.parsing.json_calls import JsonCallReader
 from millstream.text.parsing.output import Content, Delta, Reasoning, ToolCallStart, merge
 from millstream.text.parsing.reasoning_formats import ReasoningFormat
-from millstream.text.parsing.scanning import Channel, next_of, scan
+from millstream.text.parsing.scanning import AnswerText, next_of, scan
 from millstream.text.parsing.tagged_calls import TaggedCallReader
 from millstream.text.parsing.tool_schemas import Tools
 
@@ -65,8 +65,8 @@ class MarkupParser:
         self._calls = tuple(calls)
         self._openings = [self._openings_of(calls, is_blank=is_blank) for is_blank in (False, True)]
         self._deltas: list[Delta] = []
-        self._content = Channel(lambda text: self._deltas.append(Content(text)))
-        self._reasoning = Channel(lambda text: self._deltas.append(Reasoning(text)))
+        self._content = AnswerText(lambda text: self._deltas.append(Content(text)))
+        self._reasoning = AnswerText(lambda text: self._deltas.append(Reasoning(text)))
         self._pending_text = ""
         self._state = self._in_content
         self._num_calls = 0

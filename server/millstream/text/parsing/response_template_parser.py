@@ -19,7 +19,7 @@ from millstream.text.parsing.output import (
     merge,
 )
 from millstream.text.parsing.response_templates import REASONING_FIELDS
-from millstream.text.parsing.scanning import Channel
+from millstream.text.parsing.scanning import AnswerText
 from millstream.text.parsing.tool_schemas import Tools
 
 Event = Mapping[str, Any]
@@ -59,8 +59,8 @@ class TemplateParser:
         self._tools = [dict(tool) for tool in tools]
         self._names = Tools.of(tools).parameters
         self._deltas: list[Delta] = []
-        self._content = Channel(lambda text: self._deltas.append(Content(text)))
-        self._reasoning = Channel(lambda text: self._deltas.append(Reasoning(text)))
+        self._content = AnswerText(lambda text: self._deltas.append(Content(text)))
+        self._reasoning = AnswerText(lambda text: self._deltas.append(Reasoning(text)))
         self._num_calls = 0
         self._call = ""  # the text of the open call
         self._template = _without_leading_space(parsers.response_template)

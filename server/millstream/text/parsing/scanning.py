@@ -9,8 +9,8 @@ once: which marker stands first, if that is decided; and how much of the text ce
 none, so that it can go to the client now. What is left is searched again together with what comes
 next.
 
-White space beside markers is layout: `Channel` drops it at the edges of a text, and keeps one run
-of it where text stands on both sides of a marker.
+White space beside markers is layout: `AnswerText` drops it at the edges of a text, and keeps one
+run of it where text stands on both sides of a marker.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def next_of(
     return 0, None, is_certain
 
 
-class Channel:
+class AnswerText:
     """One of the two texts of an answer. White space at markers counts only between two texts."""
 
     def __init__(self, emit: Callable[[str], None]) -> None:

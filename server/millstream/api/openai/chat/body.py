@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from millstream.api.openai.fields.chat_messages import Message
 from millstream.api.openai.fields.delivery import DeliveryFields
 from millstream.api.openai.fields.formats import FormatFields
-from millstream.api.openai.fields.messages import Message
 from millstream.api.openai.fields.refused import without_unsupported
 from millstream.api.openai.fields.tools import ToolFields
 from millstream.errors import InvalidRequest

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
-from millstream.api.openai.generate.builder import AnswerBuilder
+from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.logprob_shapes import content_logprobs, prompt_logprobs
 from millstream.core.request import FinishReason, TokenLogprob
 from millstream.text.assembler import TextDelta

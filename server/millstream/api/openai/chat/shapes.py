@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import NotRequired, TypedDict
 
 from millstream.api.openai.generate.shared_shapes import PromptLogprob, Usage
-from millstream.api.wire.shapes import closed
+from millstream.api.wire.closed_shapes import closed
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 Byte = Annotated[int, Field(ge=0, le=255)]

@@ -20,7 +20,7 @@ from millstream.api.openai.completions.text_logprobs import (
     text_logprobs,
 )
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
-from millstream.api.openai.generate.builder import AnswerBuilder
+from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.logprob_shapes import finite, prompt_logprobs
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary

@@ -7,7 +7,7 @@ from typing import Literal
 from typing_extensions import NotRequired, TypedDict
 
 from millstream.api.openai.generate.shared_shapes import PromptLogprob, Usage
-from millstream.api.wire.shapes import closed
+from millstream.api.wire.closed_shapes import closed
 
 FinishReason = Literal["stop", "length"]
 

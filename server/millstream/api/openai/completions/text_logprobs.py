@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from millstream.api.openai.generate.logprob_shapes import finite
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextAssembler
-from millstream.text.logprobs import TextLogprob
 from millstream.text.raw_prompt import EncodedPrompt
+from millstream.text.shown_logprobs import TextLogprob
 from millstream.text.vocabulary import Vocabulary
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from millstream.core.request import FinishReason
 from millstream.text.assembler import TextDelta
-from millstream.text.logprobs import TextLogprob
 from millstream.text.parsing.output import ParsedAnswer, join
+from millstream.text.shown_logprobs import TextLogprob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

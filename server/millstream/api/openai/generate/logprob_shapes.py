@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from millstream.core.request import TokenLogprob
-from millstream.text.logprobs import TextLogprob
+from millstream.text.shown_logprobs import TextLogprob
 from millstream.text.vocabulary import Vocabulary
 
 _LOWEST = -9999.0

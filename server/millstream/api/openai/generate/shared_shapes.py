@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing_extensions import TypedDict
 
-from millstream.api.wire.shapes import closed
+from millstream.api.wire.closed_shapes import closed
 
 
 @closed

@@ -14,9 +14,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from millstream.api.openai.generate.answer import Report, WholeChoice, usage
-from millstream.api.openai.generate.builder import AnswerBuilder
+from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.choices import Choice, close_all, merge
-from millstream.api.wire.errors import error_event
+from millstream.api.wire.error_bodies import error_event
 from millstream.errors import MillstreamError
 from millstream.text.assembler import TextDelta
 

@@ -20,14 +20,14 @@ from millstream.intake.strict_body import Body, invalid
 T = TypeVar("T", bound=Body)
 
 
-class Options(Body):
+class TokenizeOptions(Body):
     """return_token_strs: the tokens also as the vocabulary writes them. model: any name."""
 
     model: str | None = None
     return_token_strs: bool | None = None
 
 
-class TokenizeText(Options):
+class TokenizeText(TokenizeOptions):
     """add_special_tokens: also those that the tokenizer puts around a text, like a first one."""
 
     prompt: str
@@ -47,7 +47,7 @@ CHAT_FIELDS = (
 
 ConversationBody: Any = create_model(
     "TokenizeConversation",
-    __base__=Options,
+    __base__=TokenizeOptions,
     **{  # type: ignore[call-overload]
         name: (ChatRequest.model_fields[name].annotation, ChatRequest.model_fields[name])
         for name in CHAT_FIELDS
@@ -77,8 +77,10 @@ def parse_tokenize_request(body: dict[str, Any]) -> TokenizeText | TokenizeConve
         raise InvalidRequest("send either a prompt or messages", param="prompt")
     if "prompt" in body:
         return _checked(TokenizeText, body)
-    fields = without_unsupported(body, frozenset({*CHAT_FIELDS, *Options.model_fields}))
-    options = _checked(Options, {n: v for n, v in fields.items() if n in Options.model_fields})
+    fields = without_unsupported(body, frozenset({*CHAT_FIELDS, *TokenizeOptions.model_fields}))
+    options = _checked(
+        TokenizeOptions, {n: v for n, v in fields.items() if n in TokenizeOptions.model_fields}
+    )
     chat = parse_chat_request({n: v for n, v in fields.items() if n in CHAT_FIELDS})
     return TokenizeConversation(chat, options.return_token_strs)
 

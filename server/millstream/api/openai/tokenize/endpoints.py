@@ -27,9 +27,9 @@ from millstream.api.openai.tokenize.body import (
     parse_detokenize_request,
     parse_tokenize_request,
 )
+from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
-from millstream.api.wire.shapes import closed
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from typing_extensions import TypedDict
 
-from millstream.api.wire.shapes import closed
+from millstream.api.wire.closed_shapes import closed
 from millstream.errors import (
     InvalidRequest,
     MethodNotAllowed,
