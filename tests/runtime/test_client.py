@@ -274,7 +274,7 @@ async def test_queue_is_bounded_by_prompt_tokens(run_engine_client: EngineFactor
         for stream in (*others, long):
             await collect(stream)
             stream.close()
-        assert client._waiting.num_tokens == 0
+        assert client.num_waiting_tokens == 0
         await until(lambda: is_clean(client.statistics))
 
 
@@ -300,5 +300,5 @@ async def test_time_limit_ends_with_the_request(run_engine_client: EngineFactory
         stream = client.open()
         stream.start(request_for(stream, (1, 2), 3), timeout=0.05)
         await collect(stream)
-        assert stream._timer is None
+        assert not stream.is_timed
         stream.close()

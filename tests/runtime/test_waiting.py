@@ -41,7 +41,7 @@ class Scene:
             for stream in self.client._streams.values()
             if stream.is_started and not stream.is_ended and stream.id not in self.told
         )
-        assert self.client._waiting.num_tokens == waiting
+        assert self.client.num_waiting_tokens == waiting
         return waiting
 
     async def stop_running(self) -> None:
@@ -141,10 +141,10 @@ async def test_what_is_refused_or_never_starts_is_not_counted(
         client.cancel("gone")
         with pytest.raises(MillstreamError, match="cancelled"):
             gone.start(request_for(gone, (3,), 1))
-        assert client._waiting.num_tokens == 6
+        assert client.num_waiting_tokens == 6
         for stream in (refused, gone, first):
             stream.close()
-        assert client._waiting.num_tokens == 0
+        assert client.num_waiting_tokens == 0
         runner.allow(100)
 
 

@@ -1,4 +1,4 @@
-"""Where an engine lives: a process of its own, or a thread of this one.
+"""The places in which an engine lives: a process of its own, or a thread of this one.
 
 A host starts one engine on an endpoint and tells when it is gone. It knows nothing of messages.
 """

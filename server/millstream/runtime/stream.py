@@ -39,6 +39,11 @@ class TokenStream:
         self.is_started = False
         self.is_ended = False
 
+    @property
+    def is_timed(self) -> bool:
+        """Whether a time limit is running."""
+        return self._timer is not None
+
     def start(self, request: Request, *, timeout: float | None = None) -> None:
         """Hands the request to the engine. Raises what admission raises (see EngineClient).
 

@@ -35,5 +35,5 @@ class WaitingPrompts:
         self.num_tokens = total
 
     def remove(self, request_id: int) -> None:
-        """It has its first token, or it ended. Nothing, if it does not wait."""
+        """Counts a request no more: it has its first token, or it ended. Others are ignored."""
         self.num_tokens -= self._lengths.pop(request_id, 0)

@@ -1,0 +1,112 @@
+"""The streams that hold a place: who gets one, what they are told, and how they end.
+
+Rules:
+1. Admission is decided at once, from the number of open streams: never by waiting.
+2. A stream holds its place from `open_many()` until it is closed or has failed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection
+
+from millstream.core.request import Request
+from millstream.errors import MillstreamError, Overloaded, RequestCancelled
+from millstream.runtime.messages import Add, Cancel, Step, ToEngine, error_of
+from millstream.runtime.stream import TokenStream
+from millstream.runtime.waiting import WaitingPrompts
+
+
+class OpenStreams:
+    """All streams on one engine, and the prompt tokens that wait. Mutated by the client only."""
+
+    def __init__(
+        self,
+        *,
+        limit: int,
+        max_waiting_tokens: int | None,
+        check_available: Callable[[], object],
+        post: Callable[[ToEngine], None],
+        on_close: Callable[[], None],
+    ) -> None:
+        """limit: places. check_available: raises while the engine takes no requests. post: sends to
+        the engine. on_close: called when a place has become free."""
+        self.limit = limit
+        self._check_available = check_available
+        self._post = post
+        self._on_close = on_close
+        self._waiting = WaitingPrompts(limit=max_waiting_tokens)
+        self._streams: dict[int, TokenStream] = {}
+        self._ids = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        """Prompt tokens that wait for their first answer token."""
+        return self._waiting.num_tokens
+
+    @property
+    def is_any_in_engine(self) -> bool:
+        """Whether a request was handed to the engine and has not ended."""
+        return any(s.is_started and not s.is_ended for s in self._streams.values())
+
+    def open_many(self, count: int, *, names: Collection[str]) -> list[TokenStream]:
+        """Takes `count` places at once or none. names: what `cancel()` may call the streams.
+
+        Raises Overloaded when too few places are left.
+        """
+        if len(self._streams) + count > self.limit:
+            raise Overloaded("Model is overloaded: all running and waiting places are taken")
+        streams = [
+            TokenStream(next(self._ids), send=self._add, forget=self._forget, names=names)
+            for _ in range(count)
+        ]
+        self._streams |= {stream.id: stream for stream in streams}
+        return streams
+
+    def cancel(self, name: str) -> bool:
+        """Ends the open streams of this name with RequestCancelled; their places are free at once.
+
+        False if there is none that has not ended.
+        """
+        found = [s for s in self._streams.values() if name in s.names and not s.is_ended]
+        for stream in found:
+            self._forget(stream)
+            stream.fail(RequestCancelled("the request was cancelled"))
+        return bool(found)
+
+    def deliver(self, step: Step) -> None:
+        """Tells everyone what a step has brought."""
+        for event in step.tokens:
+            self._waiting.remove(event.request_id)
+            stream = self._streams.get(event.request_id)
+            if stream is not None:
+                stream.push(event)
+        for failure in step.failures:
+            self._waiting.remove(failure.request_id)
+            stream = self._streams.get(failure.request_id)
+            if stream is not None:
+                stream.fail(error_of(failure))
+
+    def fail_all(self, error: MillstreamError) -> None:
+        """Ends every stream with this error."""
+        for stream in list(self._streams.values()):
+            if stream.is_started and not stream.is_ended:
+                self._post(Cancel(stream.id))
+            self._waiting.remove(stream.id)
+            stream.fail(error)
+
+    def _add(self, request: Request) -> None:
+        self._check_available()
+        self._waiting.add(request)
+        self._post(Add(request))
+
+    def _forget(self, stream: TokenStream) -> None:
+        if self._streams.pop(stream.id, None) is None:
+            return
+        self._waiting.remove(stream.id)
+        if stream.is_started and not stream.is_ended:
+            self._post(Cancel(stream.id))
+        self._on_close()
