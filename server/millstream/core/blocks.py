@@ -94,7 +94,7 @@ class BlockPool:
                     self._free.move_to_end(block, last=False)
 
     def forget_free(self, blocks: Iterable[int]) -> list[int]:
-        """Of `blocks`, those that nobody holds; they are no longer found as a prefix."""
+        """Makes those of `blocks` that nobody holds unknown as a prefix, and returns them."""
         free = [block for block in blocks if self._references[block] == 0]
         for block in free:
             self._forget(block)

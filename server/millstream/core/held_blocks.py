@@ -1,8 +1,9 @@
 """Blocks of requests that have ended while open steps still write to them.
 
 Rules:
-1. Blocks are free when the last open step of their request has ended: what it writes to them then
-   comes before anything that their next owner does, and nobody knows before whether it is finite.
+1. Blocks become free when the last open step of their request has ended. Freed earlier, they could
+   go to another request while that step still writes to them; and whether what it writes is finite
+   is known only when it is over. So they are kept here, with the request's sequence, until then.
 2. Blocks are suspect if a step that writes to them failed or had logits that were not finite,
    whoever ended the request: then their content is forgotten as a prefix, and has to be cleared.
 """

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence as Seq
+from operator import attrgetter
 
 from millstream.core.blocks import BlockPool
 from millstream.core.held_blocks import HeldBlocks
@@ -28,6 +29,8 @@ from millstream.core.sequence import Sequence
 from millstream.core.status import Statistics
 
 MAX_OVERTAKEN = 16
+
+_rank = attrgetter("rank")
 
 
 class Scheduler:
@@ -134,15 +137,10 @@ class Scheduler:
             if self.cancel(request_id)
         ]
 
-    def fail_queued(
-        self, request_ids: Seq[int], *, code: FailureCode, message: str
-    ) -> list[FailureEvent]:
-        """Like `fail()`, only for requests that never got to run."""
-        never_ran = [
-            request_id
-            for request_id in request_ids
-            if (sequence := self._sequences.get(request_id)) and sequence.num_cached is None
-        ]
+    def fail_queued(self, ids: Seq[int], *, code: FailureCode, message: str) -> list[FailureEvent]:
+        """Ends those of the given requests that never got to run, as `fail()` does."""
+        known = (self._sequences[request_id] for request_id in ids if request_id in self._sequences)
+        never_ran = [sequence.request.id for sequence in known if sequence.num_cached is None]
         return self.fail(never_ran, code=code, message=message)
 
     def fail_step(self, plan: Plan, *, code: FailureCode, message: str) -> list[FailureEvent]:
@@ -160,8 +158,7 @@ class Scheduler:
         return sequence is not None and not sequence.num_void
 
     def take_unclean(self) -> list[int]:
-        """Free blocks that may hold NaN, each given once; they have to be cleared before the next
-        plan is computed."""
+        """Free blocks that may hold NaN, each given once, to be cleared before the next step."""
         return self._held.take_unclean()
 
     def statistics(self) -> Statistics:
@@ -251,7 +248,3 @@ class Scheduler:
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
         self._held.hold(sequence)
-
-
-def _rank(sequence: Sequence) -> tuple[int, int]:
-    return sequence.rank

@@ -65,7 +65,7 @@ class AnswerStream:
         self._background.call_soon(self._generation.close)
 
     async def aclose(self) -> None:
-        """The same, so that `contextlib.aclosing` works."""
+        """Closes the stream; the name that `contextlib.aclosing` calls."""
         self.close()
 
     def __enter__(self) -> AnswerStream:

@@ -1,4 +1,4 @@
-"""By which names the server may be called: the protection against DNS rebinding.
+"""The names by which the server may be called: the protection against DNS rebinding.
 
 A web page can make its own name lead to this machine; its browser then takes the server for a part
 of the page's site, and CORS does not apply. What it cannot choose is the `Host` header, which still

@@ -106,7 +106,7 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """Of all routes of this path; Starlette's own header has those of the first."""
+    """The methods of all routes of this path; Starlette's own header has those of the first."""
     fitting = (r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE)
     return {method for route in fitting for method in route.methods}
 

@@ -84,6 +84,7 @@ class EventStream(EventSourceResponse):
                 await events.aclose()
         if scope.cancel_called:
             raise SendTimeoutError
+        # The library iterates over this; the events have gone past it, so there is nothing left.
         nothing: tuple[bytes, ...] = ()
         for event in nothing:
             yield event

@@ -30,10 +30,15 @@ MAX_CHARACTERS = 262_144
 _MAX_MESSAGES = 8
 # What says more about an object than its properties, or says it already.
 _OPENS = frozenset(
-    {
-        *("additionalProperties", "unevaluatedProperties", "patternProperties"),
-        *("$ref", "allOf", "anyOf", "oneOf"),
-    }
+    [
+        "additionalProperties",
+        "unevaluatedProperties",
+        "patternProperties",
+        "$ref",
+        "allOf",
+        "anyOf",
+        "oneOf",
+    ]
 )
 
 

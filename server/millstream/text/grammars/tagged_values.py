@@ -17,10 +17,10 @@ _ANNOTATIONS = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"}
 )
 _TEXT_KEYS = _ANNOTATIONS | {"type", "enum", "const", "minLength", "maxLength"}
-_OBJECT_KEYS = _ANNOTATIONS | {
-    *("type", "properties", "required", "additionalProperties", "$defs", "definitions"),
-    *("$schema", "$id", "$comment"),
-}
+_OBJECT_KEYS = _ANNOTATIONS.union(
+    ["type", "properties", "required", "additionalProperties", "$defs", "definitions"],
+    ["$schema", "$id", "$comment"],
+)
 _WORDS = {"null": ("null",), "boolean": ("true", "false")}
 
 

@@ -89,11 +89,10 @@ class CallWriting:
     def texts(self) -> tuple[str, ...]:
         """All that is written beside names and values."""
         tags = self.values
-        return (
-            *(self.before, self.call, self.arguments, self.end, self.between or "", self.after),
-            *((tags.open, tags.after_key, tags.close) if tags else ()),
-            *(*self.messages, self.message_end, *self.starts),
-        )
+        around_calls = (self.before, self.call, self.arguments, self.end, self.after)
+        around_values = (tags.open, tags.after_key, tags.close) if tags else ()
+        between = (self.between or "", self.message_end)
+        return (*around_calls, *around_values, *between, *self.messages, *self.starts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,7 @@ def parse_chat_request(body: dict[str, Any]) -> ChatRequest:
     _check_reasoning(request)
     request.check_tools()
     _check_tools_fit(request)
-    _ = request.wanted_format  # raises for members that do not go together
+    request.check_format()
     return request
 
 

@@ -91,5 +91,5 @@ def parse_completion_request(body: dict[str, Any]) -> CompletionRequest:
             param="best_of",
         )
     request.check_delivery(prompt_logprobs=request.prompt_logprobs)
-    _ = request.wanted_format  # raises for members that do not go together
+    request.check_format()
     return request

@@ -107,7 +107,14 @@ class FormatFields(Body):
 
     @property
     def wanted_format(self) -> WantedFormat | None:
-        """Raises InvalidRequest if several fields ask for one."""
+        """What the answer must look like, if any field says so. `check_format()` comes first."""
+        return self._find_format()
+
+    def check_format(self) -> None:
+        """Raises InvalidRequest if several fields ask for a format, or members do not fit."""
+        self._find_format()
+
+    def _find_format(self) -> WantedFormat | None:
         found = [
             WantedFormat("guided_json", "json", self.guided_json),
             WantedFormat("guided_regex", "regex", self.guided_regex),

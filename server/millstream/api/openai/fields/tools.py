@@ -113,7 +113,8 @@ class ToolFields(Body):
 
     @property
     def wanted_calls(self) -> WantedCalls | None:
-        """None if the model calls what it likes as it likes. After `check_tools()`."""
+        """The calls that have to come, or to be right; None if the model calls what it likes as it
+        likes. To be asked after `check_tools()`."""
         if not self.offered_tools:
             return None
         functions = [tool.function for tool in self.tools or ()]
