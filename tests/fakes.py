@@ -131,7 +131,7 @@ class FakeRunner(WholeSteps):
     def __init__(self, info: EngineInfo, *, failing: frozenset[int] = frozenset()) -> None:
         self.info = info
         self._slots: dict[int, int] = {}
-        self._failing = failing
+        self.failing = failing
         self.scrubbed: list[int] = []
         self.num_steps = 0
         self.largest_step = 0
@@ -147,7 +147,7 @@ class FakeRunner(WholeSteps):
         """The forward pass. drawn: by request id, for tokens that the plan lacks."""
         index, self.num_steps = self.num_steps, self.num_steps + 1
         self.largest_step = max(self.largest_step, plan.num_tokens)
-        if index in self._failing:
+        if index in self.failing:
             raise RuntimeError("planted failure")
         size = self.info.block_size
         for chunk in plan.chunks:
@@ -231,13 +231,13 @@ class LaunchingFake(FakeRunner):
         self._is_late, self._is_broken = is_late, is_broken
         self.planted: set[int] = set()
         self.num_late = self.num_unwanted = 0
-        self._nan_slots: set[int] = set()
+        self.nan_slots: set[int] = set()
         self._unfinished: list[FakeDraws] = []
 
     def scrub(self, blocks: Sequence[int]) -> None:
         super().scrub(blocks)
         size = self.info.block_size
-        self._nan_slots -= {block * size + i for block in blocks for i in range(size)}
+        self.nan_slots -= {block * size + i for block in blocks for i in range(size)}
 
     def launch(self, plan: Plan, after: FakeDraws | None = None) -> FakeLaunch:
         assert self._unfinished == ([] if after is None else [after])
@@ -285,10 +285,10 @@ class LaunchingFake(FakeRunner):
         for chunk in plan.chunks:
             positions = range(chunk.start, chunk.start + len(chunk.tokens))
             written = {chunk.block_table[p // size] * size + p % size for p in positions}
-            self._nan_slots -= written
+            self.nan_slots -= written
             blocks = chunk.block_table[: (positions[-1]) // size + 1]
-            reads_nan = any(b * size + i in self._nan_slots for b in blocks for i in range(size))
+            reads_nan = any(b * size + i in self.nan_slots for b in blocks for i in range(size))
             if reads_nan or chunk.request_id in planted:
                 broken.add(chunk.request_id)
-                self._nan_slots |= written
+                self.nan_slots |= written
         return broken

@@ -211,7 +211,7 @@ def test_random_schedule_equals_solo(seed: int) -> None:
         max_step_tokens=max_running + source.randint(0, 12),
     )
     if source.random() < 0.3:
-        runner._failing = frozenset(source.sample(range(60), 5))
+        runner.failing = frozenset(source.sample(range(60), 5))
     driver = Driver(scheduler, runner)
     requests, cancelled = run_random_schedule(source, driver, num_blocks * block_size)
     assert runner.largest_step <= scheduler.max_step_tokens
@@ -245,7 +245,7 @@ def test_planning_ahead_changes_no_answer(seed: int) -> None:
     )
     driver = Driver(scheduler, runner, plans_ahead=lambda: source.random() >= pauses)
     requests, cancelled = run_random_schedule(source, driver, num_blocks * block_size)
-    assert not runner._nan_slots, "what is not finite was left in free blocks"
+    assert not runner.nan_slots, "what is not finite was left in free blocks"
     for request_id, request in requests.items():
         how = driver.finished.get(request_id)
         assert (how is None) == (request_id in cancelled)
