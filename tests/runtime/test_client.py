@@ -274,7 +274,7 @@ async def test_queue_is_bounded_by_prompt_tokens(run_engine_client: EngineFactor
         for stream in (*others, long):
             await collect(stream)
             stream.close()
-        assert client.num_waiting_tokens == 0
+        assert client.streams.waiting_prompts.num_tokens == 0
         await until(lambda: is_clean(client.statistics))
 
 

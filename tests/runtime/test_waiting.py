@@ -38,10 +38,10 @@ class Scene:
         """The count; fails if it is not the sum over all streams."""
         waiting = sum(
             self.lengths[stream.id]
-            for stream in self.client._streams.values()
+            for stream in self.client.streams
             if stream.is_started and not stream.is_ended and stream.id not in self.told
         )
-        assert self.client.num_waiting_tokens == waiting
+        assert self.client.streams.waiting_prompts.num_tokens == waiting
         return waiting
 
     async def stop_running(self) -> None:
@@ -125,7 +125,7 @@ async def test_the_count_is_the_sum_however_waiting_ends(
             stream.close()
             scene.count()
         assert scene.count() == 0
-        assert not client._waiting._lengths
+        assert len(client.streams.waiting_prompts) == 0
         runner.allow(1000)
 
 
@@ -141,10 +141,10 @@ async def test_what_is_refused_or_never_starts_is_not_counted(
         client.cancel("gone")
         with pytest.raises(MillstreamError, match="cancelled"):
             gone.start(request_for(gone, (3,), 1))
-        assert client.num_waiting_tokens == 6
+        assert client.streams.waiting_prompts.num_tokens == 6
         for stream in (refused, gone, first):
             stream.close()
-        assert client.num_waiting_tokens == 0
+        assert client.streams.waiting_prompts.num_tokens == 0
         runner.allow(100)
 
 

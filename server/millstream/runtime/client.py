@@ -39,7 +39,10 @@ class State(Enum):
 
 
 class EngineClient:
-    """Opens streams on one supervised engine. Use from one event loop; `start()` first."""
+    """Opens streams on one supervised engine. Use from one event loop; `start()` first.
+
+    streams: those that are open.
+    """
 
     def __init__(
         self,
@@ -52,7 +55,7 @@ class EngineClient:
     ) -> None:
         self._supervisor = Supervisor(host, self, engine_timeout=engine_timeout)
         self._changed = asyncio.Event()
-        self._streams = OpenStreams(
+        self.streams = OpenStreams(
             limit=max_running + max_waiting,
             max_waiting_tokens=max_waiting_tokens,
             check_available=self._check_available,
@@ -78,17 +81,12 @@ class EngineClient:
     @property
     def max_open(self) -> int:
         """Places in all, running and waiting."""
-        return self._streams.limit
+        return self.streams.limit
 
     @property
     def num_open(self) -> int:
         """Streams that hold a place, running or waiting."""
-        return len(self._streams)
-
-    @property
-    def num_waiting_tokens(self) -> int:
-        """Prompt tokens that wait for their first answer token."""
-        return self._streams.num_waiting_tokens
+        return len(self.streams)
 
     @property
     def info(self) -> EngineInfo:
@@ -110,8 +108,8 @@ class EngineClient:
         names: what `cancel()` may call them, all of them alike, for as long as they are open.
         """
         self._check_available()
-        was_idle = not self._streams
-        streams = self._streams.open_many(count, names=names)
+        was_idle = not self.streams
+        streams = self.streams.open_many(count, names=names)
         if was_idle:
             self._supervisor.expect_news()
         return streams
@@ -121,7 +119,7 @@ class EngineClient:
 
         False if there is none that has not ended.
         """
-        return self._streams.cancel(name)
+        return self.streams.cancel(name)
 
     def check_length(self, *, num_prompt: int, param: str = "messages") -> int:
         """Tokens that may be generated after a prompt of this many tokens, at least one.
@@ -155,24 +153,24 @@ class EngineClient:
         self._is_draining = True
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(self._wait_no_streams(), timeout=grace)
-        self._streams.fail_all(ShuttingDown("the server is shutting down"))
+        self.streams.fail_all(ShuttingDown("the server is shutting down"))
 
     async def stop(self) -> None:
         """Ends the engine. Open streams get ShuttingDown."""
         self._is_draining = True
-        self._streams.fail_all(ShuttingDown("the server is shutting down"))
+        self.streams.fail_all(ShuttingDown("the server is shutting down"))
         await self._supervisor.stop()
 
     @property
     def is_waiting(self) -> bool:
         """For the supervisor: whether a request is in the engine."""
-        return self._streams.is_any_in_engine
+        return self.streams.is_any_in_engine
 
     def on_message(self, message: FromEngine) -> None:
         """For the supervisor: the engine has said something."""
         if isinstance(message, Step):
             self.statistics = message.statistics
-            self._streams.deliver(message)
+            self.streams.deliver(message)
         elif isinstance(message, Ready):
             self._info = message.info
             self._has_been_ready = True
@@ -192,8 +190,8 @@ class EngineClient:
             # The engine itself may have said why.
             self._failure = self._failure or StartupError(f"the engine could not start: {how}")
         else:
-            log.error("%s; %d requests fail, restarting", how, len(self._streams))
-        self._streams.fail_all(
+            log.error("%s; %d requests fail, restarting", how, len(self.streams))
+        self.streams.fail_all(
             EngineUnavailable("the engine ended unexpectedly", code="engine_dead")
         )
         self._changed.set()
@@ -210,5 +208,5 @@ class EngineClient:
         await self._changed.wait()
 
     async def _wait_no_streams(self) -> None:
-        while self._streams:
+        while self.streams:
             await self._wait_change()

@@ -8,7 +8,7 @@ Rules:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from millstream.core.request import Request
 from millstream.errors import MillstreamError, Overloaded, RequestCancelled
@@ -42,10 +42,13 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def __iter__(self) -> Iterator[TokenStream]:
+        return iter(self._streams.values())
+
     @property
-    def num_waiting_tokens(self) -> int:
-        """Prompt tokens that wait for their first answer token."""
-        return self._waiting.num_tokens
+    def waiting_prompts(self) -> WaitingPrompts:
+        """The prompts that wait for their first answer token."""
+        return self._waiting
 
     @property
     def is_any_in_engine(self) -> bool:

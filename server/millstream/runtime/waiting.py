@@ -19,6 +19,9 @@ class WaitingPrompts:
         self._lengths: dict[int, int] = {}
         self.num_tokens = 0
 
+    def __len__(self) -> int:
+        return len(self._lengths)
+
     def add(self, request: Request) -> None:
         """Counts one more. Raises Overloaded if that were too many.
 
