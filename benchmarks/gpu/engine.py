@@ -12,6 +12,7 @@ from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.model.attention import register
+from millstream.model.build import build_runner
 from millstream.model.loading.model import LoadedModel
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
@@ -73,7 +74,7 @@ def make_runner(
         stop_token_ids=(),
         is_shared=True,  # transformers' own loops use it, too
     )
-    return ModelRunner(loaded, settings)
+    return build_runner(loaded, settings)
 
 
 def decode_plan(*, rows: int, context: int, vocab: int, sampling: SamplingParams = GREEDY) -> Plan:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from benchmarks.gpu.engine import answers, make_runner
 from benchmarks.gpu.report import Report
 from millstream.model.attention import ATTENTION_NAME
+from millstream.model.cuda.capture import CapturedExecution
 from millstream.model.runner import ModelRunner
 from tests.model.architectures import VOCAB, greedy, random_model
 
@@ -41,9 +42,10 @@ def check_family(
     for way, (step, blocks) in ways.items():
         results[way] = _run(runner, prompts, step, blocks)
     results["not planned ahead"] = _run(runner, prompts, 64, 0, plans_ahead=False)
-    if runner._cuda is not None and runner._cuda.graphs is not None:
-        report.add(f"{family} graphs", str(runner._cuda.graphs.num_replays), "replayed steps")
-        runner._cuda.graphs = None
+    execution = runner.execution
+    if isinstance(execution, CapturedExecution):
+        report.add(f"{family} graphs", str(execution.graphs.num_replays), "replayed steps")
+        runner.execution = execution.eager
         results["without graphs"] = _run(runner, prompts, 64, 0)
     name = str(dtype).removeprefix("torch.")
     for way, found in results.items():

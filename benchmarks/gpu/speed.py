@@ -13,9 +13,11 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from benchmarks.gpu.engine import answers, decode_plan, make_llama, make_runner, prefill_plan
 from benchmarks.gpu.report import Report, seconds_of
+from benchmarks.steps import run_step
 from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.core.request import SamplingParams
 from millstream.model.attention import ATTENTION_NAME
+from millstream.model.cuda.capture import CapturedExecution
 from millstream.model.runner import ModelRunner
 
 MIXED = SamplingParams(temperature=0.8, top_k=50, top_p=0.95, repetition_penalty=1.1, seed=1)
@@ -85,16 +87,16 @@ def _decode(
     model: PreTrainedModel, rows: int,
 ) -> None:  # fmt: skip
     plan = decode_plan(rows=rows, context=size.context, vocab=runner.info.vocab_size)
-    taken = seconds_of(lambda: runner.step(plan), size.device, rounds=size.rounds)
-    cache = runner._cache
+    taken = seconds_of(lambda: run_step(runner, plan), size.device, rounds=size.rounds)
+    cache, captured = runner.cache, runner.execution
     per_token = cache.num_bytes / cache.num_blocks / cache.block_size
     num_bytes = _read_bytes(model) + rows * size.context * per_token
     share = num_bytes / taken / roof.read
     note = f"{taken * 1e3:.2f} ms a step, {share:.0%} of the bandwidth, context {size.context}"
-    if runner._cuda is not None and runner._cuda.graphs is not None:
-        graphs, runner._cuda.graphs = runner._cuda.graphs, None
-        eager = seconds_of(lambda: runner.step(plan), size.device, rounds=size.rounds)
-        runner._cuda.graphs = graphs
+    if isinstance(captured, CapturedExecution):
+        runner.execution = captured.eager
+        eager = seconds_of(lambda: run_step(runner, plan), size.device, rounds=size.rounds)
+        runner.execution = captured
         note += f", {eager * 1e3:.2f} ms without graphs"
     report.add(f"{shape} decode, {rows} sequences", f"{rows / taken:,.0f} tokens/s", note)
 
@@ -104,7 +106,7 @@ def _prefill(
 ) -> None:
     tokens = min(size.prompt, runner.info.max_context)
     plan = prefill_plan(tokens=tokens, vocab=runner.info.vocab_size)
-    taken = seconds_of(lambda: runner.step(plan), size.device, rounds=size.rounds)
+    taken = seconds_of(lambda: run_step(runner, plan), size.device, rounds=size.rounds)
     config = model.config
     width = config.num_attention_heads * config.head_dim
     products = 2 * tokens * sum(p.numel() for p in model.model.layers.parameters())
@@ -150,7 +152,7 @@ def _host_waits(report: Report, size: Size, shape: str, runner: ModelRunner) -> 
             sampling=sampling,
         )  # fmt: skip
         ahead = Plan(tuple(chunk._replace(tokens=(UNKNOWN_TOKEN,)) for chunk in plan.chunks))
-        runner.step(plan)
+        run_step(runner, plan)
         torch.cuda.set_sync_debug_mode("warn")
         try:
             with warnings.catch_warnings(record=True) as seen:
@@ -173,10 +175,10 @@ def _profile(report: Report, size: Size, shape: str, runner: ModelRunner) -> Non
     )
     is_cuda = size.device.type == "cuda"
     kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if is_cuda else [])
-    runner.step(plan)
+    run_step(runner, plan)
     with profile(activities=kinds) as found:
         for _ in range(3):
-            runner.step(plan)
+            run_step(runner, plan)
     key = "self_device_time_total" if is_cuda else "self_cpu_time_total"
     events = sorted(found.key_averages(), key=lambda event: -getattr(event, key))
     for event in events[:10]:
@@ -215,10 +217,10 @@ def _same_work(
 
 def _free_memory(runner: ModelRunner, device: torch.device) -> None:
     """Gives up the cache, since transformers' own needs the memory."""
-    runner._cache.keys.clear()
-    runner._cache.values.clear()
-    if runner._cuda is not None:
-        runner._cuda.graphs = None
+    runner.cache.keys.clear()
+    runner.cache.values.clear()
+    if isinstance(runner.execution, CapturedExecution):
+        runner.execution = runner.execution.eager
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

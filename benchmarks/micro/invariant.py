@@ -19,6 +19,7 @@ import torch
 from benchmarks.models import SHAPES, make_model
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
+from millstream.model.build import build_runner
 from millstream.model.loading.model import load_model
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
@@ -84,10 +85,10 @@ def main() -> None:
         settings = Settings(**values)
         loaded = [load_model(folder, settings) for _ in range(2)]
         start = time.perf_counter()
-        runners = [ModelRunner(loaded[0], settings)]
+        runners = [build_runner(loaded[0], settings)]
         plain = time.perf_counter() - start
         runners.append(
-            ModelRunner(loaded[1], settings.model_copy(update={"batch_invariant": True}))
+            build_runner(loaded[1], settings.model_copy(update={"batch_invariant": True}))
         )
         print(
             f"start  default {plain:.1f} s, invariant {time.perf_counter() - start - plain:.1f} s"

@@ -19,26 +19,31 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.models import find_model
+from benchmarks.steps import run_step
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
-from millstream.model.cpu.decoder import install
-from millstream.model.cpu.decoder.install import Fused
-from millstream.model.cpu.decoder.recognise import UnusualError
+from millstream.model.build import runner_factory
 from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.runner import ModelRunner, build_runner
+from millstream.model.forward import Forward
+from millstream.model.runner import ModelRunner
+from millstream.model.speedups import Speedups
 from millstream.settings import Settings
 
 BATCHES = (1, 4, 16, 32)
 CONTEXTS = (192, 1024)
 BLOCK_SIZE = 16
-VARIANTS = ("fused", "modules", "attention", "off")
+VARIANTS = {
+    "fused": Speedups(kernels="on"),
+    "modules": Speedups(kernels="on", stack=False),
+    "attention": Speedups(kernels="on", decoder=False),
+    "off": Speedups(kernels="off"),
+}
 PRODUCTS = (
     *("millstream::packed_linear", "millstream::int8_linear", "mkldnn::_linear_pointwise"),
     *("aten::linear", "aten::addmm", "aten::mm", "aten::matmul"),
@@ -52,25 +57,16 @@ def make_runner(folder: Path, variant: str, *, threads: int, cache_bytes: int) -
     settings = Settings(
         model_id=str(folder),
         threads=threads,
-        native_kernels="off" if variant == "off" else "on",
         kv_cache_memory=cache_bytes,
         block_size=BLOCK_SIZE,
         max_concurrent_requests=max(BATCHES),
     )
-    build = build_runner(folder, settings)
-    if variant == "modules":
-        with mock.patch.object(install, "_stack", side_effect=UnusualError("not wanted")):
-            return build()
-    if variant == "attention":
-        nothing = Fused("nothing else")
-        with mock.patch("millstream.model.build.fuse", return_value=nothing):
-            return build()
-    return build()
+    return runner_factory(folder, settings, VARIANTS[variant])()
 
 
 def share_cache(runners: Iterable[ModelRunner]) -> None:
     """One memory for all: they run in turns, and what they read does not matter."""
-    first, *others = (runner._cache for runner in runners)
+    first, *others = (runner.cache for runner in runners)
     for tensor in (*first.keys.values(), *first.values.values()):
         tensor.normal_(std=0.1)
     for cache in others:
@@ -127,11 +123,11 @@ class Products(TorchDispatchMode):
 @contextmanager
 def layer_by_layer(runner: ModelRunner) -> Iterator[None]:
     """Inside, no operator stands for several products."""
-    forward = runner._forward
-    model = forward._model  # type: ignore[attr-defined]
-    stacks = [module for module in model.modules() if isinstance(module, DecoderStack)]
-    kept, shortcut = [stack.compiled for stack in stacks], forward.shortcut  # type: ignore[attr-defined]
-    forward.shortcut = None  # type: ignore[attr-defined]
+    forward = runner.execution.forward
+    assert isinstance(forward, Forward)
+    stacks = [module for module in forward.model.modules() if isinstance(module, DecoderStack)]
+    kept, shortcut = [stack.compiled for stack in stacks], forward.shortcut
+    forward.shortcut = None
     for stack in stacks:
         stack.compiled = None
     try:
@@ -139,7 +135,7 @@ def layer_by_layer(runner: ModelRunner) -> Iterator[None]:
     finally:
         for stack, compiled in zip(stacks, kept, strict=True):
             stack.compiled = compiled
-        forward.shortcut = shortcut  # type: ignore[attr-defined]
+        forward.shortcut = shortcut
 
 
 def in_turns(
@@ -166,9 +162,9 @@ def measure(
     first = next(iter(runners.values()))
     products = Products()
     with products, layer_by_layer(first):
-        first.step(plan)
+        run_step(first, plan)
     functions: dict[str, Callable[[], object]] = {
-        name: lambda runner=runner: runner.step(plan) for name, runner in runners.items()
+        name: lambda runner=runner: run_step(runner, plan) for name, runner in runners.items()
     }
     functions["logits"] = lambda: first.logits(plan)
     functions["linears"] = products.repeat
@@ -179,7 +175,7 @@ def breakdown(runner: ModelRunner, plan: Plan, *, steps: int = 10, rows: int = 1
     """Where the time of a step goes: milliseconds and calls by operator."""
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(steps):
-            runner.step(plan)
+            run_step(runner, plan)
     events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
     return [
         f"  {event.key:42} {event.self_cpu_time_total / steps / 1e3:8.3f} ms"

@@ -8,7 +8,7 @@ from pathlib import Path
 import zmq
 
 from millstream.log import configure_logging
-from millstream.model.runner import build_runner
+from millstream.model.build import runner_factory
 from millstream.runtime.engine_side import exit_with_parent, run_engine
 from millstream.settings import Settings
 
@@ -23,7 +23,7 @@ def run(*, settings: str, folder: str, endpoint: str) -> None:
     run_engine(
         context=zmq.Context.instance(),
         endpoint=endpoint,
-        build_runner=build_runner(Path(folder), options),
+        build_runner=runner_factory(Path(folder), options),
         max_running=options.max_concurrent_requests,
         max_queue_seconds=options.max_queue_seconds,
     )

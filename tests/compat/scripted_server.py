@@ -24,8 +24,9 @@ from torch import Tensor
 
 from millstream import cli, engine_process, server_process
 from millstream.core.plan import Chunk, Plan
+from millstream.model.build import runner_factory
 from millstream.model.loading.tokenizer import read_tokenizer
-from millstream.model.runner import ModelRunner, build_runner
+from millstream.model.runner import ModelRunner
 from millstream.runtime.host import ProcessHost
 from millstream.settings import Settings
 
@@ -79,7 +80,7 @@ class ScriptedHost(ProcessHost):
 
 def build_scripted_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:
     """The server's own factory of runners, and a prompter for what it makes."""
-    build_own = build_runner(folder, settings)
+    build_own = runner_factory(folder, settings)
 
     def build() -> ModelRunner:
         runner = build_own()
@@ -93,5 +94,5 @@ def build_scripted_runner(folder: Path, settings: Settings) -> Callable[[], Mode
 
 if __name__ == "__main__":
     server_process.ProcessHost = ScriptedHost
-    engine_process.build_runner = build_scripted_runner
+    engine_process.runner_factory = build_scripted_runner
     sys.exit(cli.main())

@@ -23,10 +23,10 @@ import millstream
 from millstream import Engine
 from millstream.errors import ShuttingDown, StartupError
 from millstream.model import attention
+from millstream.model.build import build_runner
 from millstream.model.cpu import packing
 from millstream.model.cpu.linears import PackedLinear
 from millstream.model.loading.sharing import share_model
-from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.embedded.conftest import DEMO, check_idle, our_threads
 from tests.model.architectures import greedy
@@ -81,7 +81,7 @@ def test_shared_weights_are_not_held_twice(*, is_shared: bool) -> None:
     settings = Settings(kv_cache_memory=2**23)
     model = AutoModelForCausalLM.from_pretrained(DEMO, dtype=torch.bfloat16)
     loaded = replace(share_model(model, settings), is_shared=is_shared)
-    ModelRunner(loaded, settings)
+    build_runner(loaded, settings)
     num_packed = sum(isinstance(module, PackedLinear) for module in loaded.model.modules())
     assert (num_packed > 0) == (packing.is_supported() and not is_shared)
 

@@ -10,14 +10,16 @@ import pytest
 from millstream.core.blocks import BlockPool
 from millstream.core.request import Request, SamplingParams
 from millstream.core.scheduler import Scheduler
-from millstream.model.runner import ModelRunner, build_runner
+from millstream.model.build import runner_factory
+from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.model.architectures import ARCHITECTURES, VOCAB, greedy, make_model
+from tests.model.steps import run_step
 
 
 def make_runner(folder: Path, **options: object) -> ModelRunner:
     settings = Settings(model_id=str(folder), max_concurrent_requests=8, **options)  # type: ignore[arg-type]
-    return build_runner(folder, settings)()
+    return runner_factory(folder, settings)()
 
 
 def answers(
@@ -35,7 +37,7 @@ def answers(
         scheduler.add(request)
     result: dict[int, list[int]] = {request.id: [] for request in requests}
     while (plan := scheduler.plan()) is not None:
-        for event in scheduler.commit(plan, runner.step(plan)):
+        for event in scheduler.commit(plan, run_step(runner, plan)):
             result[event.request_id] += event.token_ids
         scheduler.check()
     return result
@@ -101,7 +103,7 @@ def test_equals_generate_in_any_schedule(model_type: str, seed: int, tmp_path: P
             scheduler.add(waiting.pop())
         plan = scheduler.plan()
         if plan is not None:
-            for event in scheduler.commit(plan, runner.step(plan)):
+            for event in scheduler.commit(plan, run_step(runner, plan)):
                 result[event.request_id] += event.token_ids
                 cached = max(cached, event.num_cached)
         elif not waiting:

@@ -12,7 +12,7 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.scheduler import Scheduler
-from millstream.model.runner import Launched, ModelRunner, Sampling
+from millstream.model.runner import DrawnStep, LaunchedStep, ModelRunner
 from millstream.model.sampling import filters
 from tests.core.test_scheduler import Driver
 from tests.model.architectures import VOCAB, make_model
@@ -41,13 +41,13 @@ class Failing:
         self.num_late = 0
         self.info, self.scrub = runner.info, runner.scrub
 
-    def launch(self, plan: Plan, after: Sampling | None = None) -> Launched:
+    def launch(self, plan: Plan, after: DrawnStep | None = None) -> LaunchedStep:
         return self._or_fail(self._runner.launch(plan, after))
 
-    def draw(self, launched: Launched, *, is_wanted: Callable[[int], bool]) -> Sampling:
+    def draw(self, launched: LaunchedStep, *, is_wanted: Callable[[int], bool]) -> DrawnStep:
         return self._or_fail(self._runner.draw(launched, is_wanted=is_wanted))
 
-    def finish(self, sampling: Sampling) -> StepOutput:
+    def finish(self, sampling: DrawnStep) -> StepOutput:
         output = self._or_fail(self._runner.finish(sampling))
         self.num_late += len(output.late)
         return output

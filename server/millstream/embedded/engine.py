@@ -25,10 +25,11 @@ from millstream.embedded.options import SamplingOptions, check_options
 from millstream.embedded.prompt_encoder import Prompt, PromptEncoder, check_prompt
 from millstream.embedded.results import Answer, BatchFailed
 from millstream.embedded.session import Generation, Session
+from millstream.model.build import build_runner, runner_factory
 from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase, share_model
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer
-from millstream.model.runner import ModelRunner, build_runner
+from millstream.model.runner import ModelRunner
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
@@ -57,7 +58,7 @@ class Engine:
         if not getattr(tokenizer, "is_fast", False):
             raise TypeError("tokenizer must be a fast transformers tokenizer")
         options = check_settings(settings, EngineSettings)
-        runner = ModelRunner(share_model(model, options), options)
+        runner = build_runner(share_model(model, options), options)
         self._start(runner, tokenizer, options, has_limit="max_queue_size" in settings)
 
     @classmethod
@@ -71,7 +72,7 @@ class Engine:
         options = check_settings({"model_id": fspath(model_id), **settings}, LoadingSettings)
         folder = resolve(options)
         tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        runner = build_runner(folder, options)()
+        runner = runner_factory(folder, options)()
         engine = cls.__new__(cls)
         engine._start(runner, tokenizer, options, has_limit="max_queue_size" in settings)
         return engine

@@ -1,77 +1,205 @@
-"""What is done with a loaded model before it serves: kernels, merged and packed linear layers.
+"""The order of start-up: from a loaded model to a runner that serves it.
 
-Rule: a model that others use as well keeps its modules as they are.
+1. Kernels first: which linear layers can be packed, and how, depends on them.
+2. Int8 layers are laid out before the model's own logits are taken: the layout rounds, and what is
+   compared later must have been rounded alike.
+3. The model's own logits, by its own attention, while it is still as it was loaded.
+4. The probe, which runs the model with our attention in place of its own: it tells the shapes and
+   windows that all later steps need. `Forward` before any module is changed: changes are compared
+   through it.
+5. Modules are made faster; only now is it known which threads compute.
+6. The cache takes the memory that is left, so all weights must be laid out by now.
+7. The packer writes to the cache, and is made for it.
+8. The paged path is verified against the logits of step 3, before anything is built on it.
+9. Decode steps are captured once they are known to be right.
+10. Batch-invariant computation last: its bits are compared with those of the verified path.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
+from collections.abc import Callable
+from pathlib import Path
 
-from millstream.model.checks.probe import ProbedLayer
-from millstream.model.cpu import kernels as native
-from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
-from millstream.model.cpu.packing import pack_int8, pack_linears, quantize_output
-from millstream.model.cpu.threads import Threads
+import torch
+
+from millstream.core.status import EngineInfo
+from millstream.errors import StartupError
+from millstream.model.checks.probe import probe_layers
+from millstream.model.checks.verify import own_logits, verify
+from millstream.model.cpu.kernels import Kernels
+from millstream.model.cpu.native_backend import NativeBackend
+from millstream.model.cuda.capture import capture_decodes
+from millstream.model.cuda.selection import find_backends
+from millstream.model.cuda.staging import Staging
+from millstream.model.execution import EagerExecution, Execution
 from millstream.model.forward import Forward
-from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel
+from millstream.model.invariant.check import InvarianceCheck
+from millstream.model.invariant.modules import make_invariant, use_separate_experts
+from millstream.model.invariant.operators import InvariantOperators
+from millstream.model.invariant.tiled_backend import TiledBackend
+from millstream.model.loading.model import LoadedModel, load_model
+from millstream.model.loading.tokenizer import read_tokenizer
+from millstream.model.paging.backend import AttentionBackend
+from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.packer import Packer
+from millstream.model.preparation import accelerate, load_kernels, prepare_int8
+from millstream.model.runner import ModelRunner
+from millstream.model.sampling.grammars import Grammars
+from millstream.model.sampling.sampler import Sampler, best_tokens
+from millstream.model.sizing import make_cache, max_blocks_per_request, max_step_tokens
+from millstream.model.speedups import Speedups
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-def load_kernels(loaded: LoadedModel, settings: Settings, num_bytes: int) -> native.Kernels | None:
-    """Compiled kernels where they can be used and a model of `num_bytes` is worth compiling for."""
-    wanted = settings.native_kernels
-    reasons = {
-        "--native-kernels is off": wanted == "off",
-        "the model is small": wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES,
-        "they are for CPUs": loaded.device.type != "cpu",
-        f"there are none for {loaded.dtype}": loaded.dtype not in native.DTYPES,
-        "--batch-invariant has its own": settings.batch_invariant,
-    }
-    for reason, is_so in reasons.items():
-        if is_so:
-            log.info("no compiled kernels: %s", reason)
-            return None
-    return native.load()
+def runner_factory(
+    folder: Path, settings: Settings, speedups: Speedups | None = None
+) -> Callable[[], ModelRunner]:
+    """A factory that loads the model when called: in the engine, not where it is made."""
+    trust = settings.trust_remote_code
+
+    def load_and_build() -> ModelRunner:
+        grammars = Grammars(lambda: read_tokenizer(folder, trust_remote_code=trust))
+        loaded = load_model(folder, settings)
+        runner = build_runner(loaded, settings, grammars=grammars, speedups=speedups)
+        grammars.prepare()  # now that nobody waits for the interpreter
+        return runner
+
+    return load_and_build
 
 
-def prepare_int8(loaded: LoadedModel, kernels: native.Kernels | None, settings: Settings) -> None:
-    """Lays int8 layers out; with --quantize int8, the output layer becomes one of them."""
-    if loaded.is_shared:
-        return
-    if num_packed := pack_int8(loaded.model, kernels):
-        log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
-        if kernels is not None and settings.quantize == "int8":
-            is_int8 = quantize_output(loaded.model, kernels)
-            log.info("the output layer %s int8", "is" if is_int8 else "is not")
-
-
-def prepare(
+def build_runner(
     loaded: LoadedModel,
-    forward: Forward,
-    layers: dict[int, ProbedLayer],
-    kernels: native.Kernels | None,
-) -> Threads:
-    """Makes the model's modules faster where they are ours alone; says who computes them."""
-    found = Fused("", {})
-    if not loaded.is_shared and loaded.device.type == "cpu":
-        if kernels is not None:
-            model, max_context = loaded.model, loaded.max_context
-            found = fuse(model, forward, layers, kernels=kernels, max_context=max_context)
-            log.info("compiled kernels compute attention, %s", found.summary)
-        if num_packed := pack_linears(loaded.model, kernels):
-            log.info("laid out the weights of %d linear layers for this CPU", num_packed)
-        if found.stack is not None and found.comparison is not None:
-            reason = take_shortcut(
-                loaded.model,
-                found.stack,
-                found.comparison,
-                norms=found.norms,
-                max_context=loaded.max_context,
-            )
-            log.info("from token ids to logits in one call: %s", reason or "yes")
-    # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
-    is_ours = threading.current_thread() is threading.main_thread()
-    return Threads(kernels, is_alone=found.is_whole and is_ours)
+    settings: Settings,
+    *,
+    grammars: Grammars | None = None,
+    speedups: Speedups | None = None,
+) -> ModelRunner:
+    """A runner over a loaded model, whose modules are changed in place unless it is shared.
+
+    grammars: of the model, if requests may have a grammar. speedups: those of the settings where
+    they are left out. Raises StartupError if memory does not suffice, if the paged path computes
+    other logits than the model itself, or if a promise of the settings cannot be kept.
+    """
+    speedups = speedups or Speedups.of(settings)
+    if settings.batch_invariant:
+        _require_cpu(loaded)
+        use_separate_experts(loaded.model)
+    num_parameters = loaded.model.num_parameters()
+    num_bytes = num_parameters * loaded.dtype.itemsize
+    kernels = load_kernels(loaded, settings, speedups, num_bytes=num_bytes)  # 1
+    prepare_int8(loaded, kernels, settings)  # 2
+    expected = own_logits(loaded)  # 3
+    layers = probe_layers(loaded.model, max_context=loaded.max_context, device=loaded.device)  # 4
+    forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})
+    threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
+    shapes = {i: layer.shape for i, layer in layers.items()}
+    cache = make_cache(loaded, settings, shapes)  # 6
+    backends, staging = _attention(loaded, settings, shapes, kernels)  # 7
+    packer = Packer(cache, backends, staging)
+    info = _describe(loaded, settings, cache, num_parameters=num_parameters, packer=packer)
+    verify(loaded, cache, packer, forward, expected)  # 8
+    eager = EagerExecution(packer, forward, threads, plans_ahead=staging is not None)
+    execution: Execution = eager
+    if staging is not None and speedups.graphs:
+        execution = capture_decodes(  # 9
+            eager,
+            cache=cache,
+            staging=staging,
+            backends=backends,
+            max_rows=settings.max_concurrent_requests,
+            max_blocks=max_blocks_per_request(loaded, settings),
+            device=loaded.device,
+        )
+    if settings.batch_invariant:
+        execution = _invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
+    sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)
+    return ModelRunner(execution=execution, sampler=sampler, cache=cache, info=info)
+
+
+def _require_cpu(loaded: LoadedModel) -> None:
+    if loaded.device.type != "cpu":
+        raise StartupError(
+            f"--batch-invariant: implemented for the CPU only; on {loaded.device.type} leave it out"
+        )
+
+
+def _attention(
+    loaded: LoadedModel,
+    settings: Settings,
+    shapes: dict[int, LayerShape],
+    kernels: Kernels | None,
+) -> tuple[list[AttentionBackend], Staging | None]:
+    """Attention backends for this device, best first, and how steps are sent there, if they are."""
+    if loaded.device.type != "cuda":
+        return ([] if kernels is None else [NativeBackend(kernels)]), None
+    num_heads = getattr(loaded.model.config.get_text_config(), "num_attention_heads", 0)
+
+    def heads_of(shape: LayerShape) -> int:
+        return max(num_heads // shape.kv_heads, 1) * shape.kv_heads
+
+    backends = find_backends(
+        list(shapes.values()),
+        num_heads=heads_of,
+        block_size=settings.block_size,
+        dtype=loaded.dtype,
+        device=loaded.device,
+    )
+    return backends, Staging.for_steps(
+        loaded.device,
+        max_tokens=max_step_tokens(loaded, settings),
+        max_rows=settings.max_concurrent_requests,
+        max_blocks=max_blocks_per_request(loaded, settings),
+    )
+
+
+def _invariant_execution(
+    loaded: LoadedModel, eager: EagerExecution, cache: KVCache, *, max_context: int
+) -> EagerExecution:
+    """An execution that keeps the promise of `--batch-invariant`; raises StartupError where it
+    would not. eager: the verified one, which is not used any more where modules are changed."""
+    vocab_size = loaded.model.config.get_text_config().vocab_size
+    check = InvarianceCheck(cache, vocab_size=vocab_size, max_context=max_context)
+    default = check.sample(eager.logits)
+    forward = eager.forward
+    if loaded.is_shared:  # its modules are not ours to change
+        forward = InvariantOperators().within(forward)
+    packer = Packer(cache, [TiledBackend(cache.padding_block)])
+    execution = EagerExecution(packer, forward, eager.threads)
+    if not loaded.is_shared:
+        make_invariant(loaded.model, lambda: check.sample(execution.logits))
+    check.run(execution.logits, default)
+    return execution
+
+
+def _describe(
+    loaded: LoadedModel,
+    settings: Settings,
+    cache: KVCache,
+    *,
+    num_parameters: int,
+    packer: Packer,
+) -> EngineInfo:
+    num_blocks = cache.num_blocks
+    max_context = min(loaded.max_context, num_blocks * settings.block_size)
+    if max_context < loaded.max_context:
+        log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
+    config, device = loaded.model.config.get_text_config(), loaded.device
+    return EngineInfo(
+        architecture=type(loaded.model).__name__,
+        num_parameters=num_parameters,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        quantization=loaded.quantization,
+        attention_backend=packer.backend_name,
+        num_blocks=num_blocks,
+        block_size=settings.block_size,
+        kv_cache_bytes=cache.num_bytes,
+        max_context=max_context,
+        max_step_tokens=max_step_tokens(loaded, settings),
+        vocab_size=config.vocab_size,
+        stop_token_ids=loaded.stop_token_ids,
+        defaults=loaded.defaults,
+    )

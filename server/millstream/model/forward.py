@@ -34,7 +34,7 @@ class Forward:
 
     def __init__(self, model: PreTrainedModel, windows: dict[int, int | None]) -> None:
         """windows: the sliding window of each layer index, None where all is seen."""
-        self._model = model
+        self.model = model
         self._windows = windows
         self.shortcut: Shortcut | None = None
         self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -52,7 +52,7 @@ class Forward:
         if self._keeps_rows:
             # Some models cannot take an empty selection; one row costs next to nothing.
             options["logits_to_keep"] = rows if len(rows) else rows.new_zeros(1)
-        logits: Tensor = self._model(
+        logits: Tensor = self.model(
             input_ids=input_ids, position_ids=positions, use_cache=False, **options
         ).logits[0]
         return logits[: len(rows)] if self._keeps_rows else logits[rows]

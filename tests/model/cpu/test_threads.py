@@ -21,6 +21,7 @@ from millstream.model.runner import ModelRunner
 from millstream.model.sampling.sampler import Sampler
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import Sequence
+from tests.model.steps import run_step
 from tests.model.test_architectures import make_runner
 
 COUNT = 3
@@ -179,4 +180,4 @@ def test_a_runner_whose_step_fails(
 
 def step(runner: ModelRunner) -> None:
     sequence = Sequence.all()[0]
-    runner.step(Plan((sequence.chunk(0, sequence.prompt),)))
+    run_step(runner, Plan((sequence.chunk(0, sequence.prompt),)))

@@ -16,19 +16,22 @@ from millstream.core.request import Request, SamplingParams
 from millstream.model import reference
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backends import VarlenBackend
-from millstream.model.cuda.graphs import DecodeGraphs, Recording, buckets, can_replay
+from millstream.model.cuda.capture import CapturedExecution, capture_decodes
+from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording, buckets, can_replay
 from millstream.model.cuda.selection import BackendTrial, find_backends
 from millstream.model.cuda.staging import Staging
-from millstream.model.cuda.steps import CudaSteps
+from millstream.model.execution import EagerExecution
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.paging.packer import Packer
 from millstream.model.paging.step import HostSpan, Span
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import filters
+from millstream.model.sampling.sampler import Sampler
 from millstream.model.transfers import pack_bytes, unpack_bytes
 from tests.fakes import WholeSteps
 from tests.model.architectures import make_model
+from tests.model.steps import run_step
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts
 from tests.model.test_schedules import BLOCK_SIZE, drive, random_request
 
@@ -101,23 +104,45 @@ class EagerRecording:
         self.output.copy_(self._compute())
 
 
-def install(
-    runner: ModelRunner, *, max_rows: int, with_graphs: bool = True, handles_all: bool = True
-) -> tuple[CudaSteps, PlainBackend]:
-    """Makes a runner on the CPU take the steps of one on a CUDA device."""
-    cache, backend = runner._cache, PlainBackend(handles_all=handles_all)
-    steps = CudaSteps(
-        cache,
-        CPU,
-        backends=[backend],
-        max_tokens=512,
-        max_rows=max_rows,
-        max_blocks=-(-runner.info.max_context // cache.block_size),
-    )
-    runner._packer, runner._cuda = steps.packer, steps
-    if with_graphs:
-        steps.capture(runner._forward, EagerRecording)
-    return steps, backend
+class CudaRunner:
+    """A runner on the CPU that takes the steps of one on a CUDA device."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_rows: int,
+        record: Record = EagerRecording,
+        handles_all: bool = True,
+    ) -> None:
+        plain = make_runner(folder, block_size=BLOCK_SIZE)
+        cache = plain.cache
+        max_blocks = -(-plain.info.max_context // cache.block_size)
+        self.backend = PlainBackend(handles_all=handles_all)
+        self.staging = Staging.for_steps(
+            CPU, max_tokens=512, max_rows=max_rows, max_blocks=max_blocks
+        )
+        execution = plain.execution
+        self.execution = capture_decodes(
+            EagerExecution(
+                Packer(cache, [self.backend], self.staging), execution.forward, execution.threads
+            ),
+            cache=cache,
+            staging=self.staging,
+            backends=[self.backend],
+            max_rows=max_rows,
+            max_blocks=max_blocks,
+            device=CPU,
+            record=record,
+        )
+        self.runner = ModelRunner(
+            execution=self.execution, sampler=Sampler(), cache=cache, info=plain.info
+        )
+
+    @property
+    def graphs(self) -> DecodeGraphs:
+        assert isinstance(self.execution, CapturedExecution)
+        return self.execution.graphs
 
 
 @pytest.fixture(scope="module")
@@ -172,27 +197,23 @@ def test_replayed_steps_answer_as_steps_that_run(
     source = random.Random(seed)
     requests = [random_request(source, i, None) for i in range(1, source.randint(4, 8))]
     plain = run_all(make_runner(folder, block_size=BLOCK_SIZE), requests, random.Random(seed))
-    runner = make_runner(folder, block_size=BLOCK_SIZE)
-    steps, backend = install(runner, max_rows=6)
-    assert steps.graphs is not None
-    assert steps.graphs.sizes == [1, 2, 4, 6]
-    found = run_all(runner, requests, random.Random(seed), plans_ahead=plans_ahead)
+    cuda = CudaRunner(folder, max_rows=6)
+    assert cuda.graphs.sizes == [1, 2, 4, 6]
+    found = run_all(cuda.runner, requests, random.Random(seed), plans_ahead=plans_ahead)
     assert found == plain
-    assert steps.graphs.num_replays > 5
-    assert backend.num_prefills > 0
+    assert cuda.graphs.num_replays > 5
+    assert cuda.backend.num_prefills > 0
 
 
 def test_other_steps_run_as_they_are(folder: Path) -> None:
-    runner = make_runner(folder, block_size=BLOCK_SIZE)
-    steps, _ = install(runner, max_rows=4)
-    graphs = steps.graphs
-    assert graphs is not None
+    cuda = CudaRunner(folder, max_rows=4)
+    runner, graphs = cuda.runner, cuda.graphs
     seen: list[tuple[bool, bool]] = []
 
     class Watching(WholeSteps):
         def step(self, plan: Plan) -> StepOutput:
             before = graphs.num_replays
-            output = runner.step(plan)
+            output = run_step(runner, plan)
             seen.append((can_replay(plan) and len(plan.chunks) <= 4, graphs.num_replays > before))
             return output
 
@@ -215,15 +236,13 @@ def test_other_steps_run_as_they_are(folder: Path) -> None:
 
 
 def test_rows_for_nobody_touch_the_spare_block_only(folder: Path) -> None:
-    runner = make_runner(folder, block_size=BLOCK_SIZE)
-    steps, _ = install(runner, max_rows=8)
-    cache = runner._cache
+    cuda = CudaRunner(folder, max_rows=8)
+    runner, cache = cuda.runner, cuda.runner.cache
     driver = drive(runner, num_blocks=20, max_running=3, max_step_tokens=64)
     for number, prompt in enumerate(random_prompts(3, seed=4, longest=20), 1):
         driver.scheduler.add(greedy_request(number, prompt, 6))
     driver.run()
-    assert steps.graphs is not None
-    assert steps.graphs.num_replays > 0
+    assert cuda.graphs.num_replays > 0
     for tensor in (*cache.keys.values(), *cache.values.values()):
         assert not tensor[cache.padding_block].any()
         assert not tensor[20 : cache.num_blocks].any(), "a block that the scheduler does not own"
@@ -236,17 +255,17 @@ def test_layers_no_backend_knows_are_gathered(tmp_path: Path) -> None:
     make_model("gemma3_text", tmp_path)
     requests = [greedy_request(i, p, 12) for i, p in enumerate(random_prompts(4, seed=2), 1)]
     plain = run_all(make_runner(tmp_path, block_size=8), requests, random.Random(0))
-    runner = make_runner(tmp_path, block_size=8)
-    steps, backend = install(runner, max_rows=6, handles_all=False)
-    assert run_all(runner, requests, random.Random(0)) == plain
-    assert steps.graphs is None, "gathering depends on lengths, so it cannot be captured"
-    assert backend.num_decodes > 0
+    cuda = CudaRunner(tmp_path, max_rows=6, handles_all=False)
+    assert run_all(cuda.runner, requests, random.Random(0)) == plain
+    assert isinstance(cuda.execution, EagerExecution), (
+        "gathering depends on lengths, so it cannot be captured"
+    )
+    assert cuda.backend.num_decodes > 0
 
 
 def test_a_step_is_one_copy(folder: Path) -> None:
-    runner = make_runner(folder, block_size=BLOCK_SIZE)
-    steps, _ = install(runner, max_rows=4)
-    staging = steps.staging
+    cuda = CudaRunner(folder, max_rows=4)
+    runner, staging = cuda.runner, cuda.staging
     driver = drive(runner, num_blocks=20, max_running=4, max_step_tokens=24)
     for number, prompt in enumerate(random_prompts(5, seed=6, longest=30), 1):
         driver.scheduler.add(greedy_request(number, prompt, 8))
@@ -258,14 +277,12 @@ def test_a_step_is_one_copy(folder: Path) -> None:
 def test_a_model_that_cannot_be_captured_runs_as_it_is(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runner = make_runner(folder, block_size=BLOCK_SIZE)
-    steps, _ = install(runner, max_rows=4, with_graphs=False)
-
     def refuse(compute: Callable[[], Tensor]) -> Recording:
         raise RuntimeError("called a synchronizing CUDA operation")
 
-    steps.capture(runner._forward, refuse)
-    assert steps.graphs is None
+    cuda = CudaRunner(folder, max_rows=4, record=refuse)
+    runner = cuda.runner
+    assert isinstance(cuda.execution, EagerExecution)
     assert "called a synchronizing CUDA operation" in caplog.text
     driver = drive(runner, num_blocks=20, max_running=4, max_step_tokens=24)
     driver.scheduler.add(greedy_request(1, (1, 2, 3), 5))
@@ -406,12 +423,11 @@ def test_span_of_lengths() -> None:
 
 
 def test_graphs_of_a_size_without_room_are_not_asked(folder: Path) -> None:
-    runner = make_runner(folder, block_size=BLOCK_SIZE)
-    steps, _ = install(runner, max_rows=2)
-    assert isinstance(steps.graphs, DecodeGraphs)
+    cuda = CudaRunner(folder, max_rows=2)
+    runner = cuda.runner
     driver = drive(runner, num_blocks=30, max_running=3, max_step_tokens=24)
     for number in (1, 2, 3):
         driver.scheduler.add(greedy_request(number, (number, 5), 6))
     driver.step()
     driver.step()
-    assert steps.graphs.num_replays == 0
+    assert cuda.graphs.num_replays == 0

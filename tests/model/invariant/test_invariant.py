@@ -16,6 +16,7 @@ from millstream.core.plan import StepOutput
 from millstream.core.request import Request
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
+from millstream.model.build import build_runner
 from millstream.model.invariant import attention_tiles
 from millstream.model.loading.model import load_model
 from millstream.model.paging.gathered import GatheredBackend
@@ -145,7 +146,7 @@ def plain_torch(padding_block: int) -> GatheredBackend:
 def test_a_model_that_cannot_keep_the_promise_is_refused(
     part: str, replacement: object, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"millstream.model.runner.{part}", replacement)
+    monkeypatch.setattr(f"millstream.model.build.{part}", replacement)
     with pytest.raises(StartupError, match=r"--batch-invariant: the .* depend on what is computed"):
         build(tmp_path, "llama", dtype)
 
@@ -155,7 +156,7 @@ def test_a_shared_model_keeps_its_modules(tmp_path: Path) -> None:
     make_model("llama", tmp_path, intermediate_size=1500)
     settings = Settings(model_id=str(tmp_path), batch_invariant=True)  # type: ignore[call-arg]
     loaded = replace(load_model(tmp_path, settings), is_shared=True)
-    runner = ModelRunner(loaded, settings)
+    runner = build_runner(loaded, settings)
     assert not any("forward" in vars(module) for module in loaded.model.modules())
     requests = requests_for(0)
     rows, _, _ = logits_of(runner, requests, max_step_tokens=17, num_blocks=26)
@@ -179,7 +180,7 @@ def test_refused_on_a_gpu(tmp_path: Path) -> None:
     settings = Settings(model_id=str(tmp_path), batch_invariant=True)  # type: ignore[call-arg]
     loaded = replace(load_model(tmp_path, settings), device=torch.device("cuda"))
     with pytest.raises(StartupError, match="--batch-invariant: implemented for the CPU only"):
-        ModelRunner(loaded, settings)
+        build_runner(loaded, settings)
 
 
 def test_a_cache_of_few_blocks_is_checked_as_well(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from millstream.model.sampling import filters
 from millstream.model.sampling.logprobs import Asked, token_logprobs
 from tests.model.architectures import VOCAB, make_model
 from tests.model.sampling_cases import random_logits
+from tests.model.steps import run_step
 from tests.model.test_architectures import make_runner, random_prompts
 
 
@@ -85,7 +86,7 @@ def test_scored_prompts_beside_others_equal_the_model(
     while (plan := scheduler.plan()) is not None:
         num_logits += len(runner.logits(plan))
         num_tokens += plan.num_sampled + sum(len(chunk.scored) for chunk in plan.chunks)
-        for event in scheduler.commit(plan, runner.step(plan)):
+        for event in scheduler.commit(plan, run_step(runner, plan)):
             answers[event.request_id] += event.token_ids
             found[event.request_id] += event.prompt_logprobs + event.logprobs
         scheduler.check()

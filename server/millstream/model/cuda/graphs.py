@@ -11,9 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -21,12 +19,11 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.cuda.staging import Staging, stage_decodes
+from millstream.model.execution import FillTokens
 from millstream.model.paging.backend import AttentionBackend, PagedAttention
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.packer import Packer
 from millstream.model.paging.step import PagedStep, Span
-
-log = logging.getLogger(__name__)
 
 _SMALL = (1, 2, 4, 8)
 _STEP = 8
@@ -99,8 +96,8 @@ class DecodeGraphs:
         for size in reversed(self._sizes):
             self._recordings[size] = record(lambda size=size: self._compute(size))  # type: ignore[misc]
 
-    def logits(self, plan: Plan, fill_in: Callable[[Tensor], None]) -> Tensor | None:
-        """Logits [rows, vocab]; None if no graph holds the plan. fill_in: see CudaSteps."""
+    def logits(self, plan: Plan, fill: FillTokens) -> Tensor | None:
+        """Logits [rows, vocab]; None if no graph holds the plan."""
         count = len(plan.chunks)
         size = next((size for size in self._sizes if size >= count), None)
         if size is None or size not in self._recordings or not can_replay(plan):
@@ -109,7 +106,7 @@ class DecodeGraphs:
             self._packer.lay_out(plan), size, cache=self._cache, staging=self._staging
         )
         self._inputs[:, :size].copy_(inputs)
-        fill_in(self._inputs[0, :count])
+        fill(self._inputs[0, :count])
         self._tables[:size, : tables.shape[1]].copy_(tables)
         recording = self._recordings[size]
         recording.replay()
@@ -133,45 +130,3 @@ class DecodeGraphs:
         return self._forward(
             ids.unsqueeze(0), positions.unsqueeze(0), rows=self._rows[:size], batch=batch
         )
-
-
-class CudaRecorder:
-    """Captures with torch.cuda.CUDAGraph; all recordings share one memory pool."""
-
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
-
-    def __call__(self, compute: Callable[[], Tensor]) -> Recording:
-        # Once outside a graph: libraries set themselves up, and what makes the host wait raises.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            compute()
-            with raising_where_the_host_waits():
-                compute()
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = compute()
-        return _CudaRecording(graph, output)
-
-
-class _CudaRecording:
-    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor) -> None:
-        self._graph = graph
-        self.output = output
-
-    def replay(self) -> None:
-        self._graph.replay()
-
-
-@contextmanager
-def raising_where_the_host_waits() -> Iterator[None]:
-    """Inside, torch raises RuntimeError where it would wait for the device."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)

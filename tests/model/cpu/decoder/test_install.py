@@ -14,9 +14,9 @@ from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from millstream.core.plan import Chunk, Plan
+from millstream.model.build import build_runner
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.loading.model import LoadedModel, load_model
-from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
 from tests.model.architectures import greedy, make_model
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
@@ -35,7 +35,7 @@ def has_stack(loaded: LoadedModel) -> bool:
 
 def check_answers(model: Any, folder: Path, *, is_stack: bool) -> None:
     loaded, settings = load(folder)
-    runner = ModelRunner(loaded, settings)
+    runner = build_runner(loaded, settings)
     assert has_stack(loaded) == is_stack
     prompts = random_prompts(4, seed=1)
     expected = {index: greedy(model, prompt, 24) for index, prompt in enumerate(prompts)}
@@ -116,7 +116,7 @@ def test_layers_that_do_more_are_noticed(
     monkeypatch.setattr(LlamaDecoderLayer, "forward", forward)
     loaded, settings = load(tmp_path, dtype="bfloat16")
     with caplog.at_level("INFO"):
-        ModelRunner(loaded, settings)
+        build_runner(loaded, settings)
     assert not has_stack(loaded)
     assert reason in caplog.text
 
@@ -134,7 +134,7 @@ def test_another_rotation_is_noticed(
     monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", backwards)
     loaded, settings = load(tmp_path)
     with caplog.at_level("INFO"):
-        ModelRunner(loaded, settings)
+        build_runner(loaded, settings)
     assert "its positions are encoded otherwise" in caplog.text
 
 
@@ -166,7 +166,7 @@ def test_weights_are_not_held_twice(model_type: str, merged: list[str], tmp_path
     layers = loaded.model.model.layers
     weights = [weakref.ref(layers.get_submodule(name).weight) for name in merged]
     del layers
-    runner = ModelRunner(loaded, settings)
+    runner = build_runner(loaded, settings)
     gc.collect()
     assert [weight() for weight in weights] == [None] * len(merged)
     assert runner.info.num_parameters > 0
@@ -192,6 +192,6 @@ def test_a_shared_model_is_left_as_it_is(tmp_path: Path) -> None:
     shared = LoadedModel(
         **{name: getattr(loaded, name) for name in loaded.__slots__} | {"is_shared": True}
     )
-    ModelRunner(shared, settings)
+    build_runner(shared, settings)
     assert not has_stack(shared)
     assert shared.model.model.layers[0].mlp.up_proj.weight is not None

@@ -30,7 +30,10 @@ from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.packing import packing
 from millstream.model.forward import Forward
+from millstream.model.speedups import Speedups
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
+
+_ALL = Speedups()
 
 
 class Fused(NamedTuple):
@@ -57,8 +60,9 @@ def fuse(
     *,
     kernels: Kernels,
     max_context: int,
+    speedups: Speedups = _ALL,
 ) -> Fused:
-    """Does what can be done. forward: of the model."""
+    """Replaces what is recognised of the model and allowed by `speedups`. forward: of the model."""
     norms = {m: norm for m in model.modules() if (norm := find_norm(m, kernels)) is not None}
     mlps = {
         m: mlp
@@ -76,6 +80,8 @@ def fuse(
     pack, summary = packing(kernels), f"{len(norms)} norms and {len(mlps)} gated MLPs"
     stack: DecoderStack | None = None
     try:
+        if not speedups.stack:
+            raise UnusualError("not wanted")
         stack = _stack(model, forward, recognised, sample)
     except UnusualError as error:
         summary += f"; its layers are run one by one: {error}"
@@ -87,7 +93,7 @@ def fuse(
     if stack is None:
         return Fused(summary, norms)
     comparison = PathComparison(forward, sample, recognised.shapes, kernels, model.dtype)
-    reason = compile_stack(stack, comparison)
+    reason = compile_stack(stack, comparison) if speedups.compiled_stack else "not wanted"
     how = "in one call" if reason is None else f"called from Python: {reason}"
     summary = f"{summary}; {len(layers)} decoder layers as one, {how}"
     return Fused(summary, norms, stack, comparison)

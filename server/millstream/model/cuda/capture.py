@@ -1,0 +1,127 @@
+"""How decode steps are captured on a CUDA device, and the execution that replays them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from millstream.core.plan import Plan
+from millstream.model.cpu.threads import Threads
+from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording
+from millstream.model.cuda.staging import Staging
+from millstream.model.execution import EagerExecution, Execution, FillTokens, fill_nothing
+from millstream.model.paging.backend import AttentionBackend
+from millstream.model.paging.kv_cache import KVCache
+
+log = logging.getLogger(__name__)
+
+
+class CapturedExecution:
+    """Replays a graph where one holds the step; `eager` computes all other steps."""
+
+    def __init__(self, graphs: DecodeGraphs, eager: EagerExecution) -> None:
+        self.graphs = graphs
+        self.eager = eager
+        self.plans_ahead = eager.plans_ahead
+
+    @property
+    def threads(self) -> Threads:
+        return self.eager.threads
+
+    @property
+    def forward(self) -> Callable[..., Tensor]:
+        return self.eager.forward
+
+    @torch.inference_mode()
+    def logits(self, plan: Plan, fill: FillTokens = fill_nothing) -> Tensor:
+        logits = self.graphs.logits(plan, fill)
+        return self.eager.logits(plan, fill) if logits is None else logits
+
+
+def capture_decodes(
+    eager: EagerExecution,
+    *,
+    cache: KVCache,
+    staging: Staging,
+    backends: list[AttentionBackend],
+    max_rows: int,
+    max_blocks: int,
+    device: torch.device,
+    record: Record | None = None,
+) -> Execution:
+    """An execution with graphs of decode steps, or `eager` itself where none can be captured.
+
+    staging: what the packer of `eager` sends by. max_rows: of a step; max_blocks: of a sequence.
+    record: captures one computation, by CUDA's graphs where it is left out.
+    """
+    backend = next((backend for backend in backends if backend.is_capturable), None)
+    if backend is None:
+        log.info("decode steps are not captured: no attention backend can be")
+        return eager
+    graphs = DecodeGraphs(
+        forward=eager.forward,
+        cache=cache,
+        packer=eager.packer,
+        staging=staging,
+        backend=backend,
+        max_rows=max_rows,
+        max_blocks=max_blocks,
+        device=device,
+    )
+    started = time.monotonic()
+    try:
+        graphs.capture(record or CudaRecorder())
+    except Exception as error:  # last resort: models do what they like inside
+        reason = " ".join(str(error).split())[:200]
+        log.warning("decode steps are not captured, they run as they are: %s", reason)
+        return eager
+    log.info("captured decode steps of %s rows", ", ".join(map(str, graphs.sizes)))
+    log.info("capturing took %.1f s", time.monotonic() - started)
+    return CapturedExecution(graphs, eager)
+
+
+class CudaRecorder:
+    """Captures with torch.cuda.CUDAGraph; all recordings share one memory pool."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, compute: Callable[[], Tensor]) -> Recording:
+        # Once outside a graph: libraries set themselves up, and what makes the host wait raises.
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            compute()
+            with raising_where_the_host_waits():
+                compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            output = compute()
+        return _CudaRecording(graph, output)
+
+
+class _CudaRecording:
+    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor) -> None:
+        self._graph = graph
+        self.output = output
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+@contextmanager
+def raising_where_the_host_waits() -> Iterator[None]:
+    """Inside, torch raises RuntimeError where it would wait for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)

@@ -1,0 +1,87 @@
+"""What is done with a loaded model before it serves: kernels, merged and packed linear layers.
+
+Rule: a model that others use as well keeps its modules as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from millstream.model.checks.probe import ProbedLayer
+from millstream.model.cpu import kernels as native
+from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
+from millstream.model.cpu.packing import pack_int8, pack_linears, quantize_output
+from millstream.model.cpu.threads import Threads
+from millstream.model.forward import Forward
+from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel
+from millstream.model.speedups import Speedups
+from millstream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def load_kernels(
+    loaded: LoadedModel, settings: Settings, speedups: Speedups, *, num_bytes: int
+) -> native.Kernels | None:
+    """Compiled kernels where they can be used and a model of `num_bytes` is worth compiling for."""
+    wanted = speedups.kernels
+    reasons = {
+        "--native-kernels is off": wanted == "off",
+        "the model is small": wanted == "auto" and num_bytes <= SMALL_MODEL_BYTES,
+        "they are for CPUs": loaded.device.type != "cpu",
+        f"there are none for {loaded.dtype}": loaded.dtype not in native.DTYPES,
+        "--batch-invariant has its own": settings.batch_invariant,
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            log.info("no compiled kernels: %s", reason)
+            return None
+    return native.load()
+
+
+def prepare_int8(loaded: LoadedModel, kernels: native.Kernels | None, settings: Settings) -> None:
+    """Lays int8 layers out; with --quantize int8, the output layer becomes one of them."""
+    if loaded.is_shared:
+        return
+    if num_packed := pack_int8(loaded.model, kernels):
+        log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
+        if kernels is not None and settings.quantize == "int8":
+            is_int8 = quantize_output(loaded.model, kernels)
+            log.info("the output layer %s int8", "is" if is_int8 else "is not")
+
+
+def accelerate(
+    loaded: LoadedModel,
+    forward: Forward,
+    layers: dict[int, ProbedLayer],
+    kernels: native.Kernels | None,
+    speedups: Speedups,
+) -> Threads:
+    """Makes the model's modules faster where they are ours alone; says who computes them."""
+    found = Fused("", {})
+    if not loaded.is_shared and loaded.device.type == "cpu":
+        if kernels is not None and speedups.decoder:
+            found = fuse(
+                loaded.model,
+                forward,
+                layers,
+                kernels=kernels,
+                max_context=loaded.max_context,
+                speedups=speedups,
+            )
+            log.info("compiled kernels compute attention, %s", found.summary)
+        if num_packed := pack_linears(loaded.model, kernels):
+            log.info("laid out the weights of %d linear layers for this CPU", num_packed)
+        if speedups.whole_model and found.stack is not None and found.comparison is not None:
+            reason = take_shortcut(
+                loaded.model,
+                found.stack,
+                found.comparison,
+                norms=found.norms,
+                max_context=loaded.max_context,
+            )
+            log.info("from token ids to logits in one call: %s", reason or "yes")
+    # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
+    is_ours = threading.current_thread() is threading.main_thread()
+    return Threads(kernels, is_alone=found.is_whole and is_ours)
