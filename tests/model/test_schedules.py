@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import cache, partial
 from typing import TypeVar
 
 import pytest
@@ -19,6 +20,7 @@ from tests.model.architectures import VOCAB, make_model
 from tests.model.test_architectures import make_runner
 
 T = TypeVar("T")
+Alone = Callable[[Request], Driver]
 
 BLOCK_SIZE = 8
 
@@ -28,6 +30,12 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
     folder = tmp_path_factory.mktemp("llama-2")
     make_model("llama", folder, num_hidden_layers=2)
     return make_runner(folder, block_size=BLOCK_SIZE)
+
+
+@pytest.fixture(scope="module")
+def alone(runner: ModelRunner) -> Alone:
+    """What a request gets alone, computed once: the schedules of a seed have the same requests."""
+    return cache(partial(run_alone, runner))
 
 
 class Failing:
@@ -132,25 +140,29 @@ def assert_close(actual: list[TokenLogprob], expected: list[TokenLogprob]) -> No
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_any_schedule_gives_what_each_gets_alone(runner: ModelRunner, seed: int) -> None:
-    run_schedule(runner, seed, plans_ahead=lambda: False)
+def test_any_schedule_gives_what_each_gets_alone(
+    runner: ModelRunner, alone: Alone, seed: int
+) -> None:
+    run_schedule(runner, alone, seed, plans_ahead=lambda: False)
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_schedule_planned_ahead_gives_what_each_gets_alone(
-    runner: ModelRunner, seed: int, monkeypatch: pytest.MonkeyPatch
+    runner: ModelRunner, alone: Alone, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if seed % 2:
         monkeypatch.setattr(filters, "LEADER_COUNTS", (4, 32))
     source = random.Random(seed)
     pauses = source.choice([0.0, 0.0, 0.2])
-    failing, driver = run_schedule(runner, seed, plans_ahead=lambda: source.random() >= pauses)
+    failing, driver = run_schedule(
+        runner, alone, seed, plans_ahead=lambda: source.random() >= pauses
+    )
     assert driver.num_ahead > len(driver.plans) // 4
     assert seed not in (1, 3, 5, 7) or failing.num_late > 0, "no token was late in this schedule"
 
 
 def run_schedule(
-    runner: ModelRunner, seed: int, plans_ahead: Callable[[], bool]
+    runner: ModelRunner, alone: Alone, seed: int, *, plans_ahead: Callable[[], bool]
 ) -> tuple[Failing, Driver]:
     source = random.Random(seed)
     requests: list[Request] = []
@@ -176,14 +188,14 @@ def run_schedule(
     driver.run()
     driver.assert_clean()
     for request in requests:
-        alone = run_alone(runner, request)
-        expected, answer = alone.answers[request.id], driver.answers[request.id]
+        reference = alone(request)
+        expected, answer = reference.answers[request.id], driver.answers[request.id]
         is_whole = request.id not in cancelled and driver.finished[request.id] != "failed"
         assert answer == (expected if is_whole else expected[: len(answer)])
-        assert_close(driver.logprobs[request.id], alone.logprobs[request.id][: len(answer)])
+        assert_close(driver.logprobs[request.id], reference.logprobs[request.id][: len(answer)])
         scores = driver.scores[request.id]
-        assert_close(scores, alone.scores[request.id][: len(scores)])
-        assert not is_whole or len(scores) == len(alone.scores[request.id])
+        assert_close(scores, reference.scores[request.id][: len(scores)])
+        assert not is_whole or len(scores) == len(reference.scores[request.id])
     return failing, driver
 
 
