@@ -118,6 +118,17 @@ def test_packed_int8_is_as_good_as_the_library(dtype: torch.dtype, bias: bool) -
     assert worst < 1.3 * ((theirs - expected).norm(dim=-1) / norms).max()
 
 
+@pytest.mark.parametrize("in_parts", [None, True])
+def test_int8_sums_do_not_saturate(in_parts: bool | None) -> None:
+    """The largest numbers there are: what two of them add up to does not fit into 16 bits."""
+    _, quantized = quantized_linear(bias=False, dtype=torch.float32)
+    hidden = torch.stack([quantized.weight.dequantize().sign()[0], torch.ones(96), -torch.ones(96)])
+    with torch.inference_mode():
+        weight = quantized.weight.qdata.double() * quantized.weight.scale.double().view(-1, 1)
+        actual = Int8Linear(quantized, in_parts=in_parts)(hidden).double()
+    torch.testing.assert_close(actual, hidden.double() @ weight.t(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_int8_is_the_same_to_the_bit_at_any_row_count(dtype: torch.dtype) -> None:
     """Whole numbers add up exactly in any order, and the rest is done row by row."""

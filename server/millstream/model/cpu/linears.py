@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from functools import cache
 from typing import Any, Literal, TypeGuard
 
 import torch
@@ -85,10 +86,43 @@ class PackedLinear(nn.Module):
         return out
 
 
-class Int8Linear(nn.Module):
-    """Computes what torchao's dynamic int8 linear computes, with steadier rounding of its rows."""
+@cache
+def has_saturating_sums() -> bool:
+    """Whether oneDNN's int8 product is wrong for large numbers, as on x86 without VNNI.
 
-    def __init__(self, linear: nn.Linear) -> None:
+    There two products of a byte and a signed byte are added up in 16 bits, and the sum stops at the
+    largest number: 2 * 255 * 127 is more than that, 2 * 127 * 128 is not. Raises AttributeError or
+    RuntimeError where the operators are missing.
+    """
+    width = 64
+    weight = torch.full((16, width), 127, dtype=torch.int8)
+    rows = torch.full((1, width), 255, dtype=torch.uint8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, None)
+    found = _int8_product(rows, packed, torch.ones(16), zero=UNSIGNED_ZERO)
+    return bool((found != width * 127 * 127).any())
+
+
+def _int8_product(rows: Tensor, packed: Tensor, scales: Tensor, *, zero: int) -> Tensor:
+    """(rows - zero) times a packed int8 weight, times its scales.
+
+    rows [..., inputs] uint8; scales [outputs] float32. Gives [..., outputs] float32.
+    """
+    zero_points = torch.zeros(len(scales), dtype=torch.int64)
+    out: Tensor = torch.ops.onednn.qlinear_pointwise(
+        rows, 1.0, zero, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return out
+
+
+class Int8Linear(nn.Module):
+    """Computes what torchao's dynamic int8 linear computes, with steadier rounding of its rows.
+
+    Where large sums saturate, a row is multiplied in two parts that do not: its lower seven bits,
+    and its top bit.
+    """
+
+    def __init__(self, linear: nn.Linear, *, in_parts: bool | None = None) -> None:
+        """in_parts: whether rows are multiplied in two parts; None: where they have to be."""
         super().__init__()
         self.in_features = linear.in_features
         self.out_features = linear.out_features
@@ -97,7 +131,7 @@ class Int8Linear(nn.Module):
         # Not buffers: a packed tensor can be neither moved, converted nor saved.
         self._packed = torch.ops.onednn.qlinear_prepack(weight.qdata, None)
         self._scales = weight.scale.flatten().float()
-        self._zero_points = torch.zeros(self.out_features, dtype=torch.int64)
+        self._in_parts = has_saturating_sums() if in_parts is None else in_parts
 
     def forward(self, hidden: Tensor) -> Tensor:
         """hidden [..., in_features] -> [..., out_features]."""
@@ -108,22 +142,14 @@ class Int8Linear(nn.Module):
         rounded = (values / scale).round_().to(torch.int8)
         # oneDNN's fast product takes unsigned activations; flipping the top bit adds 128.
         shifted = rounded.view(torch.uint8).bitwise_xor_(UNSIGNED_ZERO)
-        out: Tensor = torch.ops.onednn.qlinear_pointwise(
-            shifted,
-            1.0,
-            UNSIGNED_ZERO,
-            self._packed,
-            self._scales,
-            self._zero_points,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-        out = out.mul_(scale)
+        if self._in_parts:
+            # shifted - 128 = lower seven bits + 128 * (top bit - 1)
+            top = _int8_product(shifted >> 7, self._packed, self._scales, zero=1)
+            out = _int8_product(shifted & 127, self._packed, self._scales, zero=0)
+            out = out.add_(top.mul_(128)).mul_(scale)
+        else:
+            out = _int8_product(shifted, self._packed, self._scales, zero=UNSIGNED_ZERO)
+            out = out.mul_(scale)
         if self.bias is not None:
             out += self.bias
         return out.to(hidden.dtype)
