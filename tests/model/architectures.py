@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from tests.model.small_configs import VOCAB as VOCAB
 from tests.model.small_configs import small_config
 
+_ROUNDING = 1e-4  # of the logits' spread
+
 # Those that most people run, and one of each kind of attention: sliding windows (alone, mixed with
 # full attention, or in the mask only), soft caps, sinks, values narrower than keys, learned
 # positions, layers without rotary positions. `test_model_types` runs all others, shorter.
@@ -70,3 +72,16 @@ def greedy(model: PreTrainedModel, prompt: tuple[int, ...], max_tokens: int) -> 
     )
     answer: list[int] = output[0, len(prompt) :].tolist()
     return answer
+
+
+@torch.inference_mode()
+def is_decided(model: PreTrainedModel, prompt: tuple[int, ...], answer: list[int]) -> bool:
+    """Whether rounding can choose no other token anywhere in a greedy answer to the prompt.
+
+    Which of two tokens is the better one is certain where their logits differ by far more than what
+    float32 rounds; how much that is depends on the processor (docs/design.md).
+    """
+    ids = torch.tensor([[*prompt, *answer[:-1]]], device=model.device)
+    logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :]
+    best = logits.topk(2).values
+    return bool(((best[:, 0] - best[:, 1]) > _ROUNDING * logits.std()).all())

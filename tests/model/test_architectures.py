@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from millstream.core.blocks import BlockPool
 from millstream.core.request import Request, SamplingParams
@@ -13,7 +15,7 @@ from millstream.core.scheduler import Scheduler
 from millstream.model.build import runner_factory
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
-from tests.model.architectures import ARCHITECTURES, VOCAB, greedy, make_model
+from tests.model.architectures import ARCHITECTURES, VOCAB, greedy, is_decided, make_model
 from tests.model.steps import run_step
 
 
@@ -56,6 +58,16 @@ def greedy_request(request_id: int, prompt: tuple[int, ...], max_tokens: int) ->
     return Request(id=request_id, prompt=prompt, sampling=sampling, max_tokens=max_tokens)
 
 
+def decided_prompts(
+    model: PreTrainedModel, candidates: list[tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """The first six to which 40 tokens of greedy answer do not hang on how a processor rounds."""
+    decided = (p for p in candidates if is_decided(model, p, greedy(model, p, 40)))
+    prompts = list(islice(decided, 6))
+    assert len(prompts) == 6
+    return prompts
+
+
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_equals_generate(model_type: str, tmp_path: Path) -> None:
     model = make_model(model_type, tmp_path)
@@ -72,7 +84,8 @@ def test_equals_generate(model_type: str, tmp_path: Path) -> None:
 def test_equals_generate_under_preemption_and_prefix_hits(model_type: str, tmp_path: Path) -> None:
     model = make_model(model_type, tmp_path)
     shared = random_prompts(1, seed=5)[0][:40] + (7,) * 8
-    prompts = [shared + prompt for prompt in random_prompts(6, seed=6, longest=20)]
+    random_ends = random_prompts(12, seed=6, longest=20)
+    prompts = decided_prompts(model, [shared + end for end in random_ends])
     expected = {index: greedy(model, prompt, 40) for index, prompt in enumerate(prompts)}
     runner = make_runner(tmp_path, block_size=8)
     requests = [greedy_request(index, prompt, 40) for index, prompt in enumerate(prompts)]
@@ -85,7 +98,8 @@ def test_equals_generate_in_any_schedule(model_type: str, seed: int, tmp_path: P
     """Random arrivals, budgets and block counts; prompts that share their beginning."""
     model, source = make_model(model_type, tmp_path), random.Random(seed)
     shared = random_prompts(1, seed=seed)[0][:24] * 2
-    prompts = [shared[:40] + prompt for prompt in random_prompts(6, seed=10 + seed, longest=30)]
+    random_ends = random_prompts(12, seed=10 + seed, longest=30)
+    prompts = decided_prompts(model, [shared[:40] + end for end in random_ends])
     lengths = [source.randint(8, 40) for _ in prompts]
     runner = make_runner(tmp_path, block_size=8)
     scheduler = Scheduler(
