@@ -65,6 +65,16 @@ def test_links_lead_somewhere() -> None:
             assert (file.parent / link).exists(), f"{file.name}: {link}"
 
 
+def test_decisions_stand_under_headings_that_the_index_names() -> None:
+    index, *sections = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8").split("\n## ")
+    named = re.findall(r"^- \[(.+)\]\(#(.+)\)$", index, re.M)
+    assert [name for name, _ in named] == [section.split("\n")[0] for section in sections]
+    for name, anchor in named:
+        assert anchor == re.sub(r"[^a-z0-9 -]", "", name.lower()).replace(" ", "-")
+    assert "**" not in index, "a decision above the headings"
+    assert all(section.count("\n\n**") for section in sections), "a heading without decisions"
+
+
 def test_changelog_has_this_version() -> None:
     assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
