@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from millstream.model.cpu.kernels import Kernels, load
-from millstream.model.cpu.kernels.build import BuildError, find_compiler
+from millstream.model.cpu.kernels.compilation import BuildError, find_compiler
 
 
 @pytest.fixture(autouse=True, scope="session")

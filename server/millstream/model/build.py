@@ -34,7 +34,7 @@ from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.forward import Forward
-from millstream.model.invariant.check import InvarianceCheck
+from millstream.model.invariant.invariance_check import InvarianceCheck
 from millstream.model.invariant.modules import make_invariant, use_separate_experts
 from millstream.model.invariant.operators import InvariantOperators
 from millstream.model.invariant.tiled_backend import TiledBackend

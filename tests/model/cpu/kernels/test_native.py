@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from millstream.model.cpu.kernels import Kernels, loader, plain
-from millstream.model.cpu.kernels import build as build_module
-from millstream.model.cpu.kernels.build import BuildError, build, cache_folder
-from millstream.model.cpu.kernels.check import differences
+from millstream.model.cpu.kernels import compilation as build_module
+from millstream.model.cpu.kernels.compilation import BuildError, build, cache_folder
+from millstream.model.cpu.kernels.kernel_check import differences
 from millstream.model.cpu.kernels.loader import load
 from millstream.model.sampling.sampler import best_tokens
 from tests.model.native_cases import DTYPES

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from millstream.model.cpu.kernels.build import BuildError, build, cache_folder
-from millstream.model.cpu.kernels.check import differences
+from millstream.model.cpu.kernels.compilation import BuildError, build, cache_folder
 from millstream.model.cpu.kernels.function_table import Kernels, plain
+from millstream.model.cpu.kernels.kernel_check import differences
 
 log = logging.getLogger(__name__)
 
