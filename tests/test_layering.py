@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/tolerance",
     },
     "model/runner": {"core", "model/execution", "model/paging", "model/sampling"},
-    "model/preparation": {
+    "model/acceleration": {
         "model/checks",
         "model/cpu",
         "model/cpu/decoder",
@@ -110,7 +110,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/invariant",
         "model/loading",
         "model/paging",
-        "model/preparation",
+        "model/acceleration",
         "model/runner",
         "model/sampling",
         "model/sizing",

@@ -25,6 +25,7 @@ import torch
 
 from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
+from millstream.model.acceleration import accelerate, load_kernels, prepare_int8
 from millstream.model.checks.probe import probe_layers
 from millstream.model.checks.verify import own_logits, verify
 from millstream.model.cpu.kernels import Kernels
@@ -43,7 +44,6 @@ from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.paging.packer import Packer
-from millstream.model.preparation import accelerate, load_kernels, prepare_int8
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.sampler import Sampler, best_tokens

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Torc
 
 from millstream.errors import StartupError
 from millstream.model import build as preparation
+from millstream.model.acceleration import prepare_int8
 from millstream.model.cpu import linears, packing
 from millstream.model.cpu.kernels import Kernels, plain
 from millstream.model.cpu.linears import Int8Linear, NativeInt8Linear
@@ -26,7 +27,6 @@ from millstream.model.loading.checkpoint import build_skeleton
 from millstream.model.loading.model import load_model
 from millstream.model.loading.quantization import Scheme
 from millstream.model.loading.source import resolve
-from millstream.model.preparation import prepare_int8
 from millstream.settings import Settings
 from tests.model.architectures import make_model
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
