@@ -2,13 +2,13 @@
 
 Servers are shared by the session: `demo_server` (default flags), `endless_server` (8 running and
 8 waiting places, answers as long as asked for) and `small_server` (1 running, 2 waiting, 256 tokens
-of context); the latter two send a comment after 0.2 s of silence. `start_server` makes one that the
-test may ruin.
+of context); the latter two send a comment after 0.2 s of silence. `own_server` is one that the test
+may ruin, with the flags of its `server` mark; it starts while the test before it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,45 @@ import pytest
 from .harness import RunningServer
 from .models import make_endless_model
 
-StartServer = Callable[..., RunningServer]
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "server(*flags): the flags of the test's `own_server`")
+
+
+class OwnServers:
+    """Servers of the endless model, one for each test that has a `server` mark.
+
+    A server takes seconds to start and one processor to do it, and a test mostly waits. Thus the
+    server of the next such test is started together with the one that is asked for.
+    """
+
+    def __init__(self, items: Sequence[pytest.Item], folder: Path, model: Path) -> None:
+        marks = {item.nodeid: item.get_closest_marker("server") for item in items}
+        self._flags = {test: mark.args for test, mark in marks.items() if mark is not None}
+        self._order = list(self._flags)
+        self._folder = folder
+        self._common = ["--model-id", str(model), "--kv-cache-memory", "64MiB"]
+        self._started: dict[str, RunningServer] = {}
+
+    def take(self, test: str) -> RunningServer:
+        """The server of the test with this node id, ready; the caller ends it."""
+        number = self._order.index(test)
+        for each in self._order[number : number + 2]:
+            if each not in self._started:
+                self._started[each] = self._start(each)
+        server = self._started.pop(test)
+        server.wait_ready()
+        return server
+
+    def close(self) -> None:
+        """Ends the servers that no test has taken."""
+        for server in self._started.values():
+            server.wait_ready()
+            server.stop()
+
+    def _start(self, test: str) -> RunningServer:
+        log = self._folder / f"server-{self._order.index(test)}.log"
+        return RunningServer([*self._common, *self._flags[test]], log, is_awaited=False)
 
 
 @pytest.fixture(scope="session")
@@ -67,27 +105,28 @@ def small_server(
     yield from _serve(fleet, tmp_path_factory.mktemp("small"), *flags)
 
 
+@pytest.fixture(scope="session")
+def own_servers(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, endless_model: Path
+) -> Iterator[OwnServers]:
+    servers = OwnServers(request.session.items, tmp_path_factory.mktemp("own"), endless_model)
+    yield servers
+    servers.close()
+
+
 @pytest.fixture
-def start_server(
-    fleet: list[RunningServer], tmp_path: Path, endless_model: Path
-) -> Iterator[StartServer]:
-    """Starts a server of the endless model with the given flags; the test may end it itself."""
-    started: list[RunningServer] = []
-
-    def start(*flags: str) -> RunningServer:
-        common = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB"]
-        server = RunningServer([*common, *flags], tmp_path / f"server-{len(started)}.log")
-        started.append(server)
-        fleet.append(server)
-        return server
-
-    yield start
-    for server in started:
-        fleet.remove(server)
-        if server.is_running:
-            server.stop()
-        else:
-            server.kill()
+def own_server(
+    request: pytest.FixtureRequest, fleet: list[RunningServer], own_servers: OwnServers
+) -> Iterator[RunningServer]:
+    """A server of the endless model with the flags of the test's mark; the test may end it."""
+    server = own_servers.take(request.node.nodeid)
+    fleet.append(server)
+    yield server
+    fleet.remove(server)
+    if server.is_running:
+        server.stop()
+    else:
+        server.kill()
 
 
 def _serve(fleet: list[RunningServer], folder: Path, *flags: str) -> Iterator[RunningServer]:

@@ -43,7 +43,7 @@ def wait_until(is_met: Callable[[], bool], what: str, *, seconds: float = WAIT_S
 
 
 class RunningServer:
-    """One `millstream serve` process that has said it is ready."""
+    """One `millstream serve` process."""
 
     def __init__(
         self,
@@ -53,10 +53,12 @@ class RunningServer:
         command: Sequence[str] = _COMMAND,
         variables: Mapping[str, str] = MappingProxyType({}),
         tls: ssl.SSLContext | None = None,
+        is_awaited: bool = True,
     ) -> None:
         """Starts the server on a free port and waits for its announcement.
 
         variables: added to the environment. tls: what trusts the server, if it speaks HTTPS.
+        is_awaited: if false, whoever uses the server calls `wait_ready()` first.
         """
         self._log_file = log_file
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MILLSTREAM_")}
@@ -73,13 +75,21 @@ class RunningServer:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read_stdout, daemon=True)
         self._reader.start()
+        self._tls = tls
+        if is_awaited:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Waits until the server has said where it listens. To be called once."""
         try:
-            self.url = self._wait_ready()
+            self.url = self._read_url()
         except BaseException:
             self.kill()
             raise
         self._http = httpx.Client(
-            base_url=self.url, timeout=WAIT_SECONDS, verify=True if tls is None else tls
+            base_url=self.url,
+            timeout=WAIT_SECONDS,
+            verify=True if self._tls is None else self._tls,
         )
 
     @property
@@ -197,7 +207,7 @@ class RunningServer:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _wait_ready(self) -> str:
+    def _read_url(self) -> str:
         deadline = time.monotonic() + STARTUP_SECONDS
         while True:
             try:

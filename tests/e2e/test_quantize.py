@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from .conftest import StartServer
+import pytest
+
+from .harness import RunningServer
 
 
-def test_a_quantised_server_says_so_and_answers(start_server: StartServer) -> None:
-    server = start_server("--quantize", "int8")
-    log = server.log()
+@pytest.mark.server("--quantize", "int8")
+def test_a_quantised_server_says_so_and_answers(own_server: RunningServer) -> None:
+    log = own_server.log()
     assert "(float32 and int8, cpu, 0.00 GiB)" in log
     assert "int8: 56 linear layers quantised, 1 kept as they are" in log
     assert "loaded in" in log
     lines = [line for line in log.splitlines() if " INFO " not in line]
     assert lines == [], "nothing but our own log: no progress bars, no chatter of libraries"
-    first = server.answer(max_tokens=12)
+    first = own_server.answer(max_tokens=12)
     assert first
-    assert server.answer(max_tokens=12) == first
+    assert own_server.answer(max_tokens=12) == first
 
 
-def test_only_warnings_at_log_level_warning(start_server: StartServer) -> None:
-    server = start_server("--quantize", "int4", "--log-level", "warning")
-    assert server.log() == ""
-    assert server.answer(max_tokens=4)
+@pytest.mark.server("--quantize", "int4", "--log-level", "warning")
+def test_only_warnings_at_log_level_warning(own_server: RunningServer) -> None:
+    assert own_server.log() == ""
+    assert own_server.answer(max_tokens=4)

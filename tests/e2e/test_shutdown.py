@@ -11,7 +11,6 @@ import httpx
 import psutil
 import pytest
 
-from .conftest import StartServer
 from .harness import EXIT_SECONDS, STARTUP_SECONDS, RunningServer, wait_until
 from .wire import DONE, LONG, EventReader, assert_dual_error, messages, open_stream
 
@@ -61,19 +60,21 @@ class InBackground:
         self._responses.append(httpx.post(self._url, json=body, timeout=EXIT_SECONDS))
 
 
-def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(start_server: StartServer) -> None:
-    server = start_server()
-    children = children_of(server)
+@pytest.mark.server
+def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(own_server: RunningServer) -> None:
+    children = children_of(own_server)
     with ExitStack() as streams:
-        readers = [streams.enter_context(open_stream(server, max_tokens=MANY)) for _ in range(4)]
+        readers = [
+            streams.enter_context(open_stream(own_server, max_tokens=MANY)) for _ in range(4)
+        ]
         first = [reader.next() for reader in readers]
         # Frozen, so that the streams are surely open while the listener is looked at.
-        with server.paused_engine():
-            server.signal(signal.SIGTERM)
-            wait_until(lambda: server.health()[0] == 503, "/health says 503")
-            assert server.health()[1]["open_requests"] == 4
+        with own_server.paused_engine():
+            own_server.signal(signal.SIGTERM)
+            wait_until(lambda: own_server.health()[0] == 503, "/health says 503")
+            assert own_server.health()[1]["open_requests"] == 4
             for stream in (False, True):
-                refused = server.chat("Hello", stream=stream)
+                refused = own_server.chat("Hello", stream=stream)
                 assert_dual_error(refused, status=503, code="shutting_down")
                 assert refused.headers["connection"] == "close"
         for event, reader in zip(first, readers, strict=True):
@@ -81,96 +82,96 @@ def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(start_server: Sta
             assert events[-1] == DONE
             assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
             assert len(events) > MANY / 2
-    assert server.wait_exit() == 0
-    server.assert_gone(children)
-    server.assert_clean_log()
+    assert own_server.wait_exit() == 0
+    own_server.assert_gone(children)
+    own_server.assert_clean_log()
 
 
-def test_sigint_ends_an_idle_server_at_once(start_server: StartServer) -> None:
-    server = start_server()
-    children = children_of(server)
-    server.signal(signal.SIGINT)
+@pytest.mark.server
+def test_sigint_ends_an_idle_server_at_once(own_server: RunningServer) -> None:
+    children = children_of(own_server)
+    own_server.signal(signal.SIGINT)
     # Far less than the 90 s of grace: there is nobody to wait for.
-    assert server.wait_exit() == 0
-    server.assert_gone(children)
-    server.assert_clean_log()
+    assert own_server.wait_exit() == 0
+    own_server.assert_gone(children)
+    own_server.assert_clean_log()
 
 
-def test_when_the_grace_time_is_over_everyone_is_told(start_server: StartServer) -> None:
-    server = start_server("--graceful-termination-timeout", "0.5", "--max-concurrent-requests", "2")
-    children = children_of(server)
+@pytest.mark.server("--graceful-termination-timeout", "0.5", "--max-concurrent-requests", "2")
+def test_when_the_grace_time_is_over_everyone_is_told(own_server: RunningServer) -> None:
+    children = children_of(own_server)
     with ExitStack() as streams:
-        running = opened(server, streams, 2)
-        queued = streams.enter_context(open_stream(server))
-        whole = InBackground(server)
-        server.wait_engine(num_running=2, num_waiting=2)
-        server.signal(signal.SIGTERM)
+        running = opened(own_server, streams, 2)
+        queued = streams.enter_context(open_stream(own_server))
+        whole = InBackground(own_server)
+        own_server.wait_engine(num_running=2, num_waiting=2)
+        own_server.signal(signal.SIGTERM)
         for reader in [*running, queued]:
             assert_ends_with_error(reader, code="shutting_down")
         assert_dual_error(whole.response(), status=503, code="shutting_down")
-    assert server.wait_exit() == 0
-    server.assert_gone(children)
-    server.assert_clean_log()
+    assert own_server.wait_exit() == 0
+    own_server.assert_gone(children)
+    own_server.assert_clean_log()
 
 
-def test_a_second_sigterm_skips_the_wait(start_server: StartServer) -> None:
-    server = start_server()
-    children = children_of(server)
+@pytest.mark.server
+def test_a_second_sigterm_skips_the_wait(own_server: RunningServer) -> None:
+    children = children_of(own_server)
     with ExitStack() as streams:
-        readers = opened(server, streams, 2)
-        server.signal(signal.SIGTERM)
-        wait_until(lambda: server.health()[0] == 503, "/health says 503")
+        readers = opened(own_server, streams, 2)
+        own_server.signal(signal.SIGTERM)
+        wait_until(lambda: own_server.health()[0] == 503, "/health says 503")
         for reader in readers:
             assert '"finish_reason":null' in reader.next()
-        server.signal(signal.SIGTERM)
+        own_server.signal(signal.SIGTERM)
         for reader in readers:
             assert_ends_with_error(reader, code="shutting_down")
-    assert server.wait_exit() == 0
-    server.assert_gone(children)
-    server.assert_clean_log()
+    assert own_server.wait_exit() == 0
+    own_server.assert_gone(children)
+    own_server.assert_clean_log()
 
 
-def test_the_engine_ends_when_the_server_is_killed(start_server: StartServer) -> None:
-    server = start_server()
-    children = children_of(server)
-    with open_stream(server) as reader:
+@pytest.mark.server
+def test_the_engine_ends_when_the_server_is_killed(own_server: RunningServer) -> None:
+    children = children_of(own_server)
+    with open_stream(own_server) as reader:
         reader.next()
-        server.signal(signal.SIGKILL)
-        server.wait_exit()
-        server.assert_gone(children)
+        own_server.signal(signal.SIGKILL)
+        own_server.wait_exit()
+        own_server.assert_gone(children)
         # The connection broke; whatever came before that, it was not a proper end.
         with pytest.raises(httpx.RemoteProtocolError):
             reader.rest()
 
 
+@pytest.mark.server("--max-concurrent-requests", "2")
 def test_a_killed_engine_fails_its_requests_and_is_started_again(
-    start_server: StartServer,
+    own_server: RunningServer,
 ) -> None:
-    server = start_server("--max-concurrent-requests", "2")
-    before = server.answer("Hello", max_tokens=6)
-    old = server.engine()
+    before = own_server.answer("Hello", max_tokens=6)
+    old = own_server.engine()
     with ExitStack() as streams:
-        running = opened(server, streams, 2)
-        queued = streams.enter_context(open_stream(server))
-        whole = InBackground(server)
-        server.wait_engine(num_running=2, num_waiting=2)
+        running = opened(own_server, streams, 2)
+        queued = streams.enter_context(open_stream(own_server))
+        whole = InBackground(own_server)
+        own_server.wait_engine(num_running=2, num_waiting=2)
         old.kill()
         for reader in [*running, queued]:
             assert_ends_with_error(reader, code="engine_dead")
         assert_dual_error(whole.response(), status=503, code="engine_dead")
     # Loading takes seconds; the requests above have just been told.
-    status, body = server.health()
+    status, body = own_server.health()
     assert (status, body["status"]) == (503, "restarting")
-    error = assert_dual_error(server.chat("Hello"), status=503, code="engine_unavailable")
+    error = assert_dual_error(own_server.chat("Hello"), status=503, code="engine_unavailable")
     assert error["type"] == "server_error"
-    assert_started_again(server, old)
-    assert server.answer("Hello", max_tokens=6) == before
+    assert_started_again(own_server, old)
+    assert own_server.answer("Hello", max_tokens=6) == before
     # Once more, with nothing to do.
-    old = server.engine()
+    old = own_server.engine()
     old.kill()
-    wait_until(lambda: server.health()[0] == 503, "/health turns red")
-    assert_started_again(server, old)
-    assert server.answer("Hello", max_tokens=6) == before
+    wait_until(lambda: own_server.health()[0] == 503, "/health turns red")
+    assert_started_again(own_server, old)
+    assert own_server.answer("Hello", max_tokens=6) == before
 
 
 def assert_started_again(server: RunningServer, old: psutil.Process) -> None:

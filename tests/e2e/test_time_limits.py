@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import StartServer
 from .harness import RunningServer
 from .wire import DONE, assert_dual_error, open_stream, text_of
 
@@ -63,9 +62,9 @@ def test_a_request_has_the_time_it_asked_for(limited_server: RunningServer) -> N
     assert limited_server.chat(timeout=60).status_code == 200
 
 
-def test_the_servers_time_limit_holds_for_all(start_server: StartServer) -> None:
-    server = start_server("--request-timeout", "0.4")
+@pytest.mark.server("--request-timeout", "0.4")
+def test_the_servers_time_limit_holds_for_all(own_server: RunningServer) -> None:
     for fields in ({}, {"timeout": 100}):
-        response = server.chat(max_tokens=30_000, **fields)
+        response = own_server.chat(max_tokens=30_000, **fields)
         error = assert_dual_error(response, status=504, code="timeout")
         assert "0.4 s" in error["message"]

@@ -189,14 +189,20 @@ def test_a_call_that_is_demanded_always_comes(
     assert_right(call.function.name, call.function.arguments)
 
 
-@pytest.mark.parametrize("parser", ["qwen3-coder", "mistral"])
-def test_calls_come_in_the_model_s_own_format(parser: str, start_server: Any) -> None:
-    server = start_server("--tool-call-parser", parser)
+@pytest.mark.parametrize(
+    "parser",
+    [
+        pytest.param(name, marks=pytest.mark.server("--tool-call-parser", name))
+        for name in ("qwen3-coder", "mistral")
+    ],
+)
+@pytest.mark.usefixtures("parser")
+def test_calls_come_in_the_model_s_own_format(own_server: RunningServer) -> None:
     fields: dict[str, Any] = NOISE["extra_body"] | {"temperature": 1.5, "max_tokens": 1500}
     fields |= {"tools": [BOOKING, CLOCK, SHORT_WEATHER], "stop_token_ids": [2]}
     seen = 0
     for seed in range(3):
-        response = server.chat("Hello", tool_choice="required", seed=seed, n=2, **fields)
+        response = own_server.chat("Hello", tool_choice="required", seed=seed, n=2, **fields)
         for choice in response.json()["choices"]:
             calls = choice["message"]["tool_calls"]
             *complete, last = calls
@@ -286,9 +292,9 @@ def test_the_hub_client_demands_a_call(demo_server: RunningServer) -> None:
             assert call.function.name == "get_weather"
 
 
-def test_a_parser_is_named_by_the_operator(start_server: Any) -> None:
-    server = start_server("--reasoning-parser", "think", "--tool-call-parser", "none")
-    refused = server.chat("Hello", tools=[WEATHER])
+@pytest.mark.server("--reasoning-parser", "think", "--tool-call-parser", "none")
+def test_a_parser_is_named_by_the_operator(own_server: RunningServer) -> None:
+    refused = own_server.chat("Hello", tools=[WEATHER])
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "tools"
 
