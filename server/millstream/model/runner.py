@@ -23,7 +23,7 @@ from millstream.model.sampling.sampler import Drawing, Sampler
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """A step whose forward pass is under way. logits: as of `ModelRunner.logits()`."""
+    """A step whose forward pass is under way. logits: what `ModelRunner.logits()` gives."""
 
     plan: Plan
     logits: Tensor
@@ -31,7 +31,7 @@ class LaunchedStep:
 
 @dataclass(frozen=True, slots=True)
 class DrawnStep:
-    """A step whose tokens are under way. chunks: that are sampled; None where any token will do."""
+    """A step whose tokens are under way. chunks: the sampled ones; None where any token will do."""
 
     launched: LaunchedStep
     chunks: list[Chunk | None]
@@ -39,7 +39,7 @@ class DrawnStep:
 
     @property
     def request_ids(self) -> list[int]:
-        """Of all chunks that are sampled."""
+        """The requests of all chunks that are sampled, in the order of the drawn tokens."""
         return [chunk.request_id for chunk in self.launched.plan.chunks if chunk.is_last]
 
 

@@ -28,7 +28,7 @@ class NativeBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBackend."""
+        """One token of each sequence attends, as AttentionBackend says."""
         return self._kernels.paged_attention_decode(
             query,
             keys,
@@ -44,7 +44,7 @@ class NativeBackend:
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBackend."""
+        """The tokens of prompt chunks attend, as AttentionBackend says."""
         return self._kernels.paged_attention_prefill(
             query,
             keys,

@@ -33,14 +33,14 @@ class TritonBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBackend."""
+        """One token of each sequence attends, as AttentionBackend says."""
         out: Tensor = self._kernels.decode(query, keys, values, span.tables, span.starts, options)
         return out
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBackend."""
+        """The tokens of prompt chunks attend, as AttentionBackend says."""
         out: Tensor = self._kernels.prefill(
             query,
             keys,
@@ -72,13 +72,13 @@ class VarlenBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBackend."""
+        """One token of each sequence attends, as AttentionBackend says."""
         return self.prefill(query, keys, values, span, options)
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """See AttentionBackend."""
+        """The tokens of prompt chunks attend, as AttentionBackend says."""
         left = -1 if options.window is None else options.window - 1
         extra = {"enable_gqa": True} if self._needs_gqa_flag else {}
         out: Tensor = self._varlen_attn(

@@ -24,7 +24,7 @@ def _tanh(x):
 
 @triton.jit
 def _pointers(cache, table, index, is_seen, head, dims, PAGE: tl.constexpr, HEADS, DIM):
-    """Where the vectors of tokens `index` of one sequence lie, [n, dims]."""
+    """Offsets [n, dims] at which the vectors of tokens `index` of one sequence lie."""
     block = tl.load(table + index // PAGE, mask=is_seen, other=0).to(tl.int64)
     token = block * PAGE + index % PAGE
     return cache + (token[:, None] * HEADS + head) * DIM + dims[None, :]

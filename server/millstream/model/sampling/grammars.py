@@ -59,7 +59,7 @@ class Grammars:
         threading.Thread(target=self._read, name="millstream-grammars", daemon=True).start()
 
     def progress(self, request: Request, vocab: int) -> Progress:
-        """Where an answer begins, for a request that has a grammar. vocab: of the logits."""
+        """The state before the first token of a request with a grammar. vocab: of the logits."""
         grammar, tokenizer = request.grammar, self._read()
         assert grammar is not None
         matcher = self._matcher(tokenizer, grammar.text) if tokenizer else None
@@ -92,7 +92,7 @@ class Grammars:
 
 
 class Progress:
-    """Where one answer stands in its grammar. Mutated by `advance()` only.
+    """One answer's position in its grammar. Mutated by `advance()` only.
 
     forbidden: [vocab] bool, the tokens that must not come next.
     must_end: whether only a token that ends the answer can come next.
