@@ -15,7 +15,7 @@ GUIDE = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 START, END = "<!-- files: checked by tests/test_reading.py -->", "<!-- end of files -->"
 
 LONGEST_SITTING, LONGEST_SPINE = 900, 5_600
-ODD_BEGINNINGS = re.compile(r"(Of|And|The same|Like|See|By|Where|Nothing|None|That)\b")
+ODD_BEGINNINGS = re.compile(r"(Of|And|As|The same|Like|See|By|Where|Nothing|None|That)\b")
 
 
 def named_files(text: str) -> list[str]:
