@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, TorchAoConfig
 
 from millstream.errors import StartupError
-from millstream.model import build as preparation
+from millstream.model import acceleration
 from millstream.model.acceleration import prepare_int8
 from millstream.model.cpu import linears, packing
 from millstream.model.cpu.kernels import Kernels, plain
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_is_int8_keeps_its_output_layer(
 ) -> None:
     settings = Settings(model_id=str(folder), threads=1)
     loaded = load_model(folder, settings)
-    monkeypatch.setattr(preparation, "pack_int8", lambda model, kernels: 14)
+    monkeypatch.setattr(acceleration, "pack_int8", lambda model, kernels: 14)
     prepare_int8(loaded, fast_int8(), settings)
     assert type(loaded.model.get_output_embeddings()) is nn.Linear
 

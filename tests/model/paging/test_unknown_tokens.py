@@ -11,6 +11,7 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, UNKNOWN_TOKEN, Plan
 from millstream.core.request import Grammar, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
+from millstream.model.execution import EagerExecution
 from millstream.model.paging.layout import fill_unknown_tokens
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import filters
@@ -39,7 +40,8 @@ def run(
     scheduler = Scheduler(
         pool=BlockPool(num_blocks=64, block_size=8), max_running=8, max_step_tokens=64
     )
-    runner.plans_ahead = plans_ahead
+    assert isinstance(runner.execution, EagerExecution)
+    runner.execution.plans_ahead = plans_ahead
     EngineLoop(scheduler=scheduler, runner=runner, channel=channel).run()
     scheduler.check()
     assert scheduler.statistics().num_blocks_used == 0
