@@ -181,6 +181,7 @@ def test_the_queue_may_be_limited(
     with Engine(model, tokenizer, max_concurrent_requests=1, max_queue_size=1) as engine:
         with endless(engine) as first, endless(engine) as second:
             next(first)
+            # Private: a second stream has to wait while this thread does something else.
             next_of_second = engine._background.submit(second._generation.next)
             with pytest.raises(Overloaded):
                 next(endless(engine))

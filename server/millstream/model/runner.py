@@ -75,7 +75,7 @@ class ModelRunner:
         sampled = (chunk for chunk in launched.plan.chunks if chunk.is_last)
         chunks = [chunk if is_wanted(chunk.request_id) else None for chunk in sampled]
         logits = launched.logits[: len(chunks)]
-        with self.execution.threads.operations(logits.numel()):
+        with self.execution.threads.for_small_operations(logits.numel()):
             drawing = self._sampler.launch(logits, chunks)
         return DrawnStep(launched, chunks, drawing)
 

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from tokenizers import Tokenizer, processors
 
-from millstream.api.openai.tokenize.endpoints import Detokenized, Tokenized, _json
+from millstream.api.openai.tokenize.endpoints import Detokenized, Tokenized, write_json
 from tests.api.conftest import Api, RecordingRunner, serve
 
 USER = [{"role": "user", "content": "!%+,"}]
@@ -162,9 +162,9 @@ async def test_many_long_texts_leave_threads_for_others(
     def write(answer: Tokenized | Detokenized) -> Response:
         loop.call_soon_threadsafe(entered.put_nowait, None)
         assert gate.wait(30)
-        return _json(answer)
+        return write_json(answer)
 
-    monkeypatch.setattr("millstream.api.openai.tokenize.endpoints._json", write)
+    monkeypatch.setattr("millstream.api.openai.tokenize.endpoints.write_json", write)
     held = [asyncio.create_task(tokenize(api, prompt="a")) for _ in range(2)]
     try:
         for _ in held:
@@ -207,9 +207,9 @@ async def test_the_work_is_not_done_on_the_event_loop(
 
     def write(answer: Tokenized | Detokenized) -> Response:
         threads.append(threading.get_ident())
-        return _json(answer)
+        return write_json(answer)
 
-    monkeypatch.setattr("millstream.api.openai.tokenize.endpoints._json", write)
+    monkeypatch.setattr("millstream.api.openai.tokenize.endpoints.write_json", write)
     await tokenize(api, prompt="a")
     await tokenize(api, messages=USER)
     await api.ask("POST", "/detokenize", json={"tokens": [1]})

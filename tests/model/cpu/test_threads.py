@@ -66,7 +66,7 @@ def test_no_kernels() -> None:
     found = Threads(None, is_alone=False)
     with found.forward():
         assert torch.get_num_threads() == COUNT
-    with found.operations(SMALL):
+    with found.for_small_operations(SMALL):
         assert torch.get_num_threads() == COUNT
 
 
@@ -77,7 +77,7 @@ def test_a_failing_pass_leaves_nothing_behind(is_alone: bool, chosen: list[int])
         raise ZeroDivisionError
     assert torch.get_num_threads() == COUNT
     assert chosen[-1] == -1
-    with pytest.raises(ZeroDivisionError), found.operations(1):
+    with pytest.raises(ZeroDivisionError), found.for_small_operations(1):
         raise ZeroDivisionError
     assert torch.get_num_threads() == COUNT
 
@@ -93,7 +93,7 @@ def test_a_failing_pass_leaves_nothing_behind(is_alone: bool, chosen: list[int])
     ],
 )
 def test_operations(is_alone: bool, size: int, expected: int, chosen: list[int]) -> None:
-    with threads(chosen, is_alone=is_alone).operations(size):
+    with threads(chosen, is_alone=is_alone).for_small_operations(size):
         assert torch.get_num_threads() == expected
     assert torch.get_num_threads() == COUNT
     assert chosen == []
@@ -101,7 +101,7 @@ def test_operations(is_alone: bool, size: int, expected: int, chosen: list[int])
 
 def test_one_in_another(chosen: list[int]) -> None:
     found = threads(chosen, is_alone=True)
-    with found.operations(SMALL):
+    with found.for_small_operations(SMALL):
         with found.forward():
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 1

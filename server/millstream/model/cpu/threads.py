@@ -44,7 +44,7 @@ class Threads:
             self._kernels.use_threads(-1)
 
     @contextmanager
-    def operations(self, size: int) -> Iterator[None]:
+    def for_small_operations(self, size: int) -> Iterator[None]:
         """The threads for torch's own operations on `size` numbers."""
         count = torch.get_num_threads()
         if self._is_alone and size < _LARGE:

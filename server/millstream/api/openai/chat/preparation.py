@@ -8,7 +8,7 @@ from typing import Any
 
 from millstream.api.context import ServerContext
 from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.prompts import Prompt, Prompts
+from millstream.api.openai.chat.prompts import Prompts, RenderedPrompt
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar, Request
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
@@ -95,7 +95,7 @@ class Preparation:
             for _ in range(chat.num_choices)
         )
 
-    def _form(self, chat: ChatRequest, prompt: Prompt) -> _Form:
+    def _form(self, chat: ChatRequest, prompt: RenderedPrompt) -> _Form:
         """What the client wants the answer to look like."""
         parsers = self._context.parsers
         may_think = self._may_think(prompt.variables)

@@ -15,7 +15,7 @@ from millstream.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
+class RenderedPrompt:
     """text: what the chat template wrote. token_ids: at least one.
 
     variables: what the template was told beside messages and tools.
@@ -33,7 +33,7 @@ class Prompts:
         self._chat = context.chat
         self._parsers = context.parsers
 
-    def prompt(self, chat: ChatRequest, *, max_context: int | None) -> Prompt:
+    def prompt(self, chat: ChatRequest, *, max_context: int | None) -> RenderedPrompt:
         """The prompt of a conversation. max_context: None for one of any length.
 
         Raises InvalidRequest for what this model cannot be given, ContextTooLong for a text that
@@ -42,7 +42,7 @@ class Prompts:
         variables = self._variables(chat)
         text = self._render(chat, variables)
         token_ids = self._chat.tokenize(text, max_context=max_context)
-        return Prompt(text=text, token_ids=token_ids, variables=variables)
+        return RenderedPrompt(text=text, token_ids=token_ids, variables=variables)
 
     def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:
         """The prompt as text. Raises InvalidRequest for tools that the model cannot be offered."""

@@ -33,7 +33,7 @@ def _form(value: Any) -> str:
     return "strings" if isinstance(first, str) else "ids"
 
 
-Prompt = Annotated[
+PromptField = Annotated[
     Annotated[str, Tag("string")]
     | Annotated[list[str], Field(max_length=MAX_PROMPTS), Tag("strings")]
     | Annotated[TokenIds, Field(min_length=1), Tag("ids")]
@@ -45,7 +45,7 @@ Prompt = Annotated[
 class CompletionRequest(SamplingFields, FormatFields, DeliveryFields):
     """Every accepted field of a completion request."""
 
-    prompt: Prompt
+    prompt: PromptField
     max_tokens: int | None = Field(None, ge=0)
     best_of: int | None = Field(None, ge=1)
     echo: bool | None = None

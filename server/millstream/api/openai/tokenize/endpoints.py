@@ -109,7 +109,7 @@ class Tokenization:
         answer = Tokenized(count=len(tokens), max_model_len=info.max_context, tokens=tokens)
         if wanted.return_token_strs:
             answer["token_strs"] = [tokenizer.id_to_token(token) or "" for token in tokens]
-        return _json(answer)
+        return write_json(answer)
 
     def _detokenize(self, body: dict[str, Any], info: EngineInfo) -> Response:
         tokens = parse_detokenize_request(body).tokens
@@ -119,9 +119,10 @@ class Tokenization:
                 param="tokens",
             )
         text = self._context.tokenizer.decode(tokens, skip_special_tokens=False)
-        return _json(Detokenized(prompt=text))
+        return write_json(Detokenized(prompt=text))
 
 
-def _json(answer: Tokenized | Detokenized) -> Response:
+def write_json(answer: Tokenized | Detokenized) -> Response:
+    """The response with this body, which may have millions of numbers."""
     # Not JSONResponse: millions of numbers are written ten times faster so.
     return Response(msgspec.json.encode(answer), media_type=JSON)
