@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from millstream.core.plan import IMPOSSIBLE_TOKEN, Chunk
 from millstream.core.request import Grammar, Request, SamplingParams
-from millstream.model import runner as runner_module
+from millstream.model import build
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import grammars as module
 from millstream.model.sampling.grammars import Grammars, Progress
@@ -368,13 +368,13 @@ def test_the_engine_s_runner_reads_it_when_the_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     is_read = threading.Event()
-    original = runner_module.read_tokenizer
+    original = build.read_tokenizer
 
     def read(*arguments: Any, **options: Any) -> str:
         is_read.set()
         return original(*arguments, **options)
 
-    monkeypatch.setattr(runner_module, "read_tokenizer", read)
+    monkeypatch.setattr(build, "read_tokenizer", read)
     make_runner(DEMO, block_size=8)
     assert is_read.wait(timeout=60)
 
