@@ -26,7 +26,7 @@ from millstream import cli, engine_process, server_process
 from millstream.core.plan import Chunk, Plan
 from millstream.model.build import runner_factory
 from millstream.model.loading.tokenizer import read_tokenizer
-from millstream.model.runner import ModelRunner
+from millstream.model.runner import DrawnStep, ModelRunner
 from millstream.runtime.host import ProcessHost
 from millstream.settings import Settings
 
@@ -37,7 +37,7 @@ _CERTAIN = 1e4
 class Prompter:
     """Stands between a runner's logits and its sampler."""
 
-    def __init__(self, logits: Callable[[Plan], Tensor], *, tokenizer: Tokenizer, end: int) -> None:
+    def __init__(self, logits: Callable[..., Tensor], *, tokenizer: Tokenizer, end: int) -> None:
         """logits: the runner's own. end: the token that ends an answer."""
         self._logits = logits
         self._tokenizer = tokenizer
@@ -45,9 +45,9 @@ class Prompter:
         self._line = lru_cache(maxsize=256)(self._find_line)
 
     @torch.inference_mode()
-    def logits(self, plan: Plan) -> Tensor:
+    def logits(self, plan: Plan, after: DrawnStep | None = None) -> Tensor:
         """The runner's logits, in which the next token of a line is certain."""
-        logits = self._logits(plan)
+        logits = self._logits(plan, after)
         for row, chunk in enumerate(chunk for chunk in plan.chunks if chunk.is_last):
             token = self._next(chunk)
             if token is not None:
