@@ -86,11 +86,28 @@ def _measure_speed(report: Report, device: torch.device) -> None:
     def measure() -> None:
         speed = importlib.import_module("benchmarks.gpu.speed")
         size = (
-            speed.Size(device, torch.float32, ("tiny",), (1, 4), 64, 64, 2**20, 64, 1)
+            speed.Size(
+                device=device,
+                dtype=torch.float32,
+                shapes=("tiny",),
+                rows=(1, 4),
+                context=64,
+                prompt=64,
+                copied_bytes=2**20,
+                matrix=64,
+                rounds=1,
+            )
             if device.type == "cpu"
             else speed.Size(
-                *(device, torch.bfloat16, ("1B", "8B"), (1, 8, 64, 256), 1024, 4096),
-                *(2**32, 8192, 8),
+                device=device,
+                dtype=torch.bfloat16,
+                shapes=("1B", "8B"),
+                rows=(1, 8, 64, 256),
+                context=1024,
+                prompt=4096,
+                copied_bytes=2**32,
+                matrix=8192,
+                rounds=8,
             )
         )
         roof = speed.Roof()

@@ -63,7 +63,8 @@ def _run(
     plans_ahead: bool = True,
 ) -> list[list[int]]:
     return answers(
-        *(runner, prompts),
+        runner,
+        prompts,
         max_tokens=_TOKENS,
         max_rows=_ROWS,
         max_step_tokens=step,

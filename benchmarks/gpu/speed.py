@@ -83,9 +83,14 @@ def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
 
 
 def _decode(
-    report: Report, roof: Roof, size: Size, shape: str, runner: ModelRunner,
-    model: PreTrainedModel, rows: int,
-) -> None:  # fmt: skip
+    report: Report,
+    roof: Roof,
+    size: Size,
+    shape: str,
+    runner: ModelRunner,
+    model: PreTrainedModel,
+    rows: int,
+) -> None:
     plan = decode_plan(rows=rows, context=size.context, vocab=runner.info.vocab_size)
     taken = seconds_of(lambda: run_step(runner, plan), size.device, rounds=size.rounds)
     cache, captured = runner.cache, runner.execution
@@ -127,7 +132,8 @@ def _planned_ahead(report: Report, size: Size, shape: str, runner: ModelRunner) 
         for plans_ahead in (False, True, False, True):
             started = time.perf_counter()
             answers(
-                *(runner, prompts),
+                runner,
+                prompts,
                 max_tokens=min(128, size.context // 2),
                 max_rows=rows,
                 max_step_tokens=runner.info.max_step_tokens,
@@ -197,7 +203,8 @@ def _same_work(
     prompts = [[(i * 7919 + j * 37) % vocab for j in range(length)] for i in range(rows)]
     started = time.perf_counter()
     found = answers(
-        *(runner, prompts),
+        runner,
+        prompts,
         max_tokens=new,
         max_rows=rows,
         max_step_tokens=runner.info.max_step_tokens,
