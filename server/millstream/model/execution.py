@@ -22,7 +22,7 @@ FillTokens = Callable[[Tensor], None]
 
 
 def fill_nothing(token_ids: Tensor) -> None:
-    """The FillTokens of a plan whose tokens are all known."""
+    """The FillTokens of a plan whose tokens, token_ids [n] int64, are all known."""
 
 
 class Execution(Protocol):
@@ -68,6 +68,7 @@ class EagerExecution:
 
     @torch.inference_mode()
     def logits(self, plan: Plan, fill: FillTokens = fill_nothing) -> Tensor:
+        """Logits [s + c, vocab], as `Execution.logits()` says."""
         model_input = self.packer.pack(plan)
         fill(model_input.input_ids[0])
         with self.threads.forward():

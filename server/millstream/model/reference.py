@@ -169,7 +169,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False
 def add_rms_norm(
     x: Tensor, residual: Tensor, weight: Tensor, *, eps: float, unit_offset: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(rms_norm(x + residual), x + residual)."""
+    """x, residual [T, n], weight [n] -> rms_norm(x + residual) and x + residual, [T, n] each."""
     total = x + residual
     return rms_norm(total, weight, eps, unit_offset=unit_offset), total
 

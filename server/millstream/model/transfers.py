@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A fresh tensor of the host on `device`."""
+    """A fresh tensor of the host, of any shape and dtype, on `device`."""
     if device.type == "cpu":
         return tensor
     # Plain host memory would make the copy wait for everything the device still has to do.
@@ -48,15 +48,15 @@ class Download:
 
 
 def pack_bytes(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-    """All tensors as one of bytes, and the order they lie in: wide types first, so that each
-    starts at a multiple of its size."""
+    """All tensors, of any shapes and dtypes, as one of bytes [n] uint8, and the order they lie in:
+    wide types first, so that each starts at a multiple of its size."""
     order = sorted(range(len(tensors)), key=lambda index: -tensors[index].dtype.itemsize)
     parts = [tensors[index].contiguous().flatten().view(torch.uint8) for index in order]
     return torch.cat(parts), order
 
 
 def unpack_bytes(packed: Tensor, like: Sequence[Tensor], order: Sequence[int]) -> list[Tensor]:
-    """Views of `packed` with the shapes and types of `like`."""
+    """Views of `packed` [n] uint8 with the shapes and dtypes of `like`, in its order."""
     found: dict[int, Tensor] = {}
     first = 0
     for index in order:

@@ -26,7 +26,8 @@ _LENGTHS = (7, 9, 1, 1)  # two prompt chunks, two decode steps
 def verify(
     loaded: LoadedModel, cache: KVCache, packer: Packer, forward: Forward, expected: Tensor
 ) -> None:
-    """Compares logits of a chunked, paged run with what `own_logits()` gave before.
+    """Compares logits of a chunked, paged run with `expected` [T, vocab] float32, which
+    `own_logits()` gave before.
 
     Uses the first blocks of `cache`, which hold nothing yet. Raises StartupError on a difference.
     """

@@ -28,7 +28,7 @@ class NativeBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """One token of each sequence attends, as AttentionBackend says."""
+        """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
         return self._kernels.paged_attention_decode(
             query,
             keys,
@@ -44,7 +44,7 @@ class NativeBackend:
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """The tokens of prompt chunks attend, as AttentionBackend says."""
+        """The T tokens of prompt chunks attend: query [T, heads, d] -> [T, heads, dv]."""
         return self._kernels.paged_attention_prefill(
             query,
             keys,

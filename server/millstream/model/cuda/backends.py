@@ -33,14 +33,14 @@ class TritonBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """One token of each sequence attends, as AttentionBackend says."""
+        """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
         out: Tensor = self._kernels.decode(query, keys, values, span.tables, span.starts, options)
         return out
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """The tokens of prompt chunks attend, as AttentionBackend says."""
+        """The T tokens of prompt chunks attend: query [T, heads, d] -> [T, heads, dv]."""
         out: Tensor = self._kernels.prefill(
             query,
             keys,
@@ -72,13 +72,13 @@ class VarlenBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """One token of each sequence attends, as AttentionBackend says."""
+        """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
         return self.prefill(query, keys, values, span, options)
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """The tokens of prompt chunks attend, as AttentionBackend says."""
+        """The T tokens of prompt chunks attend: query [T, heads, d] -> [T, heads, dv]."""
         left = -1 if options.window is None else options.window - 1
         extra = {"enable_gqa": True} if self._needs_gqa_flag else {}
         out: Tensor = self._varlen_attn(

@@ -31,14 +31,17 @@ class CapturedExecution:
 
     @property
     def threads(self) -> Threads:
+        """The eager execution's."""
         return self.eager.threads
 
     @property
     def forward(self) -> Callable[..., Tensor]:
+        """The model, as the eager execution calls it and as it was captured."""
         return self.eager.forward
 
     @torch.inference_mode()
     def logits(self, plan: Plan, fill: FillTokens = fill_nothing) -> Tensor:
+        """Logits [s + c, vocab] from a graph where one holds the plan, else from the eager one."""
         logits = self.graphs.logits(plan, fill)
         return self.eager.logits(plan, fill) if logits is None else logits
 

@@ -65,7 +65,7 @@ class TiledBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """One token of each sequence attends, as AttentionBackend says."""
+        """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
         groups = span.once("equal counts", partial(self._decode_groups, span, keys.shape[1]))
         out = query.new_empty(*query.shape[:2], values.shape[3])
         for tables, rows in groups:
@@ -76,7 +76,7 @@ class TiledBackend:
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """The tokens of prompt chunks attend, as AttentionBackend says."""
+        """The T tokens of prompt chunks attend: query [T, heads, d] -> [T, heads, dv]."""
         chunks = span.once("equal counts", partial(self._chunks, span, keys.shape[1]))
         out = query.new_empty(*query.shape[:2], values.shape[3])
         for tables, pieces in chunks:

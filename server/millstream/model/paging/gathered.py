@@ -64,7 +64,7 @@ class GatheredBackend:
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """One token of each sequence attends, as AttentionBackend says."""
+        """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
         size = keys.shape[1]
         groups = span.once("groups", lambda: decode_groups(span, similar_lengths(span, size), size))
         if len(groups) == 1:
@@ -77,7 +77,7 @@ class GatheredBackend:
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
-        """The tokens of prompt chunks attend, as AttentionBackend says."""
+        """The T tokens of prompt chunks attend: query [T, heads, d] -> [T, heads, dv]."""
         host, out = span.on_host, []
         chunks = torch.split(query, host.lengths.tolist())
         for number, (rows, start) in enumerate(zip(chunks, host.starts.tolist(), strict=True)):
