@@ -69,8 +69,7 @@ class Scheduler:
         insort(self._waiting, sequence, key=_rank)
 
     def cancel(self, request_id: int) -> bool:
-        """Forgets a request and frees its blocks, once no open plan writes to them; False if it is
-        not here (any more)."""
+        """Forgets a request, and its blocks once no open plan writes to them; False if unknown."""
         sequence = self._sequences.get(request_id)
         if sequence is None:
             return False

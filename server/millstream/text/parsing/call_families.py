@@ -6,12 +6,7 @@ parser does not read back is not used (`detection`).
 
 from __future__ import annotations
 
-from millstream.text.parsing.call_formats import (
-    CallFamily,
-    CallFormat,
-    CallWriting,
-    TaggedValues,
-)
+from millstream.text.parsing.call_formats import CallFamily, CallFormat, CallWriting, TaggedValues
 from millstream.text.parsing.reasoning_formats import HARMONY_NOISE, HARMONY_TYPE
 
 _NAMED = '{"name": "'
