@@ -208,7 +208,6 @@ ALLOWED: dict[str, set[str]] = {
         "api/guards",
         "api/wire",
         "core",
-        "errors",
         "log",
         "model/loading",
         "runtime",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -18,7 +19,6 @@ from millstream.api.context import ServerContext
 from millstream.api.guards.protection import check_origins
 from millstream.api.wire.server import Server, bind, load_tls
 from millstream.core.status import EngineInfo
-from millstream.errors import StartupError
 from millstream.log import configure_logging
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer
@@ -76,12 +76,11 @@ async def _serve(
         context = await asyncio.to_thread(_context, settings, folder, engine)
         _settle_garbage()
         server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
-        announcing = asyncio.create_task(_announce(server, settings, listener))
+        watching = asyncio.create_task(_watch_engine(server, settings, listener))
         await server.serve(sockets=[listener])
-        announcing.cancel()
-        failure = (await asyncio.gather(announcing, return_exceptions=True))[0]
-        if isinstance(failure, StartupError):
-            raise failure
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
     finally:
         await engine.stop()
 
@@ -119,15 +118,23 @@ def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerCo
     )
 
 
-async def _announce(server: Server, settings: Settings, listener: socket.socket) -> None:
-    """Says so when the model is ready; ends the server if it never will be."""
+async def _watch_engine(server: Server, settings: Settings, listener: socket.socket) -> None:
+    """Says so when the model is ready. Ends the server when it never will be, or no more."""
     try:
         info = await server.engine.wait_ready()
-    except StartupError:
+        _announce(info, settings, listener)
+        raise await server.engine.wait_failed()
+    except Exception:
         server.begin_exit()
         raise
+
+
+def _announce(info: EngineInfo, settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
-    print(describe(info, settings, host=host, port=port), flush=True)
+    try:
+        print(describe(info, settings, host=host, port=port), flush=True)
+    except (OSError, ValueError) as error:
+        log.warning("ready, but standard output cannot be written: %s", error)
 
 
 def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> str:

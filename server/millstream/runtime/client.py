@@ -148,9 +148,16 @@ class EngineClient:
             await self._wait_change()
         return self._info
 
+    async def wait_failed(self) -> StartupError:
+        """Waits until there is no engine and will be none; returns why."""
+        while self._failure is None:
+            await self._wait_change()
+        return self._failure
+
     async def drain(self, *, grace: float) -> None:
         """Refuses new requests, lets open ones finish for `grace` seconds, then fails the rest."""
         self._is_draining = True
+        self._supervisor.start_no_more()
         with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
             await asyncio.wait_for(self._wait_no_streams(), timeout=grace)
         self.streams.fail_all(ShuttingDown("the server is shutting down"))
@@ -185,10 +192,12 @@ class EngineClient:
         self._info = None
         self.statistics = Statistics()
         if self._is_draining:
-            return
-        if is_final:
+            if self.streams:
+                log.error("%s; %d requests fail", how, len(self.streams))
+        elif is_final:
+            what = "cannot go on" if self._has_been_ready else "could not start"
             # The engine itself may have said why.
-            self._failure = self._failure or StartupError(f"the engine could not start: {how}")
+            self._failure = self._failure or StartupError(f"the engine {what}: {how}")
         else:
             log.error("%s; %d requests fail, restarting", how, len(self.streams))
         self.streams.fail_all(
@@ -199,6 +208,8 @@ class EngineClient:
     def _check_available(self) -> EngineInfo:
         if self._is_draining:
             raise ShuttingDown("the server is shutting down")
+        if self._failure is not None:
+            raise EngineUnavailable("the engine has failed", code="engine_dead")
         if self._info is None:
             raise EngineUnavailable("the model is loading; try again in a moment")
         return self._info

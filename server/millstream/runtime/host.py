@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -24,7 +26,9 @@ log = logging.getLogger(__name__)
 class EngineHost(Protocol):
     """One engine at a time; `start()` may be called again once `wait()` returned."""
 
-    transport: str
+    def endpoint(self) -> str:
+        """The address of the next engine, which nobody else has."""
+        ...
 
     async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None: ...
 
@@ -43,8 +47,6 @@ class ProcessHost:
     environment: variables for the child, where ours does not set them already.
     """
 
-    transport = "ipc"
-
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
         self._command = list(command)
         self._environment = {**environment, **os.environ}
@@ -53,6 +55,12 @@ class ProcessHost:
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
+
+    def endpoint(self) -> str:
+        # Intentional: no file on Linux but a name of the kernel's. It is short wherever temporary
+        # files are, and gone with the process, however that ends.
+        place = "@" if sys.platform == "linux" else "/tmp/"
+        return f"ipc://{place}millstream-{secrets.token_hex(16)}"
 
     async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         # Intentional: its own session, so that Ctrl-C reaches only us and we can drain; its
@@ -79,8 +87,6 @@ class ProcessHost:
 class ThreadHost:
     """Runs the engine in a daemon thread; for tests and for embedding."""
 
-    transport = "inproc"
-
     def __init__(
         self,
         *,
@@ -94,6 +100,9 @@ class ThreadHost:
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._how = ""
+
+    def endpoint(self) -> str:
+        return f"inproc://{secrets.token_hex(16)}"
 
     async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self._ended = asyncio.Event()

@@ -1,17 +1,19 @@
 """Keeps one engine running: starts it, reads what it says, notices its end, starts it again.
 
 Rules: an engine that never became ready is not tried again; one that was is, with growing pauses.
-A step that takes longer than the time limit counts as an end. Each engine gets a fresh socket.
+A step that takes longer than the time limit counts as an end, and so does an engine that cannot be
+started or understood. Each engine gets a fresh socket. Should the supervisor itself fail, its
+listener hears of a final end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
 import logging
-import tempfile
+import os
+import sys
 import time
-from pathlib import Path
 from typing import Protocol
 
 import zmq
@@ -61,7 +63,7 @@ class Supervisor:
         self._task: asyncio.Task[None] | None = None
         self._last_news = time.monotonic()
         self._is_ready = False
-        self._is_stopping = False
+        self._is_last = asyncio.Event()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="engine-supervisor")
@@ -76,9 +78,13 @@ class Supervisor:
         """Starts the clock of `engine_timeout` anew: somebody begins to wait."""
         self._last_news = time.monotonic()
 
+    def start_no_more(self) -> None:
+        """Makes this engine the last one: whenever it ends, no other is started."""
+        self._is_last.set()
+
     async def stop(self) -> None:
         """Ends the engine and waits for it."""
-        self._is_stopping = True
+        self.start_no_more()
         if self._task is None:
             return
         self.post(Stop())
@@ -90,49 +96,70 @@ class Supervisor:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        try:
+            await self._run_engines()
+        except Exception as error:
+            log.debug("the engine's supervisor failed", exc_info=True)
+            self._listener.on_end(f"its supervisor failed: {_in_words(error)}", is_final=True)
+
+    async def _run_engines(self) -> None:
         delay = 0.0
         has_been_ready = False
         context: Context = zmq.Context()
-        with tempfile.TemporaryDirectory(prefix="millstream-") as folder:
-            for attempt in itertools.count():
-                name = f"engine-{attempt}"
-                place = str(Path(folder, name)) if self._host.transport == "ipc" else name
-                how = await self._run_once(context, f"{self._host.transport}://{place}")
-                has_been_ready |= self._is_ready
-                delay = 0.0 if self._is_ready else min(2 * delay + 1.0, _MAX_RESTART_DELAY)
-                self._is_ready = False
-                is_final = self._is_stopping or not has_been_ready
-                self._listener.on_end(how, is_final=is_final)
-                if is_final:
-                    # Not reached when cancelled: a thread that is stuck still has its socket.
-                    context.term()
-                    return
-                await asyncio.sleep(delay)
+        while not self._is_last.is_set():
+            how = await self._run_once(context)
+            has_been_ready |= self._is_ready
+            delay = 0.0 if self._is_ready else min(2 * delay + 1.0, _MAX_RESTART_DELAY)
+            self._is_ready = False
+            is_final = self._is_last.is_set() or not has_been_ready
+            self._listener.on_end(how, is_final=is_final)
+            if is_final:
+                break
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._is_last.wait(), timeout=delay)
+        # Not reached when cancelled: a thread that is stuck still has its socket.
+        context.term()
 
-    async def _run_once(self, context: Context, endpoint: str) -> str:
+    async def _run_once(self, context: Context) -> str:
         """Runs one engine until it ends; returns how it ended."""
-        socket = zmq.asyncio.Context.shadow(context).socket(zmq.PAIR)
-        socket.set_hwm(0)
-        socket.linger = 0
-        socket.bind(endpoint)
+        with contextlib.ExitStack() as stack:
+            try:
+                socket = zmq.asyncio.Context.shadow(context).socket(zmq.PAIR)
+                stack.callback(socket.close, linger=0)
+                socket.set_hwm(0)
+                if sys.platform == "linux":  # a name of the kernel's has no permissions
+                    socket.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+                endpoint = self._host.endpoint()
+                socket.bind(endpoint)
+                stack.callback(self._host.kill)
+                await self._host.start(context, endpoint)
+            except (OSError, RuntimeError, zmq.ZMQError) as error:
+                # Descriptors, memory, processes or threads are short; they may be had again later.
+                return f"no engine could be started ({_in_words(error)})"
+            return await self._follow(socket)
+
+    async def _follow(self, socket: zmq.asyncio.Socket) -> str:
+        """Watches a started engine until it ends; returns how it ended."""
         self._socket = socket
-        tasks = [
-            asyncio.create_task(self._receive(socket)),
-            asyncio.create_task(self._watch_progress()),
-        ]
+        ending = asyncio.create_task(self._host.wait())
+        receiving = asyncio.create_task(self._receive(socket))
+        tasks = [ending, receiving, asyncio.create_task(self._watch_progress())]
         try:
-            await self._host.start(context, endpoint)
-            how = await self._host.wait()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if ending not in done:
+                error = done.pop().exception()
+                log.error("nobody can follow the engine, so it is ended", exc_info=error)
+                self.post(Stop())
+                self._host.kill()
+                await asyncio.wait_for(ending, timeout=_STOP_TIMEOUT)
             # What it said last may still be on its way.
-            await asyncio.wait(tasks[:1], timeout=0.2)
-            return how
+            await asyncio.wait([receiving], timeout=0.2)
+            return ending.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._host.kill()
             self._socket = None
-            socket.close()
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -149,3 +176,7 @@ class Supervisor:
             if is_late and self._is_ready and self._listener.is_waiting:
                 log.error("no step for %.0f s: the engine is stuck and will be restarted", silence)
                 self._host.kill()
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

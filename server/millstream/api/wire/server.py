@@ -113,7 +113,7 @@ class Server(uvicorn.Server):
         self.engine = engine
         self._grace = settings.graceful_termination_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._draining: asyncio.Task[None] | None = None
+        self._draining: asyncio.Future[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -128,11 +128,19 @@ class Server(uvicorn.Server):
         """Drains; called again, ends the drain at once."""
         if self._draining is None:
             log.info("shutting down: waiting up to %.0f s for open requests", self._grace)
-            self._draining = asyncio.ensure_future(self._drain(self._grace))
+            self._drain(self._grace)
         else:
             self._draining.cancel()
-            self._draining = asyncio.ensure_future(self._drain(0))
+            self._drain(0)
 
-    async def _drain(self, grace: float) -> None:
-        await self.engine.drain(grace=grace)
+    def _drain(self, grace: float) -> None:
+        self._draining = asyncio.ensure_future(self.engine.drain(grace=grace))
+        self._draining.add_done_callback(self._on_drained)
+
+    def _on_drained(self, draining: asyncio.Future[None]) -> None:
+        """Ends the server, also if draining failed; not if it was to be done again, faster."""
+        if draining.cancelled():
+            return
+        if (error := draining.exception()) is not None:
+            log.error("draining failed", exc_info=error)
         self.should_exit = True
