@@ -17,7 +17,8 @@ import uvloop
 from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.api.guards.protection import check_origins
-from millstream.api.wire.server import Server, bind, load_tls
+from millstream.api.wire.listening import listen
+from millstream.api.wire.server import Server, load_tls
 from millstream.core.status import EngineInfo
 from millstream.log import configure_logging
 from millstream.model.loading.source import resolve
@@ -44,10 +45,10 @@ def run(settings: Settings) -> None:
     check_origins(settings)
     tls = load_tls(settings)
     _forget_secrets()
-    listener = bind(settings)
-    with listener:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(listener) for listener in listen(settings)]
         folder = resolve(settings)
-        uvloop.run(_serve(settings, folder, listener, tls))
+        uvloop.run(_serve(settings, folder, listeners, tls))
 
 
 def _forget_secrets() -> None:
@@ -59,7 +60,7 @@ def _forget_secrets() -> None:
 
 
 async def _serve(
-    settings: Settings, folder: Path, listener: socket.socket, tls: ssl.SSLContext | None
+    settings: Settings, folder: Path, listeners: list[socket.socket], tls: ssl.SSLContext | None
 ) -> None:
     command = [sys.executable, "-m", "millstream", "engine"]
     command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
@@ -76,8 +77,8 @@ async def _serve(
         context = await asyncio.to_thread(_context, settings, folder, engine)
         _settle_garbage()
         server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
-        watching = asyncio.create_task(_watch_engine(server, settings, listener))
-        await server.serve(sockets=[listener])
+        watching = asyncio.create_task(_watch_engine(server, settings, listeners[0]))
+        await server.serve(sockets=listeners)
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching

@@ -84,7 +84,9 @@ class Settings(BaseSettings):
         description="how the model marks its reasoning: auto, none, think, magistral, seed, "
         "harmony",
     )
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field(
+        "127.0.0.1", description="address or name to listen on; `::` is every interface"
+    )
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     api_key: ApiKeys = Field(
         None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import psutil
@@ -60,8 +62,17 @@ class InBackground:
         self._responses.append(httpx.post(self._url, json=body, timeout=EXIT_SECONDS))
 
 
+def sockets_of(pid: int) -> set[str]:
+    """The sockets and pipes that a process has open, but for its standard ones."""
+    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if int(each.name) > 2]
+    return {link for link in links if link.startswith(("socket:", "pipe:"))}
+
+
 @pytest.mark.server
-def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(own_server: RunningServer) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_open_streams_finish_and_new_ones_are_refused(
+    own_server: RunningServer, number: signal.Signals
+) -> None:
     children = children_of(own_server)
     with ExitStack() as streams:
         readers = [
@@ -70,7 +81,7 @@ def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(own_server: Runni
         first = [reader.next() for reader in readers]
         # Frozen, so that the streams are surely open while the listener is looked at.
         with own_server.paused_engine():
-            own_server.signal(signal.SIGTERM)
+            own_server.signal(number)
             wait_until(lambda: own_server.health()[0] == 503, "/health says 503")
             assert own_server.health()[1]["open_requests"] == 4
             for stream in (False, True):
@@ -90,6 +101,7 @@ def test_sigterm_lets_open_streams_finish_and_refuses_new_ones(own_server: Runni
 @pytest.mark.server
 def test_sigint_ends_an_idle_server_at_once(own_server: RunningServer) -> None:
     children = children_of(own_server)
+    assert not sockets_of(own_server.engine().pid) & sockets_of(own_server.process.pid)
     own_server.signal(signal.SIGINT)
     # Far less than the 90 s of grace: there is nobody to wait for.
     assert own_server.wait_exit() == 0
@@ -142,6 +154,24 @@ def test_the_engine_ends_when_the_server_is_killed(own_server: RunningServer) ->
         # The connection broke; whatever came before that, it was not a proper end.
         with pytest.raises(httpx.RemoteProtocolError):
             reader.rest()
+
+
+@pytest.mark.server
+def test_an_engine_killed_while_draining_is_told_and_ends_the_server(
+    own_server: RunningServer,
+) -> None:
+    children = children_of(own_server)
+    with ExitStack() as streams:
+        readers = opened(own_server, streams, 2)
+        own_server.signal(signal.SIGTERM)
+        wait_until(lambda: own_server.health()[0] == 503, "/health says 503")
+        own_server.engine().kill()
+        for reader in readers:
+            assert_ends_with_error(reader, code="engine_dead")
+    # Far less than the 90 s of grace: there is nobody to wait for.
+    assert own_server.wait_exit() == 0
+    own_server.assert_gone(children)
+    own_server.assert_clean_log()
 
 
 @pytest.mark.server("--max-concurrent-requests", "2")

@@ -1,13 +1,15 @@
 """uvicorn, configured for long streams and an orderly end.
 
-Signals: the first SIGTERM or SIGINT drains (new requests get 503, running ones go on for the
-grace time, the rest get an error event), then exits with status 0. The second one skips the wait.
+Signals: the first SIGTERM, SIGINT or SIGHUP drains (new requests get 503, running ones go on for
+the grace time, the rest get an error event), then exits with status 0. The second one skips the
+wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 import ssl
 from pathlib import Path
@@ -25,21 +27,6 @@ log = logging.getLogger(__name__)
 
 _MAX_HEADER_BYTES = 64 * 1024
 _CLOSING_SECONDS = 5
-
-
-def bind(settings: Settings) -> socket.socket:
-    """A bound socket. Raises StartupError when the address cannot be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host}:{settings.port}"
-        raise StartupError(f"cannot listen on {where}: {error.strerror or error}") from error
-    listener.set_inheritable(True)
-    return listener
 
 
 def load_tls(settings: Settings) -> ssl.SSLContext | None:
@@ -117,7 +104,13 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        await super().serve(sockets)
+        before = signal.getsignal(signal.SIGHUP)
+        if before is signal.SIG_DFL:  # under nohup it is ignored, and stays so
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            await super().serve(sockets)
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Runs in a signal handler. Intentional: not uvicorn's, which would cut streams."""
