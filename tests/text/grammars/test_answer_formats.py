@@ -52,6 +52,26 @@ def test_patterns(pattern: str, right: list[str], wrong: list[str]) -> None:
     assert not any(is_match(grammar, text) for text in wrong)
 
 
+@pytest.mark.parametrize(
+    ("grammar", "right", "wrong"),
+    [
+        ('root ::= start\nstart ::= "a"', ["a"], ["start"]),
+        (
+            'root ::= "start" start0 start # start\nstart ::= [start]\nstart0 ::= "-"',
+            ["start-t"],
+            [],
+        ),
+        ('start ::= "a"\nroot ::= start start', ["aa"], ["a"]),
+    ],
+)
+def test_gbnf_with_a_rule_of_the_name_start(
+    grammar: str, right: list[str], wrong: list[str]
+) -> None:
+    made = lark_grammar(grammar)
+    assert all(is_match(made, text) for text in right)
+    assert not any(is_match(made, text) for text in wrong)
+
+
 def test_choices() -> None:
     choices = ["yes", "yesterday", 'say "hi"\\', "line\nbreak", "ü😀", "/x/", "'", "\x00", "%x"]
     grammar = choice_grammar(choices)
@@ -129,6 +149,10 @@ REFUSED: list[tuple[Callable[[Any], str], Any, str]] = [
     (lark_grammar, "start: <|im_end|>", "special token"),
     (lark_grammar, "start: " + "(" * 20_000 + '"a"' + ")" * 20_000, "nested"),
     (lark_grammar, 'root ::= "a', "GBNF"),
+    (lark_grammar, "root ::= a", "GBNF grammar: Rule 'a' not found"),
+    (lark_grammar, 'x ::= "a"', "GBNF grammar: No 'root' rule"),
+    (lark_grammar, 'root ::= "a\\', "GBNF"),
+    (lark_grammar, f'root ::= "a"{{{"9" * 5000}}}', "GBNF"),
     (lark_grammar, "root ::= " + "(" * 20_000 + '"a"', "GBNF"),
     (choice_grammar, ["x" * 1000] * 100, "characters"),
 ]

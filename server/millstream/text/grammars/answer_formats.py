@@ -2,23 +2,29 @@
 
 Rules: whatever is wrong with a schema, pattern or grammar is known before the engine hears of it,
 and nothing in it is ignored: a keyword that cannot be enforced is an error. Size, depth and the
-work of compiling are bounded. Checking takes milliseconds, so callers do it in a worker thread.
+work of compiling are bounded. The library that compiles may take long, need much memory or end the
+process: what a client sends is compiled in a child (`workers/`), never here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper, regex_to_lark
-from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 MAX_CHARACTERS = 65_536
 CHECKED_MARK = 257
 """The token that stands for every special one in a grammar that is to be checked."""
 
 _MAX_REASON = 300
+
+# Texts, classes of characters and comments are passed over; the group is a name.
+_GBNF_WORD = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^]\\])*\]|#[^\n]*|([\w-]+)')
 
 # A weak model left to write blanks writes nothing else. One space or one indented new line is
 # what JSON is usually printed with.
@@ -75,8 +81,8 @@ def lark_grammar(grammar: str) -> str:
     _check_size(grammar)
     if "::=" in grammar:
         try:
-            grammar = gbnf_to_lark(grammar)
-        except (GbnfToLarkError, RecursionError) as error:
+            grammar = gbnf_to_lark(_without_start(grammar))
+        except Exception as error:  # the converter lets what it did not expect through
             raise GrammarError(f"not a GBNF grammar: {_short(str(error))}") from error
     return LLMatcher.grammar_from_lark(grammar)
 
@@ -93,6 +99,15 @@ def without_forcing(grammar: str) -> str:
     whole = json.loads(grammar)
     top = {"lark_grammar": f"{option}start: @{whole['grammars'][0]['name']}"}
     return json.dumps({"grammars": [top, *whole["grammars"]]}, ensure_ascii=False)
+
+
+def grammar_text(kind: str, value: Any) -> str:
+    """A grammar of this kind as the engine takes it, not yet checked. Raises GrammarError.
+
+    kind: "json" (value: a schema), "regex", "choice" (value: texts), "grammar" (Lark or GBNF), or
+    "ready" for one that is as the engine takes it.
+    """
+    return _READERS[kind](value)
 
 
 class GrammarChecker:
@@ -115,6 +130,19 @@ class GrammarChecker:
             raise GrammarError("nothing matches it" if is_empty else _short(reason))
 
 
+def _ready(text: str) -> str:
+    return text
+
+
+_READERS: Mapping[str, Callable[[Any], str]] = {
+    "json": json_grammar,
+    "regex": regex_grammar,
+    "choice": choice_grammar,
+    "grammar": lark_grammar,
+    "ready": _ready,
+}
+
+
 class _Bytes:
     """A tokenizer whose tokens are the bytes, as llguidance wants one."""
 
@@ -125,6 +153,17 @@ class _Bytes:
 
     def __call__(self, text: bytes | str) -> list[int]:
         return list(text.encode() if isinstance(text, str) else text)
+
+
+def _without_start(grammar: str) -> str:
+    """The GBNF grammar with a rule named `start` named otherwise: as in Lark, that is its root."""
+    names = {match[1] for match in _GBNF_WORD.finditer(grammar)}
+    other = next(name for i in count() if (name := f"start{i}") not in names)
+
+    def renamed(match: re.Match[str]) -> str:
+        return other if match[1] == "start" else match[0]
+
+    return _GBNF_WORD.sub(renamed, grammar)
 
 
 def _check_size(text: str) -> None:
