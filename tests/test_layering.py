@@ -119,12 +119,14 @@ ALLOWED: dict[str, set[str]] = {
     },
     # time and processes
     "runtime": {"core", "errors"},
+    # beside the event loop
+    "workers": {"errors", "text/grammars"},
     # the wire, from the ground up
     "api": set(),
     "api/wire": {"errors", "runtime", "settings"},
     "api/described": {"api/wire", "settings", "version"},
     "api/guards": {"api/described", "api/wire", "errors", "settings"},
-    "api/context": {"runtime", "settings", "text", "text/parsing"},
+    "api/context": {"runtime", "settings", "text", "text/parsing", "workers"},
     "api/status": {"api/context", "api/described", "api/wire", "runtime", "version"},
     "api/openai/fields": {"errors", "intake"},
     "api/openai/generate": {
@@ -135,10 +137,10 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "intake",
         "runtime",
-        "settings",
         "text",
         "text/grammars",
         "text/parsing",
+        "workers",
     },
     "api/openai/chat": {
         "api/context",
@@ -215,6 +217,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "text/parsing",
         "version",
+        "workers",
     },
     "cli": {"engine_process", "errors", "log", "server_process", "settings", "version"},
     "__main__": {"cli"},

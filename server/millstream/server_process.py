@@ -30,6 +30,7 @@ from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.detection import detect, special_tokens_of
 from millstream.text.vocabulary import Vocabulary
 from millstream.version import __version__
+from millstream.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +73,11 @@ async def _serve(
         engine_timeout=settings.engine_timeout,
     )
     engine.start()
+    workers = Workers()
     try:
+        await workers.grammars.warm()
         # The engine loads in its process while the tokenizer loads here.
-        context = await asyncio.to_thread(_context, settings, folder, engine)
+        context = await asyncio.to_thread(_context, settings, folder, engine, workers)
         _settle_garbage()
         server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
         watching = asyncio.create_task(_watch_engine(server, settings, listeners[0]))
@@ -84,6 +87,7 @@ async def _serve(
             await watching
     finally:
         await engine.stop()
+        await workers.stop()
 
 
 def _settle_garbage() -> None:
@@ -95,7 +99,9 @@ def _settle_garbage() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerContext:
+def _context(
+    settings: Settings, folder: Path, engine: EngineClient, workers: Workers
+) -> ServerContext:
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
     eos = tokenizer.eos_token_id
     parsers = detect(
@@ -114,6 +120,7 @@ def _context(settings: Settings, folder: Path, engine: EngineClient) -> ServerCo
         tokenizer=tokenizer.backend_tokenizer,
         vocabulary=Vocabulary(tokenizer.backend_tokenizer),
         parsers=parsers,
+        workers=workers,
         stop_token_ids=() if eos is None else (eos,),
         fingerprint=f"millstream-{__version__}",
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,6 +22,7 @@ from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.vocabulary import Vocabulary
+from millstream.workers.workers import Workers
 from tests.api.described_transport import CheckedTransport
 from tests.fakes import FakeRunner, fake_info
 from tests.text.conftest import byte_tokenizer
@@ -79,6 +81,35 @@ class Api:
     def app(self) -> Any:
         return self._client._transport.app  # type: ignore[attr-defined]
 
+    async def leave(self, path: str, body: dict[str, Any], *, when: Callable[[], bool]) -> int:
+        """The status that a request ends with whose client leaves at some moment."""
+        sent = json.dumps(body).encode()
+        headers = [(b"content-type", b"application/json"), (b"host", b"test")]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "headers": headers,
+            "query_string": b"",
+        }
+        messages: list[Any] = []
+
+        async def receive() -> Any:
+            if not messages:
+                messages.append(None)
+                return {"type": "http.request", "body": sent, "more_body": False}
+            while not when():  # noqa: ASYNC110, what is waited for sets no event
+                await asyncio.sleep(0.001)
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            messages.append(message)
+
+        await self.app(scope, receive, send)
+        status: int = messages[1]["status"]
+        return status
+
     async def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return await self._client.request(method, path, **options)
 
@@ -107,9 +138,20 @@ async def api(byte_tokenizer: Tokenizer) -> AsyncIterator[Api]:
         yield api
 
 
+@pytest.fixture
+async def workers() -> AsyncIterator[Workers]:
+    workers = Workers()
+    yield workers
+    await workers.stop()
+
+
 @asynccontextmanager
 async def serve(
-    runner: Runner, tokenizer: Tokenizer, settings: Settings = SETTINGS
+    runner: Runner,
+    tokenizer: Tokenizer,
+    settings: Settings = SETTINGS,
+    *,
+    template: LetterTemplate | None = None,
 ) -> AsyncIterator[Api]:
     """Six places, of which four run."""
     engine = EngineClient(
@@ -118,13 +160,15 @@ async def serve(
         max_waiting=2,
         engine_timeout=60,
     )
+    workers = Workers()
     context = ServerContext(
         settings=settings,
         engine=engine,
-        chat=ChatFormatter(LetterTemplate(), tokenizer),
+        chat=ChatFormatter(template or LetterTemplate(), tokenizer),
         tokenizer=tokenizer,
         vocabulary=Vocabulary(tokenizer),
         parsers=AnswerReader(),
+        workers=workers,
         stop_token_ids=(END,),
         fingerprint="f",
     )
@@ -137,3 +181,4 @@ async def serve(
         assert engine.num_open == 0, "a request kept its place"
     finally:
         await engine.stop()
+        await workers.stop()

@@ -17,6 +17,7 @@ from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.vocabulary import Vocabulary
+from millstream.workers.workers import Workers
 from tests.api.conftest import END, LetterTemplate, RecordingRunner
 from tests.api.described_transport import CheckedTransport
 
@@ -31,6 +32,7 @@ async def context(byte_tokenizer: Tokenizer) -> AsyncIterator[ServerContext]:
         max_waiting=2,
         engine_timeout=60,
     )
+    workers = Workers()
     engine.start()
     try:
         await engine.wait_ready()
@@ -41,12 +43,14 @@ async def context(byte_tokenizer: Tokenizer) -> AsyncIterator[ServerContext]:
             tokenizer=byte_tokenizer,
             vocabulary=Vocabulary(byte_tokenizer),
             parsers=AnswerReader(),
+            workers=workers,
             stop_token_ids=(END,),
             fingerprint="f",
         )
         assert engine.num_open == 0, "a request kept its place"
     finally:
         await engine.stop()
+        await workers.stop()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.vocabulary import Vocabulary
+from millstream.workers.workers import Workers
 from tests.api.described_transport import CheckedTransport
 from tests.fakes import WholeSteps, fake_info
 from tests.text.conftest import byte_tokenizer
@@ -200,6 +201,7 @@ async def talk(marked_tokenizer: Tokenizer) -> AsyncIterator[Talk]:
         max_waiting=2,
         engine_timeout=60,
     )
+    workers = Workers()
     context = ServerContext(
         settings=Settings(served_model_name="fake"),
         engine=engine,
@@ -207,6 +209,7 @@ async def talk(marked_tokenizer: Tokenizer) -> AsyncIterator[Talk]:
         tokenizer=marked_tokenizer,
         vocabulary=Vocabulary(marked_tokenizer),
         parsers=HERMES,
+        workers=workers,
         stop_token_ids=(marked_tokenizer.token_to_id("<end>"),),
         fingerprint="f",
     )
@@ -217,3 +220,4 @@ async def talk(marked_tokenizer: Tokenizer) -> AsyncIterator[Talk]:
         assert engine.num_open == 0, "a request kept its place"
     finally:
         await engine.stop()
+        await workers.stop()

@@ -284,7 +284,8 @@ async def test_request_that_takes_too_long_fails_and_is_cancelled(
     runner = GatedRunner()
     async with run_engine_client(lambda: runner, max_running=2) as client:
         late, other = client.open(), begin(client, (7, 8), max_tokens=3)
-        late.start(request_for(late, (1, 2), 50), timeout=0.01)
+        late.limit_time(0.01)
+        late.start(request_for(late, (1, 2), 50))
         with pytest.raises(GenerationTimeout, match=r"after 0\.01 s"):
             await collect(late)
         assert client.num_open == 1
@@ -298,7 +299,8 @@ async def test_request_that_takes_too_long_fails_and_is_cancelled(
 async def test_time_limit_ends_with_the_request(run_engine_client: EngineFactory) -> None:
     async with run_engine_client(lambda: FakeRunner(fake_info())) as client:
         stream = client.open()
-        stream.start(request_for(stream, (1, 2), 3), timeout=0.05)
+        stream.limit_time(0.05)
+        stream.start(request_for(stream, (1, 2), 3))
         await collect(stream)
         assert not stream.is_timed
         stream.close()

@@ -30,7 +30,9 @@ class Scene:
         self.runner.allow(1)
         await anext(self.running)
         await until(lambda: self.runner.num_begun == 2)
-        self.victim.start(request_for(self.victim, (2,) * 5, 4), timeout=timeout)
+        if timeout is not None:
+            self.victim.limit_time(timeout)
+        self.victim.start(request_for(self.victim, (2,) * 5, 4))
         self.other.start(request_for(self.other, (3,) * 7, 4))
         assert self.count() == 12
 

@@ -50,7 +50,7 @@ def build_app(context: ServerContext) -> ASGIApp:
 
 def all_routes(context: ServerContext) -> list[DescribedRoute]:
     """Every route, over one maker of prompts and one of grammars."""
-    prompts, grammars = Prompts(context), AnswerGrammars(context.tokenizer)
+    prompts, grammars = Prompts(context), AnswerGrammars(context.tokenizer, context.workers)
     chat = ChatCompletions(context, prompts=prompts, grammars=grammars)
     completions = Completions(context, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)

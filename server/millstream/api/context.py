@@ -11,6 +11,7 @@ from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.vocabulary import Vocabulary
+from millstream.workers.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,7 @@ class ServerContext:
     """engine: the client of the one engine. chat, tokenizer, vocabulary: the model's text side.
 
     parsers: makes what finds reasoning and tool calls in the model's answers.
+    workers: where requests are prepared.
     stop_token_ids: what the tokenizer itself says ends a turn. fingerprint: names this build.
     """
 
@@ -27,5 +29,6 @@ class ServerContext:
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     parsers: AnswerReader
+    workers: Workers
     stop_token_ids: tuple[int, ...]
     fingerprint: str

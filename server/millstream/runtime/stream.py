@@ -7,10 +7,13 @@ Closing is cancelling. A reader that falls behind gets everything it missed in o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, TypeVar
 
 from millstream.core.request import Request, TokenEvent
 from millstream.errors import GenerationTimeout, MillstreamError
+
+T = TypeVar("T")
 
 
 class TokenStream:
@@ -35,6 +38,7 @@ class TokenStream:
         self._events: list[TokenEvent] = []
         self._failure: MillstreamError | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._preparing: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_started = False
         self.is_ended = False
@@ -44,18 +48,33 @@ class TokenStream:
         """Whether a time limit is running."""
         return self._timer is not None
 
-    def start(self, request: Request, *, timeout: float | None = None) -> None:
-        """Hands the request to the engine. Raises what admission raises (see EngineClient).
+    def limit_time(self, timeout: float) -> None:
+        """Fails with GenerationTimeout after so many seconds from now, wherever it is then."""
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
 
-        timeout: seconds after which the request fails with GenerationTimeout, wherever it is.
-        """
-        assert not self.is_started, "start() once"
+    async def prepare(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs `work`, which comes before `start()`; cancels it if the stream fails, and raises
+        that failure."""
+        working = asyncio.ensure_future(work)
+        self._preparing = working
         if self._failure is not None:
-            raise self._failure
+            working.cancel()
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if working.cancelled():
+                self._check_failure()
+            raise
+        finally:
+            self._preparing = None
+
+    def start(self, request: Request) -> None:
+        """Hands the request to the engine. Raises what admission raises (see EngineClient)."""
+        assert not self.is_started, "start() once"
+        self._check_failure()
         self._send(request)
         self.is_started = True
-        if timeout is not None:
-            self._timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
 
     def __aiter__(self) -> TokenStream:
         return self
@@ -63,8 +82,7 @@ class TokenStream:
     async def __anext__(self) -> list[TokenEvent]:
         """The next events, at least one. Raises the failure that ended the request, if one did."""
         while not self._events:
-            if self._failure is not None:
-                raise self._failure
+            self._check_failure()
             if self.is_ended:
                 raise StopAsyncIteration
             assert self._reader is None, "one reader at a time"
@@ -98,6 +116,12 @@ class TokenStream:
             self._failure = error
             self._stop_timer()
             self._wake()
+            if self._preparing is not None:
+                self._preparing.cancel()
+
+    def _check_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _wake(self) -> None:
         # Done already when more than one event comes before the reader runs, or if it left.

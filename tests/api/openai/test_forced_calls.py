@@ -16,6 +16,7 @@ from millstream.errors import InvalidRequest
 from millstream.text.grammars.answer_formats import MAX_CHARACTERS
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import detect
+from millstream.workers.workers import Workers
 from tests.api.conftest import Api, api
 from tests.api.talk import HERMES, Talk, joined, marked_tokenizer, talk, whole
 from tests.text.parsing.samples import TOOLS, choose, tool
@@ -187,15 +188,17 @@ async def test_all_tools_together_may_be_too_large(talk: Talk) -> None:
     assert await talk.refused(tools=tools[:1], tool_choice="f0", ignore_eos=True) == "ignore_eos"
 
 
-def test_a_tokenizer_without_bytes_is_refused(byte_tokenizer: Tokenizer) -> None:
+async def test_a_tokenizer_without_bytes_is_refused(
+    byte_tokenizer: Tokenizer, workers: Workers
+) -> None:
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.decoder = decoders.WordPiece()
     with pytest.raises(InvalidRequest, match="not made of bytes") as caught:
-        calls_of(AnswerGrammars(tokenizer), tool_choice="required")
+        await calls_of(AnswerGrammars(tokenizer, workers), tool_choice="required")
     assert caught.value.param == "tool_choice"
 
 
-def calls_of(
+async def calls_of(
     formats: AnswerGrammars,
     *,
     parsers: AnswerReader = HERMES,
@@ -207,35 +210,41 @@ def calls_of(
     chat = parse_chat_request({"messages": messages, "tools": TOOLS} | fields)
     wanted = chat.wanted_calls
     assert wanted is not None
-    form = formats.calls(wanted, chat.tools or (), parsers, prompt=prompt, may_think=may_think)
+    form = await formats.calls(
+        wanted, chat.tools or (), parsers, prompt=prompt, may_think=may_think
+    )
     return form.grammar
 
 
-def test_markers_that_are_tokens_are_written_as_tokens(byte_tokenizer: Tokenizer) -> None:
+async def test_markers_that_are_tokens_are_written_as_tokens(
+    byte_tokenizer: Tokenizer, workers: Workers
+) -> None:
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.add_tokens(["<tool_call>", "</tool_call>", "<think>", "</think>"])
     ids = [tokenizer.token_to_id(mark) for mark in ("<tool_call>", "</tool_call>")]
-    formats = AnswerGrammars(tokenizer)
-    text = calls_of(formats, tool_choice="required").text
+    formats = AnswerGrammars(tokenizer, workers)
+    text = (await calls_of(formats, tool_choice="required")).text
     assert all(f"<[{token}]>" in text for token in ids)
     lark = json.loads(text)["grammars"][0]["lark_grammar"]
     assert '"<tool_call>' not in lark.split("TEXT:")[0]
-    plain = calls_of(AnswerGrammars(byte_tokenizer), tool_choice="required").text
+    plain = (await calls_of(AnswerGrammars(byte_tokenizer, workers), tool_choice="required")).text
     assert '\\"<tool_call>' in plain
 
 
 @pytest.mark.parametrize("choice", ["required", "now"])
-def test_calls_come_after_the_reasoning(choice: str, byte_tokenizer: Tokenizer) -> None:
+async def test_calls_come_after_the_reasoning(
+    choice: str, byte_tokenizer: Tokenizer, workers: Workers
+) -> None:
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.add_tokens(["<think>", "</think>"])
     begin, end = (tokenizer.token_to_id(mark) for mark in ("<think>", "</think>"))
-    formats = AnswerGrammars(tokenizer)
-    opened = calls_of(formats, prompt=(1, begin), tool_choice=choice)
+    formats = AnswerGrammars(tokenizer, workers)
+    opened = await calls_of(formats, prompt=(1, begin), tool_choice=choice)
     assert (opened.starts_after, opened.opens_with) == (end, None)
-    may = calls_of(formats, may_think=True, tool_choice=choice)
+    may = await calls_of(formats, may_think=True, tool_choice=choice)
     assert (may.starts_after, may.opens_with) == (end, begin)
     # Nobody would read the reasoning, so there is none.
-    silent = calls_of(
+    silent = await calls_of(
         formats, prompt=(1, begin), parsers=choose("none", "hermes"), tool_choice=choice
     )
     assert (silent.starts_after, silent.opens_with) == (None, None)

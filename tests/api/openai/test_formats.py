@@ -20,6 +20,7 @@ from millstream.text.grammars.answer_formats import (
     lark_grammar,
     regex_grammar,
 )
+from millstream.workers.workers import Workers
 from tests.api.conftest import END, Api
 from tests.text.conftest import piece_tokenizer
 
@@ -205,15 +206,16 @@ def thinking_tokenizer(byte_tokenizer: Tokenizer) -> Tokenizer:
         ("hello[THINK]", False, None, None),
     ],
 )
-def test_where_the_format_begins(
+async def test_where_the_format_begins(
     prompt: str,
     may_think: bool,
     starts_after: str | None,
     opens_with: str | None,
     thinking_tokenizer: Tokenizer,
+    workers: Workers,
 ) -> None:
-    formats = AnswerGrammars(thinking_tokenizer)
-    grammar = formats.grammar(
+    formats = AnswerGrammars(thinking_tokenizer, workers)
+    grammar = await formats.grammar(
         WantedFormat("guided_regex", "regex", "a"),
         thinking_tokenizer.encode(prompt).ids,
         may_think=may_think,
@@ -225,19 +227,25 @@ def test_where_the_format_begins(
     assert [grammar.starts_after, grammar.opens_with] == expected
 
 
-def test_a_model_without_reasoning_begins_at_once(byte_tokenizer: Tokenizer) -> None:
+async def test_a_model_without_reasoning_begins_at_once(
+    byte_tokenizer: Tokenizer, workers: Workers
+) -> None:
     wanted_format = WantedFormat("guided_regex", "regex", "a")
     prompt = byte_tokenizer.encode("hello<think>").ids
-    grammar = AnswerGrammars(byte_tokenizer).grammar(wanted_format, prompt, may_think=True)
+    grammar = await AnswerGrammars(byte_tokenizer, workers).grammar(
+        wanted_format, prompt, may_think=True
+    )
     assert grammar == Grammar(text=regex_grammar("a"))
 
 
 @pytest.mark.parametrize("decoder", [decoders.WordPiece(), decoders.Metaspace(), None])
-def test_a_tokenizer_without_bytes_is_refused(decoder: Any, byte_tokenizer: Tokenizer) -> None:
+async def test_a_tokenizer_without_bytes_is_refused(
+    decoder: Any, byte_tokenizer: Tokenizer, workers: Workers
+) -> None:
     tokenizer = Tokenizer.from_str(byte_tokenizer.to_str())
     tokenizer.decoder = decoder
     with pytest.raises(InvalidRequest, match="not made of bytes") as caught:
-        AnswerGrammars(tokenizer).grammar(
+        await AnswerGrammars(tokenizer, workers).grammar(
             WantedFormat("guided_regex", "regex", "a"), [1], may_think=False
         )
     assert caught.value.param == "guided_regex"
@@ -245,9 +253,13 @@ def test_a_tokenizer_without_bytes_is_refused(decoder: Any, byte_tokenizer: Toke
         LLTokenizer(tokenizer.to_str())
 
 
-def test_llama_2_s_tokenizer_is_made_of_bytes(piece_tokenizer: Tokenizer) -> None:
+async def test_llama_2_s_tokenizer_is_made_of_bytes(
+    piece_tokenizer: Tokenizer, workers: Workers
+) -> None:
     wanted_format = WantedFormat("guided_regex", "regex", "a")
-    assert AnswerGrammars(piece_tokenizer).grammar(wanted_format, [1], may_think=False)
+    assert await AnswerGrammars(piece_tokenizer, workers).grammar(
+        wanted_format, [1], may_think=False
+    )
     assert LLTokenizer(piece_tokenizer.to_str()).vocab_size >= piece_tokenizer.get_vocab_size()
 
 
@@ -257,9 +269,9 @@ async def test_reasoning_is_allowed_unless_it_is_switched_off(
     asked: list[bool] = []
     original = AnswerGrammars.grammar
 
-    def grammar(self: AnswerGrammars, *arguments: Any, may_think: bool) -> Grammar:
+    async def grammar(self: AnswerGrammars, *arguments: Any, may_think: bool) -> Grammar:
         asked.append(may_think)
-        return original(self, *arguments, may_think=may_think)
+        return await original(self, *arguments, may_think=may_think)
 
     monkeypatch.setattr(AnswerGrammars, "grammar", grammar)
     for fields in (

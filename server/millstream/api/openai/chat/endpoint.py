@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
-
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
@@ -17,7 +15,7 @@ from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.generate.answer import Identity, Report
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
-from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
+from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all
 from millstream.api.openai.generate.choices import Choice
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.runtime.stream import TokenStream
@@ -56,8 +54,8 @@ class ChatCompletions(Endpoint[ChatRequest]):
     async def _start(
         self, chat: ChatRequest, streams: Sequence[TokenStream], identity: Identity
     ) -> StartedAnswer:
-        prepared = await run_in_threadpool(self._preparation.prepare, chat)
-        start_all(streams, [prepared.first], timeout=time_limit(chat, self._context.settings))
+        prepared = await self._preparation.prepare(chat)
+        start_all(streams, [prepared.first])
         log.debug(
             "request %d: %d prompt tokens, user %r, safety_identifier %r, prompt_cache_key %r, "
             "metadata %r",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from millstream.api.context import ServerContext
@@ -49,7 +50,7 @@ class _Form:
 
 
 class Preparation:
-    """Prepares requests for one model. Safe to call from several threads."""
+    """Prepares requests for one model, beside the event loop that it is called from."""
 
     def __init__(
         self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
@@ -58,9 +59,17 @@ class Preparation:
         self._prompts = prompts
         self._grammars = grammars
 
-    def prepare(self, chat: ChatRequest) -> Prepared:
+    async def prepare(self, chat: ChatRequest) -> Prepared:
         """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
-        leaves no room for an answer."""
+        leaves no room for an answer. Cancelled, ends what it does soon."""
+        run = self._context.workers.threads.run
+        prompt, request = await run(partial(self._request, chat))
+        form = await self._form(chat, prompt)
+        request = with_grammar(request, form.grammar, chat)
+        return Prepared(request, await run(partial(self._parsers, chat, prompt.text, form)))
+
+    def _request(self, chat: ChatRequest) -> tuple[RenderedPrompt, Request]:
+        """The prompt, and the request for an answer to it that may be anything."""
         engine = self._context.engine
         info = engine.info
         check_token_ids(chat, vocab_size=info.vocab_size)
@@ -78,9 +87,7 @@ class Preparation:
             bad_words=[way for word in chat.bad_words or () for way in vocabulary.sequences(word)],
             end_of_turn=(*info.stop_token_ids, *self._context.stop_token_ids),
         )
-        form = self._form(chat, prompt)
-        request = with_grammar(request, form.grammar, chat)
-        return Prepared(request, self._parsers(chat, prompt.text, form))
+        return prompt, request
 
     def _parsers(self, chat: ChatRequest, text: str, form: _Form) -> tuple[OutputParser, ...]:
         """text: the prompt. None for those who want special tokens, or a format from the start."""
@@ -95,15 +102,15 @@ class Preparation:
             for _ in range(chat.num_choices)
         )
 
-    def _form(self, chat: ChatRequest, prompt: RenderedPrompt) -> _Form:
+    async def _form(self, chat: ChatRequest, prompt: RenderedPrompt) -> _Form:
         """What the client wants the answer to look like."""
         parsers = self._context.parsers
         may_think = self._may_think(prompt.variables)
         if (wanted := chat.wanted_format) is not None:
-            grammar = self._grammars.grammar(wanted, prompt.token_ids, may_think=may_think)
+            grammar = await self._grammars.grammar(wanted, prompt.token_ids, may_think=may_think)
             return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER)
         if (calls := chat.wanted_calls) is not None:
-            form = self._grammars.calls(
+            form = await self._grammars.calls(
                 calls, chat.tools or (), parsers, prompt=prompt.token_ids, may_think=may_think
             )
             hold = GrammarHold.ANSWER if calls.is_forced else GrammarHold.CALLS

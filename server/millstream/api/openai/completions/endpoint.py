@@ -6,8 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
-
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
@@ -17,7 +15,7 @@ from millstream.api.openai.completions.shapes import Completion, CompletionChunk
 from millstream.api.openai.completions.text_logprobs import AnsweredPrompt
 from millstream.api.openai.generate.answer import Identity
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
-from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all, time_limit
+from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all
 from millstream.api.openai.generate.choices import Choice
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.runtime.stream import TokenStream
@@ -57,9 +55,8 @@ class Completions(Endpoint[CompletionRequest]):
     async def _start(
         self, completion: CompletionRequest, streams: Sequence[TokenStream], identity: Identity
     ) -> StartedAnswer:
-        prepared = await run_in_threadpool(self._preparation.prepare, completion)
-        timeout = time_limit(completion, self._context.settings)
-        start_all(streams, [asked.first for asked in prepared], timeout=timeout)
+        prepared = await self._preparation.prepare(completion)
+        start_all(streams, [asked.first for asked in prepared])
         n = completion.num_choices
         choices = [
             Choice(stream, self._assembler(completion, prepared[index // n]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from millstream.api.context import ServerContext
 from millstream.api.openai.completions.body import CompletionRequest, TextOrIds
@@ -23,20 +24,32 @@ class PreparedPrompt:
 
 
 class CompletionPreparation:
-    """Prepares requests for one model. Safe to call from several threads."""
+    """Prepares requests for one model, beside the event loop that it is called from."""
 
     def __init__(self, context: ServerContext, *, grammars: AnswerGrammars) -> None:
         self._context = context
         self._grammars = grammars
 
-    def prepare(self, completion: CompletionRequest) -> list[PreparedPrompt]:
+    async def prepare(self, completion: CompletionRequest) -> list[PreparedPrompt]:
         """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
-        leaves no room for an answer."""
+        leaves no room for an answer. Cancelled, ends what it does soon."""
+        prepared = await self._context.workers.threads.run(partial(self._requests, completion))
+        wanted, finished = completion.wanted_format, []
+        for prompt, request in prepared:
+            grammar = None
+            if wanted is not None:
+                grammar = await self._grammars.grammar(wanted, prompt.token_ids, may_think=False)
+            request = with_grammar(request, grammar, completion)
+            finished.append(PreparedPrompt(prompt, request))
+        return finished
+
+    def _requests(self, completion: CompletionRequest) -> list[tuple[EncodedPrompt, Request]]:
+        """The prompts, each with the request for an answer to it that may be anything."""
         info = self._context.engine.info
         check_token_ids(completion, vocab_size=info.vocab_size)
         prompts = [self._encode(completion, prompt, info) for prompt in completion.prompts]
         self._check_total(prompts)
-        return [PreparedPrompt(prompt, self._request(completion, prompt)) for prompt in prompts]
+        return [(prompt, self._request(completion, prompt)) for prompt in prompts]
 
     def _encode(
         self, completion: CompletionRequest, prompt: TextOrIds, info: EngineInfo
@@ -75,8 +88,4 @@ class CompletionPreparation:
             bad_words=[way for word in words for way in vocabulary.sequences(word)],
             end_of_turn=(*engine.info.stop_token_ids, *self._context.stop_token_ids),
         )
-        wanted, grammar = completion.wanted_format, None
-        if wanted is not None:
-            grammar = self._grammars.grammar(wanted, prompt.token_ids, may_think=False)
-        request = with_grammar(request, grammar, completion)
         return replace(request, prompt_logprobs=completion.num_prompt_logprobs)

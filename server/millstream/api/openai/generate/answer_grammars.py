@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -15,12 +15,7 @@ from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
 from millstream.text.grammars.answer_formats import (
     CHECKED_MARK,
-    GrammarChecker,
     GrammarError,
-    choice_grammar,
-    json_grammar,
-    lark_grammar,
-    regex_grammar,
     without_forcing,
 )
 from millstream.text.grammars.call_grammar import (
@@ -32,15 +27,9 @@ from millstream.text.grammars.call_grammar import (
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
+from millstream.workers.grammar_checks import PartError
+from millstream.workers.workers import Workers
 
-_MAX_CHECKED = 256
-
-_READERS: Mapping[str, Callable[[Any], str]] = {
-    "json": json_grammar,
-    "regex": regex_grammar,
-    "choice": choice_grammar,
-    "grammar": lark_grammar,
-}
 _REASONING = [one.markers for one in REASONING_FORMATS if one.markers]
 
 
@@ -52,9 +41,10 @@ class CallForm(NamedTuple):
 
 
 class AnswerGrammars:
-    """Grammars for the answers of one model. Safe to call from several threads."""
+    """Grammars for the answers of one model. For one event loop, which it does not hold up."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, workers: Workers) -> None:
+        self._workers = workers
         self._tokenizer = tokenizer
         # What llguidance reads: tokens that are bytes, or fall back to them.
         decoder = tokenizer.decoder.__getstate__() if tokenizer.decoder else b""
@@ -64,25 +54,24 @@ class AnswerGrammars:
         self._reasoning = [(begin, end) for begin, end in ids if None not in (begin, end)]
         self._tokens = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items()}
         self._marks = [mark for mark in self._tokens if mark.startswith(("<", "["))]
-        self._check = lru_cache(_MAX_CHECKED)(GrammarChecker().check)
 
-    def grammar(self, wanted: WantedFormat, prompt: Sequence[int], *, may_think: bool) -> Grammar:
+    async def grammar(
+        self, wanted: WantedFormat, prompt: Sequence[int], *, may_think: bool
+    ) -> Grammar:
         """may_think: whether the answer may begin with reasoning that the prompt did not open.
 
         Raises InvalidRequest for what cannot be enforced.
         """
         self._check_bytes(wanted.param)
         try:
-            text = _READERS[wanted.kind](wanted.value)
-            self._check(text)
-            said = json.dumps(wanted.value, ensure_ascii=False)
-            if any(mark in said for mark in self._marks):
-                text = without_forcing(text)
+            (text,) = await self._workers.grammars.texts([(wanted.kind, wanted.value)])
         except GrammarError as error:
             raise InvalidRequest(f"{wanted.param}: {error}", param=wanted.param) from error
-        return self._placed(text, prompt, may_think=may_think)
+        return await self._workers.threads.run(
+            partial(self._of_format, wanted, text, prompt, may_think=may_think)
+        )
 
-    def calls(
+    async def calls(
         self,
         wanted: WantedCalls,
         tools: Sequence[Tool],
@@ -97,13 +86,13 @@ class AnswerGrammars:
         InvalidRequest for tools whose arguments cannot be held to their schemas.
         """
         self._check_bytes(wanted.param)
-        callable_tools = [self._callable(place, tools[place]) for place in wanted.places]
+        callable_tools = await self._callable(wanted, tools)
         readers = [parsers] if parsers.writing else []
         readers += [parsers.for_json_calls] if wanted.is_forced else []
         reason = "this model's format of tool calls is read only when they are complete"
         for reader in readers:
             try:
-                text = self._calls_text(wanted, callable_tools, reader)
+                text = await self._calls_text(wanted, callable_tools, reader)
             except CannotWrite as error:
                 reason = str(error)
                 continue
@@ -111,38 +100,44 @@ class AnswerGrammars:
                 raise InvalidRequest(f"tools: {error}", param="tools") from error
             if reader.reasoning is None and reader.response_parsers is None:
                 return CallForm(Grammar(text=text), reader)
-            return CallForm(self._placed(text, prompt, may_think=may_think), reader)
+            placed = partial(self._placed, text, prompt, may_think=may_think)
+            return CallForm(await self._workers.threads.run(placed), reader)
         raise InvalidRequest(
             f"{wanted.param}: {reason}; tool_choice required, or a named tool, can do it",
             param=wanted.param,
         )
 
-    def _callable(self, place: int, tool: Tool) -> CallableTool:
-        path = f"tools[{place}].function.parameters"
+    async def _callable(self, wanted: WantedCalls, tools: Sequence[Tool]) -> list[CallableTool]:
+        """The tools that may be called. Raises InvalidRequest for parameters that are no schema."""
+        called: list[CallableTool] = []
         try:
-            schema = arguments_schema(tool.function.parameters)
-            self._check(json_grammar(schema))
+            for place in wanted.places:
+                function = tools[place].function
+                called.append(CallableTool(function.name, arguments_schema(function.parameters)))
+            await self._workers.grammars.texts([("json", tool.schema) for tool in called])
         except GrammarError as error:
+            index = error.index if isinstance(error, PartError) else len(called)
+            path = f"tools[{wanted.places[index]}].function.parameters"
             raise InvalidRequest(f"{path}: {error}", param=path) from error
-        return CallableTool(tool.function.name, schema)
+        return called
 
-    def _calls_text(
+    async def _calls_text(
         self, wanted: WantedCalls, tools: Sequence[CallableTool], reader: AnswerReader
     ) -> str:
+        """The grammar of calls as this reader reads them. Raises CannotWrite, GrammarError."""
         assert reader.writing is not None
-        checked, text = (
-            calls_grammar(
-                reader.writing,
-                tools,
-                tokens,
-                is_forced=wanted.is_forced,
-                max_calls=wanted.max_calls or MAX_CALLS,
-                strips=reader.strips_values,
-            )
-            for tokens in (dict.fromkeys(self._tokens, CHECKED_MARK), self._tokens)
+        written = partial(
+            calls_grammar,
+            reader.writing,
+            tools,
+            is_forced=wanted.is_forced,
+            max_calls=wanted.max_calls or MAX_CALLS,
+            strips=reader.strips_values,
         )
-        self._check(checked)
-        return text
+        run = self._workers.threads.run
+        checked = await run(partial(written, dict.fromkeys(self._tokens, CHECKED_MARK)))
+        await self._workers.grammars.texts([("ready", checked)])
+        return await run(partial(written, self._tokens))
 
     def _check_bytes(self, param: str) -> None:
         if not self._has_bytes:
@@ -151,6 +146,14 @@ class AnswerGrammars:
                 "cannot be given a form",
                 param=param,
             )
+
+    def _of_format(
+        self, wanted: WantedFormat, text: str, prompt: Sequence[int], *, may_think: bool
+    ) -> Grammar:
+        said = json.dumps(wanted.value, ensure_ascii=False)
+        if any(mark in said for mark in self._marks):
+            text = without_forcing(text)
+        return self._placed(text, prompt, may_think=may_think)
 
     def _placed(self, text: str, prompt: Sequence[int], *, may_think: bool) -> Grammar:
         """The grammar, to begin where the answer does: at once, or after the reasoning."""

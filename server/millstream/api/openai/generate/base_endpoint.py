@@ -28,7 +28,9 @@ from millstream.core.request import Request
 from millstream.errors import InvalidRequest
 from millstream.intake.engine_request import choice_request
 from millstream.runtime.stream import TokenStream
-from millstream.settings import Settings
+
+# What proxies log for this; nobody is there to read it.
+_CLIENT_GONE = 499
 
 Fields = TypeVar("Fields", bound=DeliveryFields)
 
@@ -71,7 +73,12 @@ class Endpoint(ABC, Generic[Fields]):
         names = (identity.completion_id, http.state.request_id)
         streams = self._open(self._places(fields), names=names)
         try:
-            answer = await self._start(fields, streams, identity)
+            self._limit_time(fields, streams)
+            starting = streams[0].prepare(self._start(fields, streams, identity))
+            answer = await unless_disconnected(http, starting)
+        except ClientGone:
+            close_all(streams)
+            return Response(status_code=_CLIENT_GONE)
         except BaseException:
             close_all(streams)
             raise
@@ -83,6 +90,13 @@ class Endpoint(ABC, Generic[Fields]):
             ping_seconds=settings.ping_seconds,
             send_timeout=settings.send_timeout,
         )
+
+    def _limit_time(self, fields: DeliveryFields, streams: Sequence[TokenStream]) -> None:
+        """Starts the clock: the smaller one of the client's and the server's limit, if any."""
+        limits = (fields.timeout, self._context.settings.request_timeout)
+        given = [limit for limit in limits if limit is not None]
+        for stream in streams if given else ():
+            stream.limit_time(min(given))
 
     def _identity(self) -> Identity:
         return Identity(
@@ -112,26 +126,16 @@ async def _whole(
     try:
         return await unless_disconnected(http, answer.whole())
     except ClientGone:
-        # 499 is what proxies log for this; nobody is there to read it.
-        return Response(status_code=499)
+        return Response(status_code=_CLIENT_GONE)
     finally:
         close_all(streams)
 
 
-def start_all(
-    streams: Sequence[TokenStream], firsts: Sequence[Request], *, timeout: float | None
-) -> None:
+def start_all(streams: Sequence[TokenStream], firsts: Sequence[Request]) -> None:
     """Hands the engine one request for each stream. firsts: of each prompt, that of its first
     answer; as many streams for each, those of the first prompt first."""
     per_prompt = len(streams) // len(firsts)
     for index, stream in enumerate(streams):
         place, number = divmod(index, per_prompt)
         follows = streams[index - number].id if number else None
-        request = choice_request(firsts[place], stream.id, number, follows=follows)
-        stream.start(request, timeout=timeout)
-
-
-def time_limit(fields: DeliveryFields, settings: Settings) -> float | None:
-    """Seconds that an answer may take: the smaller one of the client's and the server's limit."""
-    limits = (fields.timeout, settings.request_timeout)
-    return min((limit for limit in limits if limit is not None), default=None)
+        stream.start(choice_request(firsts[place], stream.id, number, follows=follows))

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import NotRequired, TypedDict
@@ -35,7 +35,7 @@ from millstream.errors import InvalidRequest
 
 Work = Callable[[dict[str, Any], EngineInfo], Response]
 
-_MAX_THREADS = 2
+_MAX_THREADS = 2  # of those in workers/
 
 
 @closed
@@ -97,7 +97,7 @@ class Tokenization:
 
     async def _in_turn(self, work: Work, body: dict[str, Any], info: EngineInfo) -> Response:
         async with self._turns:
-            return await run_in_threadpool(work, body, info)
+            return await self._context.workers.threads.run(partial(work, body, info))
 
     def _tokenize(self, body: dict[str, Any], info: EngineInfo) -> Response:
         wanted, tokenizer = parse_tokenize_request(body), self._context.tokenizer
