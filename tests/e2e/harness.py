@@ -30,7 +30,7 @@ EXIT_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _READY = re.compile(r"is ready on (https?://\S+)")
 _CRASH = re.compile(r"Traceback|Fatal Python error|Segmentation fault|never retrieved")
-_COMMAND = (str(Path(sys.executable).with_name("millstream")),)
+COMMAND = (str(Path(sys.executable).with_name("millstream")),)
 
 
 def wait_until(is_met: Callable[[], bool], what: str, *, seconds: float = WAIT_SECONDS) -> None:
@@ -50,7 +50,7 @@ class RunningServer:
         flags: Sequence[str],
         log_file: Path,
         *,
-        command: Sequence[str] = _COMMAND,
+        command: Sequence[str] = COMMAND,
         variables: Mapping[str, str] = MappingProxyType({}),
         tls: ssl.SSLContext | None = None,
         is_awaited: bool = True,

@@ -18,7 +18,13 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from millstream.api.wire.error_bodies import error_body
-from millstream.errors import HeadersTooLarge, InvalidRequest, MillstreamError, RequestTimeout
+from millstream.errors import (
+    HeadersTooLarge,
+    InvalidRequest,
+    MillstreamError,
+    Overloaded,
+    RequestTimeout,
+)
 
 LINGER_SECONDS = 2.0
 HEADER_SECONDS = 30.0
@@ -63,6 +69,13 @@ class Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        limit = self.config.limit_concurrency
+        if limit is not None and len(self.connections) >= limit:
+            # Not counted, and with no time to linger: it would take what is set aside.
+            self.connections.discard(self)
+            self._refuse(Overloaded("the server has too many connections"))
+            transport.close()
+            return
         self._timer = self.loop.call_later(HEADER_SECONDS, self._headers_late)
 
     def connection_lost(self, exc: Exception | None) -> None:

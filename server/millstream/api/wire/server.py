@@ -18,6 +18,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from millstream.api.wire.descriptors import max_connections
 from millstream.api.wire.protocol import Protocol
 from millstream.errors import StartupError
 from millstream.runtime.client import EngineClient
@@ -88,6 +89,7 @@ class Server(uvicorn.Server):
                 http=Protocol,
                 ws="none",
                 lifespan="off",
+                limit_concurrency=max_connections() + 1,  # see Protocol, which never has as many
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
                 timeout_graceful_shutdown=_CLOSING_SECONDS,
                 log_config=None,
