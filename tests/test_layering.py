@@ -176,6 +176,7 @@ ALLOWED: dict[str, set[str]] = {
         "core",
         "errors",
         "intake",
+        "text",
     },
     "api/openai": {"api/context", "api/described", "api/wire", "errors", "runtime", "settings"},
     "api/app": {

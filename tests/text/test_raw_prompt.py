@@ -20,7 +20,7 @@ def encode(tokenizer: Tokenizer, text: str, *, framed: bool = True) -> EncodedPr
 
 
 def decode(tokenizer: Tokenizer, ids: tuple[int, ...]) -> EncodedPrompt:
-    return decode_ids(tokenizer, ids, vocab_size=tokenizer.get_vocab_size())
+    return decode_ids(tokenizer, ids, vocab_size=tokenizer.get_vocab_size(), max_context=10_000)
 
 
 def slices(prompt: EncodedPrompt) -> list[str]:

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from millstream.errors import InvalidRequest
 from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.encoding import encode
 
 Message = Mapping[str, Any]
 Prompt = str | Sequence[Message] | Sequence[int]
@@ -66,7 +67,8 @@ class PromptEncoder:
                 if not 0 <= token < self._vocab_size:
                     raise InvalidRequest(f"prompt: there is no token {token}", param="prompt")
             return prompt
-        ids = tuple(self._tokenizer.encode(prompt).ids)
+        encoding = encode(self._tokenizer, prompt, param="prompt", add_special_tokens=True)
+        ids = tuple(encoding.ids)
         if not ids:
             raise InvalidRequest("the prompt is empty", param="prompt")
         return ids

@@ -15,6 +15,7 @@ from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from millstream.errors import InvalidRequest
+from millstream.text.encoding import encode
 from millstream.text.raw_prompt import check_characters
 
 Message = dict[str, Any]
@@ -163,11 +164,12 @@ class ChatFormatter:
         """Token ids of a rendered conversation. max_context: None if it may have any length.
 
         Raises ContextTooLong if the text is so long that it is not worth tokenising (over 64
-        characters for each token of context).
+        characters for each token of context), InvalidRequest for one that the tokenizer cannot
+        read.
         """
         if max_context is not None:
             check_characters(text, max_context=max_context, field="messages")
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = encode(self._tokenizer, text, param="messages").ids
         if not ids:
             raise InvalidRequest("the messages make an empty prompt", param="messages")
         return tuple(ids)

@@ -15,12 +15,16 @@ from tokenizers import Tokenizer
 
 from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.text.detokenizer import Detokenizer
+from millstream.text.encoding import encode
 
 _MAX_CHARACTERS_PER_TOKEN = 64  # no tokenizer packs more into a token on average
 
 
 class EncodedPrompt(NamedTuple):
-    """token_ids: at least one. text: as it is echoed. starts: where in it each token begins."""
+    """token_ids: at least one. text: as it is echoed. starts: where in it each token begins.
+
+    One that does not fit the context need not have the last two.
+    """
 
     token_ids: tuple[int, ...]
     text: str
@@ -50,13 +54,18 @@ def encode_text(
     each token), and InvalidRequest for one that makes no token.
     """
     check_characters(text, max_context=max_context, field="prompt")
-    encoding = tokenizer.encode(text, add_special_tokens=add_special_tokens)
-    if not encoding.ids:
+    encoding = encode(tokenizer, text, param="prompt", add_special_tokens=add_special_tokens)
+    if not len(encoding):
         raise InvalidRequest("prompt: an empty text, with nothing that begins it", param="prompt")
-    return EncodedPrompt(tuple(encoding.ids), text, _starts(encoding.offsets))
+    # Not `offsets`, which keeps the interpreter until all of them are made.
+    fits = len(encoding) <= max_context
+    spans = (encoding.token_to_chars(token) for token in range(len(encoding) if fits else 0))
+    return EncodedPrompt(tuple(encoding.ids), text, _starts(span or (0, 0) for span in spans))
 
 
-def decode_ids(tokenizer: Tokenizer, token_ids: Sequence[int], *, vocab_size: int) -> EncodedPrompt:
+def decode_ids(
+    tokenizer: Tokenizer, token_ids: Sequence[int], *, vocab_size: int, max_context: int
+) -> EncodedPrompt:
     """The text of token ids. Raises InvalidRequest for none, or one that the model lacks."""
     if not token_ids:
         raise InvalidRequest("prompt: a list without token ids", param="prompt")
@@ -65,6 +74,8 @@ def decode_ids(tokenizer: Tokenizer, token_ids: Sequence[int], *, vocab_size: in
             f"prompt: {max(token_ids)} is not a token of this model, which has {vocab_size}",
             param="prompt",
         )
+    if len(token_ids) > max_context:
+        return EncodedPrompt(tuple(token_ids), "", ())
     detokenizer = Detokenizer(tokenizer, skip_special_tokens=False)
     pieces = [detokenizer.push(token) for token in token_ids]
     rest = detokenizer.flush()

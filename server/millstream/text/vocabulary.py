@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
+from millstream.text.encoding import encode
+
 _BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -48,7 +50,10 @@ class Vocabulary:
         return added is not None and added.special
 
     def sequences(self, word: str) -> tuple[tuple[int, ...], ...]:
-        """The ways a word can stand in a text, as tokens: at the beginning, and after a space."""
+        """The ways a bad word can stand in a text, as tokens: at the beginning, and after a space.
+
+        Raises InvalidRequest for one that the tokenizer cannot read.
+        """
         ways = (tuple(self._encode(word)), tuple(self._encode(" " + word.lstrip())))
         return tuple(dict.fromkeys(way for way in ways if way))
 
@@ -74,7 +79,7 @@ class Vocabulary:
         return text.removeprefix(self._anchor_text).encode()
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = encode(self._tokenizer, text, param="bad_words").ids
         return ids
 
 

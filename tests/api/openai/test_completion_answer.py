@@ -58,7 +58,7 @@ def test_each_report_has_the_alternatives_it_asked_for(
     vocabulary: Vocabulary, byte_tokenizer: Tokenizer
 ) -> None:
     """One prompt is scored for both, with as many as the larger number."""
-    prompt = decode_ids(byte_tokenizer, [A, B], vocab_size=300)
+    prompt = decode_ids(byte_tokenizer, [A, B], vocab_size=300, max_context=100)
     assembler = TextAssembler(byte_tokenizer, prompt=[A, B], stops=())
     top = ((A, -0.5), (B, -1.0), (C, -2.0))
     assembler.push([TokenEvent(1, (), None, 0, (), (score(B, -1.0, *top),))])
@@ -81,7 +81,7 @@ def test_each_report_has_the_alternatives_it_asked_for(
 
 
 def test_the_echo_comes_once(vocabulary: Vocabulary, byte_tokenizer: Tokenizer) -> None:
-    prompt = decode_ids(byte_tokenizer, [A, B], vocab_size=300)
+    prompt = decode_ids(byte_tokenizer, [A, B], vocab_size=300, max_context=100)
     asked = AnsweredPrompt(prompt, TextAssembler(byte_tokenizer, prompt=[A, B], stops=()))
     builder = CompletionBuilder(
         IDENTITY,

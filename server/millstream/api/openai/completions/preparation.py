@@ -60,7 +60,9 @@ class CompletionPreparation:
             return encode_text(
                 tokenizer, prompt, add_special_tokens=is_framed, max_context=info.max_context
             )
-        return decode_ids(tokenizer, prompt, vocab_size=info.vocab_size)
+        return decode_ids(
+            tokenizer, prompt, vocab_size=info.vocab_size, max_context=info.max_context
+        )
 
     def _check_total(self, prompts: list[EncodedPrompt]) -> None:
         """Raises InvalidRequest for prompts that could never wait together."""

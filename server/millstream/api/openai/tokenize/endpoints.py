@@ -32,6 +32,7 @@ from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
+from millstream.text.encoding import decode, encode
 
 Work = Callable[[dict[str, Any], EngineInfo], Response]
 
@@ -103,7 +104,9 @@ class Tokenization:
         wanted, tokenizer = parse_tokenize_request(body), self._context.tokenizer
         if isinstance(wanted, TokenizeText):
             is_framed = wanted.add_special_tokens is not False
-            tokens: list[int] = tokenizer.encode(wanted.prompt, add_special_tokens=is_framed).ids
+            tokens: list[int] = encode(
+                tokenizer, wanted.prompt, param="prompt", add_special_tokens=is_framed
+            ).ids
         else:
             tokens = list(self._prompts.prompt(wanted.chat, max_context=None).token_ids)
         answer = Tokenized(count=len(tokens), max_model_len=info.max_context, tokens=tokens)
@@ -118,8 +121,7 @@ class Tokenization:
                 f"tokens: {largest} is not a token of this model, which has {info.vocab_size}",
                 param="tokens",
             )
-        text = self._context.tokenizer.decode(tokens, skip_special_tokens=False)
-        return write_json(Detokenized(prompt=text))
+        return write_json(Detokenized(prompt=decode(self._context.tokenizer, tokens)))
 
 
 def write_json(answer: Tokenized | Detokenized) -> Response:
