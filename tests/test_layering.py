@@ -237,7 +237,12 @@ THIRD_PARTY: dict[str, set[str]] = {
     "msgspec": {"runtime", "api"},
     "llguidance": {"model", "text"},
 }
-LAZY_IMPORTS = {"__init__.py", "cli.py", "model/loading/tokenizer.py"}
+LAZY_IMPORTS = {
+    "__init__.py",
+    "cli.py",
+    "model/loading/chat_template.py",
+    "model/loading/tokenizer.py",
+}
 
 
 class Edge(NamedTuple):

@@ -21,6 +21,7 @@ from millstream.api.wire.listening import listen
 from millstream.api.wire.server import Server, load_tls
 from millstream.core.status import EngineInfo
 from millstream.log import configure_logging
+from millstream.model.loading.chat_template import LoadedTemplate
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
@@ -116,7 +117,7 @@ def _context(
     return ServerContext(
         settings=settings,
         engine=engine,
-        chat=ChatFormatter(tokenizer, tokenizer.backend_tokenizer),
+        chat=ChatFormatter(LoadedTemplate(tokenizer), tokenizer.backend_tokenizer),
         tokenizer=tokenizer.backend_tokenizer,
         vocabulary=Vocabulary(tokenizer.backend_tokenizer),
         parsers=parsers,

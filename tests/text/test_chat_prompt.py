@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import jinja2
@@ -11,6 +12,11 @@ from tokenizers import Tokenizer
 
 from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.text.chat_prompt import RESERVED_VARIABLES, ChatFormatter
+
+
+@cache
+def compiled(source: str) -> jinja2.Template:
+    return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(source)
 
 
 class Template:
@@ -38,9 +44,7 @@ class Template:
         def raise_exception(message: str) -> None:
             raise jinja2.TemplateError(message)
 
-        undefined = jinja2.StrictUndefined
-        template = jinja2.Environment(undefined=undefined).from_string(self.chat_template)
-        text = template.render(
+        text = compiled(self.chat_template).render(
             {
                 "messages": conversation,
                 "add_generation_prompt": add_generation_prompt,

@@ -26,6 +26,7 @@ from millstream.embedded.prompt_encoder import Prompt, PromptEncoder, check_prom
 from millstream.embedded.results import Answer, BatchFailed
 from millstream.embedded.session import Generation, Session
 from millstream.model.build import build_runner, runner_factory
+from millstream.model.loading.chat_template import LoadedTemplate
 from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase, share_model
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer
@@ -99,7 +100,9 @@ class Engine:
         self._session = Session(
             client,
             encoder=PromptEncoder(
-                ChatFormatter(tokenizer, backend), backend, vocab_size=self._info.vocab_size
+                ChatFormatter(LoadedTemplate(tokenizer), backend),
+                backend,
+                vocab_size=self._info.vocab_size,
             ),
             tokenizer=backend,
             end_of_turn={*self._info.stop_token_ids, *(() if eos is None else (eos,))},

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from jinja2 import TemplateError
 from tokenizers import Tokenizer
 
 from millstream.errors import InvalidRequest
+from millstream.text.conversation_writer import ChatTemplate, ConversationWriter
 from millstream.text.encoding import encode
+from millstream.text.message_shapes import Message
 from millstream.text.raw_prompt import check_characters
-
-Message = dict[str, Any]
 
 RESERVED_VARIABLES = frozenset(
     {
@@ -42,27 +41,6 @@ RESERVED_VARIABLES = frozenset(
 )
 """Arguments of transformers' `apply_chat_template`, which are not the client's to set."""
 
-_MAX_REASON = 500
-# What a template may raise on values it did not expect, beside its own refusals.
-_TEMPLATE_ERRORS = (
-    TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
-
-
-class ChatTemplate(Protocol):
-    """What chat needs of a transformers tokenizer: its template and `apply_chat_template`."""
-
-    @property
-    def chat_template(self) -> Any: ...
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
-
 
 class ChatFormatter:
     """Renders and tokenises conversations. Safe to call from several threads.
@@ -72,8 +50,8 @@ class ChatFormatter:
     """
 
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-        self._template = template
         self._source = str(template.chat_template)
+        self._writer = ConversationWriter(template)
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -143,22 +121,13 @@ class ChatFormatter:
 
         Raises InvalidRequest if the template refuses the messages.
         """
-        offered = {"tools": [dict(tool) for tool in tools]} if tools else {}
-        try:
-            text: str = self._template.apply_chat_template(
-                list(messages),
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                **offered,
-                **(variables or {}),
-            )
-        except _TEMPLATE_ERRORS as error:
-            reason = str(error)[:_MAX_REASON]
-            raise InvalidRequest(
-                f"the model's chat template refuses these messages: {reason}", param="messages"
-            ) from error
-        return text
+        return self._writer.write(
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            **(variables or {}),
+        )
 
     def tokenize(self, text: str, *, max_context: int | None) -> tuple[int, ...]:
         """Token ids of a rendered conversation. max_context: None if it may have any length.

@@ -160,16 +160,52 @@ def test_all_roles_reach_the_template() -> None:
     )
     system, user, assistant, tool = (message.to_template() for message in request.messages)
     assert system == {"role": "system", "content": "be brief"}
-    assert user["content"] == "a\nb"
-    assert assistant["tool_calls"][0]["function"] == {"name": "f", "arguments": {"a": 1}}
+    assert user["content"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert assistant["content"] is None
+    assert assistant["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
     assert (tool["content"], tool["tool_call_id"]) == ("2", "c1")
 
 
-def test_arguments_of_an_earlier_call_must_be_json() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{"}}
+@pytest.mark.parametrize(
+    ("sent", "expected"), [("{", "{"), (None, ""), ({"a": "ø"}, '{"a": "ø"}'), ("", "")]
+)
+def test_arguments_of_an_earlier_call_are_taken_as_they_are(sent: Any, expected: str) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": sent}}
     request = parse(messages=[{"role": "assistant", "content": "", "tool_calls": [call]}])
-    with pytest.raises(InvalidRequest, match="arguments of tool call f"):
-        request.messages[0].to_template()
+    said = request.messages[0].to_template()
+    assert said["tool_calls"][0]["function"]["arguments"] == expected
+
+
+@pytest.mark.parametrize("sent", [1, [], True])
+def test_arguments_of_another_type_are_refused_by_name(sent: Any) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": sent}}
+    with pytest.raises(InvalidRequest) as caught:
+        parse(messages=[{"role": "assistant", "content": "", "tool_calls": [call]}])
+    assert caught.value.param == "messages[0].tool_calls[0].function.arguments"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user"},
+        {"role": "user", "content": None},
+        {"role": "system"},
+        {"role": "developer", "content": None},
+        {"role": "tool", "tool_call_id": "c1"},
+        {"role": "assistant"},
+        {"role": "assistant", "tool_calls": []},
+    ],
+)
+def test_a_message_without_content_is_refused_by_name(message: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(messages=[{"role": "user", "content": "hi"}, message])
+    assert caught.value.param == "messages[1].content"
+
+
+def test_an_assistant_may_have_said_nothing() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for said in ({"content": None}, {"content": ""}, {"tool_calls": [call]}, {"reasoning": "x"}):
+        parse(messages=[{"role": "assistant"} | said])
 
 
 def test_stop_is_a_string_or_a_list() -> None:
@@ -193,5 +229,5 @@ def test_what_sdks_add_to_messages_that_they_echo() -> None:
     result = {"role": "tool", "tool_call_id": "call00001", "content": "2"}
     request = parse(messages=[{"role": "user", "content": "f"}, echoed, result])
     said = request.messages[1].to_template()
-    assert said["tool_calls"][0]["function"] == {"name": "f", "arguments": {"a": 1}}
+    assert said["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"a": 1}'}
     assert "parsed" not in said

@@ -76,6 +76,7 @@ def parse_chat_request(body: dict[str, Any]) -> ChatRequest:
     _check_lengths(request)
     _check_reports(request)
     _check_turn(request)
+    _check_contents(request)
     _check_reasoning(request)
     request.check_tools()
     _check_tools_fit(request)
@@ -112,6 +113,14 @@ def _check_turn(request: ChatRequest) -> None:
             "continue_final_message needs the last message to be text of the assistant",
             param="continue_final_message",
         )
+
+
+def _check_contents(request: ChatRequest) -> None:
+    """Raises InvalidRequest for a message that says nothing, which is a slip of the client."""
+    for index, message in enumerate(request.messages):
+        if message.content is None and not message.may_be_empty:
+            path = f"messages[{index}].content"
+            raise InvalidRequest(f"{path}: the {message.role}'s message has none", param=path)
 
 
 def _check_reasoning(request: ChatRequest) -> None:

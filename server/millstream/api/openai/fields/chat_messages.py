@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from millstream.errors import InvalidRequest
 from millstream.intake.strict_body import Body, tag
 
 
@@ -22,11 +21,25 @@ Content = Annotated[
 ]
 
 
+def _argument_text(value: Any) -> Any:
+    if value is None:
+        return ""
+    if not isinstance(value, dict):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 class Function(Body):
-    """What clients add when they echo a call: description (null), and the arguments once more."""
+    """What clients add when they echo a call: description (null), and the arguments once more.
+
+    arguments: JSON as text; an object, or null for none, as clients of other servers send it.
+    """
 
     name: str
-    arguments: str
+    arguments: Annotated[str, BeforeValidator(_argument_text)]
     description: None = None
     parsed_arguments: Any = None
 
@@ -66,14 +79,19 @@ class Message(Body):
             return "\n".join(part.text for part in self.content)
         return self.content or ""
 
-    def to_template(self) -> dict[str, Any]:
-        """The message as chat templates expect it: text content, arguments as an object.
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether it says something without content, or is an empty answer that came back."""
+        if self.role != "assistant":
+            return False
+        is_answer = "content" in self.model_fields_set
+        return is_answer or bool(self.tool_calls or self.reasoning_content or self.reasoning)
 
-        Raises InvalidRequest if the arguments of a tool call are not JSON.
-        """
+    def to_template(self) -> dict[str, Any]:
+        """The message as the client sent it, in the words that chat templates know."""
         # Templates know `system`; `developer` is OpenAI's newer name for the same thing.
         role = "system" if self.role == "developer" else self.role
-        message: dict[str, Any] = {"role": role, "content": self.text}
+        message: dict[str, Any] = {"role": role, "content": self._template_content}
         if self.name is not None:
             message["name"] = self.name
         if self.tool_call_id is not None:
@@ -84,13 +102,13 @@ class Message(Body):
             message["tool_calls"] = [_template_call(call) for call in self.tool_calls]
         return message
 
+    @property
+    def _template_content(self) -> str | list[dict[str, str]] | None:
+        if isinstance(self.content, list):
+            return [{"type": "text", "text": part.text} for part in self.content]
+        return self.content
+
 
 def _template_call(call: ToolCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(call.function.arguments or "{}")
-    except ValueError as error:
-        raise InvalidRequest(
-            f"the arguments of tool call {call.function.name} are not JSON", param="messages"
-        ) from error
-    function = {"name": call.function.name, "arguments": arguments}
+    function = {"name": call.function.name, "arguments": call.function.arguments}
     return {"id": call.id, "type": "function", "function": function}

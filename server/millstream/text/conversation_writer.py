@@ -1,0 +1,101 @@
+"""A conversation as a model's chat template writes it.
+
+Rules: the template gets messages in the shape that it was found to read; what it refuses, and what
+it would lose, is told by name. Arguments of calls that are no object are tried in two shapes,
+since a template that goes through them by key cannot write them otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from millstream.errors import InvalidRequest
+from millstream.text.call_arguments import read_arguments
+from millstream.text.message_shapes import (
+    ArgumentsForm,
+    Message,
+    MessageShape,
+    arguments_path,
+    put_into_shape,
+)
+from millstream.text.shown_texts import check_shown
+from millstream.text.template_trial import TEMPLATE_ERRORS, find_shape
+
+_MAX_REASON = 500
+
+Tools = Sequence[Mapping[str, Any]]
+
+
+class ChatTemplate(Protocol):
+    """What chat needs of a transformers tokenizer: its template and `apply_chat_template`."""
+
+    @property
+    def chat_template(self) -> Any: ...
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+
+
+class ConversationWriter:
+    """Writes conversations with one template. Safe to call from several threads.
+
+    Raises StartupError for a template that cannot be used.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        self._source = str(template.chat_template)
+        turn = {"add_generation_prompt": True, "continue_final_message": False}
+        self._shape = find_shape(lambda messages, tools: self._apply(messages, tools=tools, **turn))
+
+    def write(self, messages: Sequence[Message], *, tools: Tools, **options: Any) -> str:
+        """The conversation as text. options: the template's variables, and how its turn ends.
+
+        Raises InvalidRequest that names what the template refuses or leaves out.
+        """
+        odd = _odd_arguments(messages)
+        shapes = [self._shape]
+        if odd is not None and self._shape.arguments is ArgumentsForm.OBJECT:
+            shapes.append(replace(self._shape, arguments=ArgumentsForm.WRAPPED))
+        for shape in shapes:
+            try:
+                return self._write_in(shape, messages, tools=tools, **options)
+            except InvalidRequest as error:
+                refusal = error
+        if odd is None or refusal.param != "messages" or not self._shape.shows_calls:
+            raise refusal
+        raise InvalidRequest(f"{refusal.message} ({odd} is no JSON object)", param=odd) from refusal
+
+    def _write_in(
+        self, shape: MessageShape, messages: Sequence[Message], *, tools: Tools, **options: Any
+    ) -> str:
+        shaped = put_into_shape(messages, shape)
+        try:
+            text = self._apply(shaped, tools=tools, **options)
+        except TEMPLATE_ERRORS as error:
+            reason = str(error)[:_MAX_REASON]
+            raise InvalidRequest(
+                f"the model's chat template refuses these messages: {reason}", param="messages"
+            ) from error
+        check_shown(
+            messages, text, source=self._source, beside_calls=not shape.shows_text_beside_calls
+        )
+        return text
+
+    def _apply(self, messages: Sequence[Message], *, tools: Tools, **options: Any) -> str:
+        if tools:
+            options["tools"] = [dict(tool) for tool in tools]
+        text: str = self._template.apply_chat_template(list(messages), tokenize=False, **options)
+        return text
+
+
+def _odd_arguments(messages: Sequence[Message]) -> str | None:
+    """The path of the first call's arguments that are no JSON object."""
+    for place, message in enumerate(messages):
+        for index, call in enumerate(message.get("tool_calls") or ()):
+            path = arguments_path(place, index)
+            arguments = (call.get("function") or call).get("arguments")
+            if not isinstance(read_arguments(arguments, field=path), dict):
+                return path
+    return None

@@ -1,0 +1,275 @@
+"""Which shape of messages a chat template can read, found by trying it on conversations.
+
+Rules: a shape is right if every probe text of the conversation is in what the template writes, and
+nothing in it is a Python or JSON dump of what should have been text. Of right shapes, the one that
+is nearest to what a client sends is taken. A template that cannot be used at all ends the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import regex
+from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2.exceptions import SecurityError
+
+from millstream.errors import StartupError
+from millstream.text.message_shapes import (
+    REASONING_NAMES,
+    ArgumentsForm,
+    ContentForm,
+    Message,
+    MessageShape,
+    NoContent,
+    put_into_shape,
+)
+
+log = logging.getLogger(__name__)
+
+TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a template may raise on values it did not expect, beside its own refusals."""
+
+TRIAL_SECONDS = 30.0
+
+Render = Callable[[Sequence[Message], Sequence[dict[str, Any]]], str]
+"""What a template makes of messages and tools. Raises one of TEMPLATE_ERRORS."""
+
+_USER, _SECOND, _ASSISTANT = "probeuser", "probesecond", "probeassistant"
+_NAME, _VALUE, _RESULT, _THOUGHT = "probe_call", "probevalue", "proberesult", "probethought"
+_ARGUMENTS = f'{{"probekey": "{_VALUE}"}}'
+_CALL = {
+    "id": "call_0123456789abcdef",
+    "type": "function",
+    "function": {"name": _NAME, "arguments": _ARGUMENTS},
+}
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "A probe.",
+        "parameters": {"type": "object", "properties": {"probekey": {"type": "string"}}},
+    },
+}
+_PART_DUMP = regex.compile(r"""["']type["']\s*:\s*["']text["']""")
+_ARGUMENTS_DUMP = f"{{'probekey': '{_VALUE}'}}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What the template made of a conversation. defects: signs of a shape it does not know."""
+
+    text: str
+    defects: int
+
+
+def find_shape(render: Render) -> MessageShape:
+    """The shape nearest to the native one that the template reads.
+
+    Raises StartupError for a template that is wrong, does what the sandbox forbids, or does not
+    come to an end.
+    """
+    found: list[MessageShape | StartupError] = []
+
+    def search() -> None:
+        try:
+            found.append(_Trial(render).shape())
+        except StartupError as error:
+            found.append(error)
+        except Exception as error:  # whatever a template does on its first message
+            reason = f"{type(error).__name__}: {error}"
+            found.append(StartupError(f"the chat template cannot be used: {reason}"))
+
+    # A thread that need not end, so that a template that loops does not keep the process.
+    thread = threading.Thread(target=search, name="template-trial", daemon=True)
+    thread.start()
+    thread.join(TRIAL_SECONDS)
+    if not found:
+        raise StartupError(
+            f"the chat template does not come to an end: tried for {TRIAL_SECONDS:.0f} s"
+        )
+    if isinstance(found[0], StartupError):
+        raise found[0]
+    return found[0]
+
+
+class _Trial:
+    def __init__(self, render: Render) -> None:
+        self._render = render
+        self._shape = MessageShape()
+        self._is_forbidden = False
+
+    def shape(self) -> MessageShape:
+        self._find_contents("user", lambda content: [_user(content)])
+        self._find_calls()
+        self._find_contents(
+            "tool", lambda content: [_user(_USER), _assistant(None, calls=True), _result(content)]
+        )
+        self._find_contents(
+            "assistant", lambda content: [_user(_USER), _assistant(content), _user(_SECOND)]
+        )
+        self._find_contents("system", lambda content: [_system(content), _user(_USER)])
+        self._find_text_beside_calls()
+        self._find_reasoning()
+        if self._is_forbidden:
+            log.warning("the sandbox refuses a part of the chat template: calls may not be read")
+        return self._shape
+
+    def _find_contents(self, role: str, conversation: Callable[[Any], list[Message]]) -> None:
+        """How a role's content is read: one text, one part, two parts."""
+
+        def shows(content: Any, *probes: str) -> bool:
+            # The form in question must reach the template as it is.
+            form = {**self._shape.contents, role: ContentForm.AS_SENT}
+            written = self._write(conversation(content), replace(self._shape, contents=form))
+            return (
+                written is not None
+                and not _PART_DUMP.search(written.text)
+                and _is_shown(probes, written.text)
+            )
+
+        first, second = "probefirstpart", "probesecondpart"
+        reads_text = shows(first, first)
+        reads_part = shows(_parts(first), first)
+        reads_parts = reads_part and shows(_parts(first, second), first, second)
+        if reads_text and reads_parts:
+            form = ContentForm.AS_SENT
+        elif reads_text:
+            form = ContentForm.TEXT
+        elif reads_parts:
+            form = ContentForm.PARTS
+        elif reads_part:
+            form = ContentForm.ONE_PART
+        else:
+            return  # no form is; the native one is what the template will be asked with
+        self._shape = replace(self._shape, contents={**self._shape.contents, role: form})
+
+    def _find_calls(self) -> None:
+        conversation = [_user(_USER), _assistant(None, calls=True), _result(_RESULT)]
+        native = replace(self._shape, shows_calls=True)
+        contents = native.contents
+        shapes = (
+            replace(
+                native,
+                contents={**contents, "tool": tool},
+                no_content=no_content,
+                arguments=arguments,
+                short_ids=short_ids,
+            )
+            for tool, short_ids, arguments, no_content in product(
+                (ContentForm.AS_SENT, ContentForm.PARTS),
+                (False, True),
+                (ArgumentsForm.OBJECT, ArgumentsForm.TEXT),
+                NoContent,
+            )
+        )
+        best = self._best(conversation, shapes, _NAME, _VALUE, _RESULT)
+        if best is None:  # a template without results of tools may have calls
+            shapes = (
+                replace(native, no_content=no_content, arguments=arguments)
+                for arguments, no_content in product(
+                    (ArgumentsForm.OBJECT, ArgumentsForm.TEXT), NoContent
+                )
+            )
+            best = self._best([*conversation[:2], _user(_SECOND)], shapes, _NAME, _VALUE)
+        # A template that shows no calls must not fail for want of text beside them, so that the
+        # client hears what is lost.
+        self._shape = best or replace(self._shape, no_content=NoContent.EMPTY)
+
+    def _find_text_beside_calls(self) -> None:
+        conversation = [_user(_USER), _assistant(_ASSISTANT, calls=True), _result(_RESULT)]
+        conversation += [_assistant(_SECOND), _user(_USER)]
+        shapes = [
+            replace(self._shape, splits_calls=splits, shows_text_beside_calls=True)
+            for splits in (False, True)
+        ]
+        self._shape = (
+            self._best(conversation, shapes, _ASSISTANT, _NAME, _VALUE, _RESULT) or self._shape
+        )
+
+    def _find_reasoning(self) -> None:
+        thought = {"reasoning_content": _THOUGHT}
+        shapes = [replace(self._shape, reasoning=name) for name in REASONING_NAMES]
+        for conversation in (
+            [_user(_USER), _assistant(_ASSISTANT) | thought],
+            [_user(_USER), _assistant(None, calls=True) | thought, _result(_RESULT)],
+        ):
+            if best := self._best(conversation, shapes, _THOUGHT):
+                self._shape = best
+                return
+
+    def _best(
+        self, conversation: list[Message], shapes: Iterable[MessageShape], *probes: str
+    ) -> MessageShape | None:
+        """The first shape that shows all probes with the fewest defects."""
+        best, fewest = None, 1_000_000
+        for shape in shapes:
+            written = self._write(conversation, shape)
+            if written is None or not _is_shown(probes, written.text):
+                continue
+            if written.defects == 0:
+                return shape
+            if written.defects < fewest:
+                best, fewest = shape, written.defects
+        return best
+
+    def _write(self, conversation: list[Message], shape: MessageShape) -> _Written | None:
+        """What the template makes of it with the tools, or without; None if it refuses both."""
+        shaped = put_into_shape(conversation, shape)
+        has_calls = any("tool_calls" in message for message in conversation)
+        for tools in ([_TOOL], []) if has_calls else ([],):
+            try:
+                text = self._render(shaped, tools)
+            except TemplateSyntaxError as error:
+                raise StartupError(
+                    f"the chat template has a syntax error in line {error.lineno}: {error.message}"
+                ) from error
+            except SecurityError as error:
+                if not has_calls and len(conversation) == 1:
+                    raise StartupError(
+                        f"the chat template does what its sandbox forbids: {error}"
+                    ) from error
+                self._is_forbidden = True
+            except TEMPLATE_ERRORS:
+                continue
+            else:
+                defects = text.count("None") + text.count(_ARGUMENTS_DUMP)
+                return _Written(text, defects + len(_PART_DUMP.findall(text)))
+        return None
+
+
+def _is_shown(probes: Sequence[str], text: str) -> bool:
+    return all(probe in text for probe in probes)
+
+
+def _parts(*texts: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def _user(content: Any) -> Message:
+    return {"role": "user", "content": content}
+
+
+def _system(content: Any) -> Message:
+    return {"role": "system", "content": content}
+
+
+def _assistant(content: Any, *, calls: bool = False) -> Message:
+    message: Message = {"role": "assistant", "content": content}
+    return message | {"tool_calls": [_CALL]} if calls else message
+
+
+def _result(content: Any) -> Message:
+    return {"role": "tool", "content": content, "tool_call_id": _CALL["id"]}
