@@ -13,7 +13,7 @@ from transformers.models.llama import modeling_llama
 from millstream.errors import StartupError
 from millstream.model.attention import register
 from millstream.model.checks.probe import ProbedLayer, probe_layers
-from millstream.model.loading.defaults import max_context
+from millstream.model.loading.context import max_context
 from tests.model.architectures import greedy, make_model
 from tests.model.small_configs import WINDOW, small_config
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts

@@ -1,4 +1,4 @@
-"""What a model's own files say about how to use it: context, end of turn, sampling."""
+"""What a model's own files say about how to use it: end of turn, sampling."""
 
 from __future__ import annotations
 
@@ -9,32 +9,10 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from millstream.core.request import SamplingParams
-from millstream.errors import StartupError
 
-_DEFAULT_CONTEXT = 2048
 # What generation_config.json may recommend; a greedy model draws nothing.
 _PENALTIES = ("repetition_penalty",)
 _DRAWING = ("temperature", "top_k", "top_p", "min_p", "typical_p")
-
-
-def max_context(config: PretrainedConfig, wanted: int | None) -> int:
-    """Tokens that prompt plus answer may have, at most `wanted`.
-
-    Rotary embeddings that change with the longest sequence in the batch (`dynamic`, `longrope`)
-    would let requests influence each other, so those models are served up to the length where
-    the embedding is still the original one.
-    """
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
-    rope: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
-    # Models whose layer types differ in rope nest its parameters by layer type.
-    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        if part.get("rope_type") in ("dynamic", "longrope"):
-            original = part.get("original_max_position_embeddings")
-            limit = original or getattr(text, "original_max_position_embeddings", None) or limit
-    if wanted is not None and wanted > limit:
-        raise StartupError(f"--max-total-tokens: the model's context is {limit} tokens")
-    return wanted or limit
 
 
 def generation_config(folder: Path) -> dict[str, Any]:

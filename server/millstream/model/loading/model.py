@@ -26,7 +26,7 @@ from transformers.utils import logging as hf_logging
 from millstream.core.request import SamplingParams
 from millstream.errors import StartupError
 from millstream.model import attention
-from millstream.model.loading import checkpoint, defaults, memory, quantization
+from millstream.model.loading import checkpoint, context, defaults, memory, quantization
 from millstream.model.loading.quantization import QuantizationPlan
 from millstream.settings import Settings
 
@@ -81,13 +81,15 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
         model = _load(recipe)
     log.info("loaded in %.1f s", time.monotonic() - started)
     attention.register()
+    max_context = context.max_context(model.config, settings.max_total_tokens)
+    context.fix_positions(model, max_context)
     generation = defaults.generation_config(folder)
     return LoadedModel(
         model=model,
         device=device,
         dtype=recipe.dtype,
         quantization=recipe.quantization,
-        max_context=defaults.max_context(model.config, settings.max_total_tokens),
+        max_context=max_context,
         stop_token_ids=defaults.stop_token_ids(generation, recipe.config),
         defaults=defaults.sampling_defaults(generation),
     )

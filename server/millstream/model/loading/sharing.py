@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millstream.errors import StartupError
 from millstream.model import attention
-from millstream.model.loading import defaults, quantization
+from millstream.model.loading import context, defaults, quantization
 from millstream.model.loading.model import LoadedModel, require_replaceable_attention
 from millstream.settings import Settings
 
@@ -41,16 +41,19 @@ def share_model(model: PreTrainedModel, settings: Settings) -> LoadedModel:
     if dtype not in _DTYPES:
         raise StartupError(f"{name} is in {dtype}; convert it to float32, bfloat16 or float16")
     attention.register()
+    max_context = context.max_context(model.config, settings.max_total_tokens)
+    served = _copy_sharing_weights(model).eval()  # type: ignore[no-untyped-call]
+    context.fix_positions(served, max_context)
     generation: dict[str, Any] = {}
     if model.generation_config is not None:
         given = model.generation_config.to_dict()
         generation = {key: value for key, value in given.items() if value is not None}
     return LoadedModel(
-        model=_copy_sharing_weights(model).eval(),  # type: ignore[no-untyped-call]
+        model=served,
         device=device,
         dtype=dtype,
         quantization=quantization.stored_method(model.config),
-        max_context=defaults.max_context(model.config, settings.max_total_tokens),
+        max_context=max_context,
         stop_token_ids=defaults.stop_token_ids(generation, model.config),
         is_shared=True,
         defaults=defaults.sampling_defaults(generation),
