@@ -162,6 +162,20 @@ def test_other_content_types_get_415(media_type: str, small_server: RunningServe
     assert_dual_error(response, status=415, code="unsupported_media_type")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Content-Type", "Application/JSON"),
+        ("Content-Type", 'application/json ; charset="UTF-8"'),
+        ("Content-Type", "application/vnd.api+JSON;ext=x"),
+        ("Content-Type", ""),
+        ("Content-Encoding", "Identity"),
+    ],
+)
+def test_names_in_headers_have_no_case(name: str, value: str, small_server: RunningServer) -> None:
+    assert post(small_server, VALID, **{name: value}).status_code == 200
+
+
 def test_compressed_bodies_get_415(small_server: RunningServer) -> None:
     response = post(small_server, VALID, **{"Content-Encoding": "gzip"})
     assert_dual_error(response, status=415)

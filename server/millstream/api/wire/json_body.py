@@ -42,12 +42,14 @@ async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
 
 
 def _check_headers(request: Request, *, limit: int) -> None:
-    media_type = request.headers.get("content-type", "application/json").split(";")[0].strip()
-    if media_type != "application/json" and not media_type.endswith("+json"):
+    given = request.headers.get("content-type", "").partition(";")[0].strip()
+    # Names of types and codings have no case (RFC 9110, 8.3.1 and 8.4.1).
+    media_type = given.lower()
+    if media_type not in ("", "application/json") and not media_type.endswith("+json"):
         raise UnsupportedMediaType(
-            f"the body must be JSON, not {media_type}; send 'Content-Type: application/json'"
+            f"the body must be JSON, not {given}; send 'Content-Type: application/json'"
         )
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("compressed bodies are not accepted")
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
