@@ -72,6 +72,12 @@ def test_gbnf_with_a_rule_of_the_name_start(
     assert not any(is_match(made, text) for text in wrong)
 
 
+def test_hundreds_of_properties_are_followed() -> None:
+    properties = {f"p{index}": {} for index in range(400)}
+    grammar = json_grammar({"properties": properties, "additionalProperties": False})
+    assert is_match(grammar, json.dumps(dict.fromkeys(properties, 1)))
+
+
 def test_choices() -> None:
     choices = ["yes", "yesterday", 'say "hi"\\', "line\nbreak", "ü😀", "/x/", "'", "\x00", "%x"]
     grammar = choice_grammar(choices)
@@ -127,6 +133,7 @@ REFUSED: list[tuple[Callable[[Any], str], Any, str]] = [
     (json_grammar, {"enum": []}, "Unsatisfiable"),
     (json_grammar, {"x-guidance": {"lenient": True}, "not": {}}, "x-guidance"),
     (json_grammar, {"properties": {"a": {"x-guidance": {"lenient": True}, "not": {}}}}, "not"),
+    (json_grammar, {"properties": {f"p{i}": {} for i in range(600)}}, "too much may come next"),
     (json_grammar, deep(150), "recursion"),
     (json_grammar, deep(3000), "nested"),
     (json_grammar, "[1]", "object"),

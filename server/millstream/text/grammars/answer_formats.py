@@ -23,6 +23,10 @@ CHECKED_MARK = 257
 
 _MAX_REASON = 300
 
+# What is chosen where several bytes may come next, so that it leads through much of a schema: into
+# an object, then into the next property or value rather than to the end, and out of a text.
+_TYPICAL = (b'{["0', *([b'",:{[0'] * 11))
+
 # Texts, classes of characters and comments are passed over; the group is a name.
 _GBNF_WORD = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^]\\])*\]|#[^\n]*|([\w-]+)')
 
@@ -121,13 +125,21 @@ class GrammarChecker:
         self._limits = LLParserLimits(verbose_errors=False)
 
     def check(self, grammar: str) -> None:
-        """Raises GrammarError for what cannot be compiled or matches nothing."""
+        """Raises GrammarError for what cannot be compiled, matches nothing, or, on the way that
+        most answers take, needs more than the engine's limits."""
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=self._limits)
-        if not matcher.is_error():
-            matcher.compute_bitmask()
+        for typical in _TYPICAL:
+            if not (allowed := self._allowed(matcher)):
+                break
+            matcher.consume_token(min(allowed, key=lambda byte: typical.find(byte) % 256))
+            matcher.consume_tokens(matcher.compute_ff_tokens())
         if reason := matcher.get_error():
-            is_empty = reason.startswith("NoExtension")
-            raise GrammarError("nothing matches it" if is_empty else _short(reason))
+            raise GrammarError(_explain(reason))
+
+    def _allowed(self, matcher: LLMatcher) -> list[int]:
+        """The bytes that may come next; none at the end, or if the matcher has failed."""
+        mask = b"" if matcher.is_error() or matcher.is_stopped() else matcher.compute_bitmask()
+        return [byte for byte in range(256) if mask and mask[byte >> 3] >> (byte & 7) & 1]
 
 
 def _ready(text: str) -> str:
@@ -169,6 +181,15 @@ def _without_start(grammar: str) -> str:
 def _check_size(text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise GrammarError(f"it has {len(text)} characters, more than {MAX_CHARACTERS}")
+
+
+def _explain(reason: str) -> str:
+    """What llguidance says, in the words of those who sent the grammar."""
+    if reason.startswith("NoExtension"):
+        return "nothing matches it"
+    if "max is" in reason:
+        return f"too much may come next at one point, such as 500 properties ({_short(reason)})"
+    return _short(reason)
 
 
 def _short(reason: str) -> str:
