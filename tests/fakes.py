@@ -111,6 +111,12 @@ class WholeSteps(ABC):
 
     plans_ahead = False
 
+    def is_compiled(self, request: Request) -> bool:
+        return True
+
+    def compile(self, request: Request) -> None:
+        raise AssertionError("there is nothing to compile")
+
     @abstractmethod
     def step(self, plan: Plan) -> StepOutput:
         """Computes the plan. Raises whatever makes the whole step fail."""

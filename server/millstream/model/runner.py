@@ -13,6 +13,7 @@ from functools import partial
 from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.request import Request
 from millstream.core.status import EngineInfo
 from millstream.model.execution import Execution
 from millstream.model.paging.kv_cache import KVCache
@@ -59,6 +60,14 @@ class ModelRunner:
     def plans_ahead(self) -> bool:
         """Whether a step may be launched when the one before is drawn, but not finished."""
         return self.execution.plans_ahead
+
+    def is_compiled(self, request: Request) -> bool:
+        """Whether the request's grammar, if it has one, is compiled."""
+        return self._sampler.is_compiled(request)
+
+    def compile(self, request: Request) -> None:
+        """Compiles the request's grammar. In any thread."""
+        self._sampler.compile(request)
 
     def launch(self, plan: Plan, after: DrawnStep | None = None) -> LaunchedStep:
         """Queues the forward pass: a CUDA device computes while the host does something else.

@@ -6,6 +6,7 @@ only the ZeroMQ endpoint differs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ import zmq
 from millstream.core.blocks import BlockPool
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
+from millstream.runtime.compiling_channel import CompilingChannel, CompilingThread
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import (
     Fatal,
@@ -32,21 +34,42 @@ log = logging.getLogger(__name__)
 
 
 class SocketChannel:
-    """A PAIR socket as the loop's channel. Not thread-safe, as no ZeroMQ socket is."""
+    """A PAIR socket as a channel. For one thread, but for `wake()`; `close()` it."""
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._read_end, zmq.POLLIN)
 
-    def receive(self) -> ToEngine:
-        return decode_to_engine(self._socket.recv())
+    def receive(self) -> ToEngine | None:
+        """Waits for the next message; None after `wake()`."""
+        if self._read_end in dict(self._poller.poll()):
+            os.read(self._read_end, 4096)
+        return self.receive_nowait()
 
     def receive_nowait(self) -> ToEngine | None:
+        """The next message if one is there."""
         if not self._socket.poll(0):
             return None
         return decode_to_engine(self._socket.recv(zmq.NOBLOCK))
 
     def send(self, message: FromEngine) -> None:
+        """Sends to the client."""
         self._socket.send(encode(message))
+
+    def wake(self) -> None:
+        """From any thread: lets `receive()` return."""
+        with contextlib.suppress(OSError):  # full, so it will wake, or closed
+            os.write(self._write_end, b"w")
+
+    def close(self) -> None:
+        """Closes the socket too."""
+        self._socket.close()
+        os.close(self._read_end)
+        os.close(self._write_end)
 
 
 def run_engine(
@@ -66,8 +89,8 @@ def run_engine(
     socket.set_hwm(0)
     socket.linger = 1000
     socket.connect(endpoint)
+    channel = SocketChannel(socket)
     try:
-        channel = SocketChannel(socket)
         try:
             runner = build_runner()
         except StartupError as error:
@@ -83,11 +106,11 @@ def run_engine(
         EngineLoop(
             scheduler=scheduler,
             runner=runner,
-            channel=channel,
+            channel=CompilingChannel(channel, runner, submit=CompilingThread().submit),
             max_queue_seconds=max_queue_seconds,
         ).run()
     finally:
-        socket.close()
+        channel.close()
 
 
 def exit_with_parent() -> None:

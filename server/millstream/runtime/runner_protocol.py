@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from millstream.core.plan import Plan, StepOutput
+from millstream.core.request import Request
 from millstream.core.status import EngineInfo
 
 
@@ -26,6 +27,14 @@ class Runner(Protocol):
     @property
     def plans_ahead(self) -> bool:
         """Whether a step may be launched when the one before is drawn, but not finished."""
+        ...
+
+    def is_compiled(self, request: Request) -> bool:
+        """Whether the request's steps need not compile anything first."""
+        ...
+
+    def compile(self, request: Request) -> None:
+        """Compiles what the request needs, in a thread of the caller's, while steps go on."""
         ...
 
     def launch(self, plan: Plan, after: Any = None) -> Any:

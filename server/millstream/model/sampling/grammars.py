@@ -14,7 +14,10 @@ Rules:
 3. Reasoning that the prompt has not opened begins with the first token or not at all.
 4. A grammar that cannot be compiled, or runs into llguidance's limits, allows no token: its
    request fails alone.
-5. The model's tokenizer is read once: in the background after `prepare()`, else by the first
+5. A grammar is compiled, and its first mask made, before its request runs, by another thread: that
+   takes seconds for a large one, and a step must not wait for it. One that was forgotten since is
+   compiled again where it is needed.
+6. The model's tokenizer is read once: in the background after `prepare()`, else by the first
    request that needs it.
 """
 
@@ -41,7 +44,7 @@ class Grammars:
     """The compiled grammars of one model, the least recently used ones forgotten.
 
     read_tokenizer: gives the text of the model's tokenizer.json.
-    Mutated by its own `progress()`; only the tokenizer is made by another thread too.
+    Safe to call from several threads.
     """
 
     def __init__(self, read_tokenizer: Callable[[], str], *, max_compiled: int = 128) -> None:
@@ -57,6 +60,16 @@ class Grammars:
     def prepare(self) -> None:
         """Begins to read the tokenizer, so that the first request need not wait for it."""
         threading.Thread(target=self._read, name="millstream-grammars", daemon=True).start()
+
+    def is_compiled(self, request: Request) -> bool:
+        """Whether the request's grammar, if it has one, is compiled."""
+        return request.grammar is None or request.grammar.text in self._compiled
+
+    def compile(self, request: Request) -> None:
+        """Compiles the request's grammar and finds what may come first."""
+        tokenizer = self._read()
+        if request.grammar is not None and tokenizer is not None:
+            self._matcher(tokenizer, request.grammar.text)
 
     def progress(self, request: Request, vocab: int) -> Progress:
         """The state before the first token of a request with a grammar. vocab: of the logits."""
@@ -82,13 +95,18 @@ class Grammars:
 
     def _matcher(self, tokenizer: LLTokenizer, text: str) -> LLMatcher:
         """A matcher of the grammar `text` at its beginning, which nobody else uses."""
-        matcher = self._compiled.pop(text, None)
-        if matcher is None:
-            matcher = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
-            if len(self._compiled) >= self._max_compiled:
+        with self._lock:
+            if text in self._compiled:
+                self._compiled.move_to_end(text)
+                return self._compiled[text].deep_copy()
+        # Both let other threads run. Copies share what the first mask has found out.
+        matcher = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
+        matcher.compute_bitmask()
+        with self._lock:
+            self._compiled[text] = matcher
+            if len(self._compiled) > self._max_compiled:
                 self._compiled.popitem(last=False)
-        self._compiled[text] = matcher
-        return matcher.deep_copy()
+            return matcher.deep_copy()
 
 
 class Progress:

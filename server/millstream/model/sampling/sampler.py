@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import INVALID_TOKEN, Chunk
+from millstream.core.request import Request
 from millstream.model.sampling.constraints import Constraints, is_constrained
 from millstream.model.sampling.draws import UNDECIDED, FilteredDraw, Row, Work, draw_all, work_of
 from millstream.model.sampling.grammars import Grammars
@@ -109,7 +110,8 @@ class StepTokens(NamedTuple):
 class Sampler:
     """Draws tokens; keeps the constraints of recent requests, so that they need not be rebuilt.
 
-    Mutated by its own `launch()` only. What it keeps never changes a result.
+    Mutated by its own `launch()` only; grammars by `compile()` too. What it keeps never changes a
+    result.
     """
 
     def __init__(
@@ -130,6 +132,15 @@ class Sampler:
     def kept_requests(self) -> list[int]:
         """Ids of the requests whose constraints are kept."""
         return list(self._kept)
+
+    def is_compiled(self, request: Request) -> bool:
+        """Whether the request's grammar, if it has one, is compiled."""
+        return self._grammars is None or self._grammars.is_compiled(request)
+
+    def compile(self, request: Request) -> None:
+        """Compiles the request's grammar. In any thread."""
+        if self._grammars is not None:
+            self._grammars.compile(request)
 
     def sample(self, logits: Tensor, chunks: Sequence[Chunk]) -> list[int]:
         """One token id per chunk, at once. logits [n, vocab] of any float dtype: a row per chunk.
