@@ -64,24 +64,33 @@ class FakeHub:
             self._send(request, 403, b"", {"X-Error-Code": "GatedRepo"})
         elif parts[0] == "api" and parts[4] == "tree":
             tree = [
-                {"type": "file", "path": file.name, "oid": "0" * 40, "size": file.stat().st_size}
-                for file in sorted(folder.iterdir())
+                {
+                    "type": "file",
+                    "path": file,
+                    "oid": "0" * 40,
+                    "size": (folder / file).stat().st_size,
+                }
+                for file in self._files(folder)
             ]
             self._send(request, 200, json.dumps(tree).encode(), {})
         elif parts[0] == "api":
             if parts[-2] == "revision" and parts[-1] not in ("main", COMMIT):
                 self._send(request, 404, b"", {"X-Error-Code": "RevisionNotFound"})
                 return
-            files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
+            files = [{"rfilename": file} for file in self._files(folder)]
             body = {"id": name, "modelId": name, "sha": COMMIT, "siblings": files, "tags": []}
             self._send(request, 200, json.dumps(body).encode(), {})
         else:
-            file = folder / parts[-1]
+            file = "/".join(parts[4:])
             if with_body:
-                self.requested.append(file.name)
-            data = file.read_bytes()
+                self.requested.append(file)
+            data = (folder / file).read_bytes()
             headers = {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
             self._send(request, 200, data, headers, with_body=with_body)
+
+    @staticmethod
+    def _files(folder: Path) -> list[str]:
+        return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
     def _send(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,38 @@ def test_code_comes_only_when_trusted(repository: Path, tmp_path: Path) -> None:
         assert "modeling_evil.py" in hub.requested
 
 
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_only_the_weights_that_are_loaded_are_downloaded(
+    repository: Path, tmp_path: Path, is_sharded: bool
+) -> None:
+    wanted = ["model.safetensors"]
+    if is_sharded:
+        wanted = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+        (repository / "model.safetensors").unlink()
+        index = {"weight_map": {"a": wanted[0], "b": wanted[1], "c": wanted[0]}}
+        (repository / "model.safetensors.index.json").write_text(json.dumps(index))
+    others = ["consolidated.safetensors", "consolidated-00001-of-00002.safetensors"]
+    others += ["model.fp16.safetensors", "adapter_model.safetensors", "model.gguf", "tf_model.h5"]
+    others += ["original/consolidated.safetensors", "original/params.json", "onnx/model.onnx"]
+    others += ["onnx/config.json", "openvino/vocab.txt"]
+    templates = ["additional_chat_templates/tool_use.jinja"]
+    for name in [*wanted, *others, *templates]:
+        (repository / name).parent.mkdir(exist_ok=True)
+        (repository / name).write_text(name)
+    with FakeHub({"org/tiny": repository}).serve() as hub:
+        done = run(hub, tmp_path / "home", MODEL_ID="org/tiny")
+        assert done.returncode == 0, done.stderr
+        weights = [name for name in hub.requested if name.endswith(".safetensors")]
+        assert sorted(weights) == wanted
+        assert not {*others, "pytorch_model.bin"} & {*hub.requested}
+        assert {*templates} < {*hub.requested}
+        asked = len(hub.requested)
+        again = run(hub, tmp_path / "home", MODEL_ID="org/tiny")
+        assert (again.stdout, len(hub.requested)) == (done.stdout, asked)
+    offline = run(hub, tmp_path / "home", MODEL_ID="org/tiny", HF_HUB_OFFLINE="1")
+    assert offline.stdout == done.stdout, offline.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -100,7 +133,7 @@ def test_local_folder_is_taken_as_it_is(repository: Path) -> None:
 
 def test_folder_without_safetensors_is_refused(repository: Path) -> None:
     (repository / "model.safetensors").unlink()
-    with pytest.raises(StartupError, match=r"no \*\.safetensors"):
+    with pytest.raises(StartupError, match=r"neither model\.safetensors nor"):
         resolve(Settings(model_id=str(repository)))
 
 

@@ -6,7 +6,6 @@ that the files lack are never filled with anything.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from millstream.errors import StartupError
+from millstream.model.loading.source import INDEX, WEIGHTS, weight_paths
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _UNUSABLE = (OSError, ValueError, TypeError, KeyError, ImportError, StrictDataclassError)
 _LISTED = 3  # names in a message
 
@@ -40,9 +38,14 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> PretrainedConfig:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files, each complete. Raises StartupError that names what is wrong."""
-    files = [folder / _WEIGHTS]
-    if not files[0].is_file():
-        files = _shards(folder)
+    files = weight_paths(folder)
+    if files == [folder / WEIGHTS] and not files[0].is_file():
+        raise StartupError(
+            f"{folder} has neither {WEIGHTS} nor {INDEX}. Other formats can run code when "
+            "loaded and are not read; convert with model.save_pretrained()."
+        )
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise StartupError(f"{folder} lacks weight files: {listing(missing)}; fetch them again")
     for file in files:
         try:
             # Opening checks that the header is sound and that the file is as long as it says.
@@ -52,23 +55,6 @@ def weight_files(folder: Path) -> list[Path]:
             raise StartupError(
                 f"{file} is damaged or incomplete ({first_line(error)}); fetch it again"
             ) from error
-    return files
-
-
-def _shards(folder: Path) -> list[Path]:
-    index = folder / _INDEX
-    if not index.is_file():
-        raise StartupError(
-            f"{folder} has neither {_WEIGHTS} nor {_INDEX}. Other formats can run code when "
-            "loaded and are not read; convert with model.save_pretrained()."
-        )
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StartupError(f"{index} cannot be read: {first_line(error)}") from error
-    files = [folder / str(name) for name in sorted(names)]
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise StartupError(f"{folder} lacks weight files: {listing(missing)}; fetch them again")
     return files
 
 

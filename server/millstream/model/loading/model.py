@@ -28,6 +28,7 @@ from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
 from millstream.model.loading.quantization import QuantizationPlan
+from millstream.model.loading.source import weight_paths
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -239,5 +240,5 @@ def _has_bfloat16() -> bool:
 
 
 def _is_small(folder: Path) -> bool:
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    size = sum(file.stat().st_size for file in weight_paths(folder) if file.is_file())
     return size <= SMALL_MODEL_BYTES

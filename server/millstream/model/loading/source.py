@@ -1,11 +1,14 @@
 """From a model id to a folder with its files. No torch here: the HTTP side needs it too.
 
-Rules: weights are safetensors only; nothing is downloaded for a local folder or the demo model;
-code is fetched only when the operator trusts it.
+Rules: weights are safetensors only, and of a repository that has them in several formats only those
+that are loaded are downloaded; nothing is downloaded for a local folder or the demo model; code is
+fetched only when the operator trusts it.
 """
 
 from __future__ import annotations
 
+import glob
+import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -22,7 +25,11 @@ from millstream.errors import StartupError
 from millstream.settings import DEMO_MODEL, Settings
 
 _DEMO_FOLDER = Path(__file__).parents[2] / "demo" / "model"
-_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+# What other programs keep beside the model: ONNX, GGUF, the weights as they were first published.
+_NOT_OURS = [f"*/{pattern}" for pattern in _FILES if pattern != "*.jinja"]
 
 
 def resolve(settings: Settings) -> Path:
@@ -40,19 +47,50 @@ def resolve(settings: Settings) -> Path:
         folder = _download(settings)
     if not (folder / "config.json").is_file():
         raise StartupError(f"--model-id: {model_id} has no config.json; it is not a model folder")
-    if not any(folder.glob("*.safetensors")):
+    if not any(file.is_file() for file in weight_paths(folder)):
         raise StartupError(
-            f"--model-id: {model_id} has no *.safetensors weights. Other formats can run code when "
-            "loaded and are not read; convert with model.save_pretrained()."
+            f"--model-id: {model_id} has neither {WEIGHTS} nor {INDEX} with its files. "
+            "Other formats can run code when loaded and are not read; convert with "
+            "model.save_pretrained()."
         )
     return folder
+
+
+def shard_names(index: Path) -> list[str]:
+    """The weight files that an index names. Raises StartupError if it cannot be read."""
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        return sorted(str(name) for name in names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StartupError(f"{index} cannot be read: {error}") from error
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The weight files of a model folder, whether they are there or not."""
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [folder / WEIGHTS]
+    return [folder / name for name in shard_names(folder / INDEX)]
 
 
 def _download(settings: Settings) -> Path:
     patterns = _FILES + (["*.py"] if settings.trust_remote_code else [])
     name = settings.model_id
     try:
-        return Path(snapshot_download(name, revision=settings.revision, allow_patterns=patterns))
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=settings.revision,
+                allow_patterns=patterns,
+                ignore_patterns=_NOT_OURS,
+            )
+        )
+        index = folder / INDEX
+        wanted = shard_names(index) if index.is_file() else [WEIGHTS]
+        # Of the same commit, which is what the folder is called by.
+        snapshot_download(
+            name, revision=folder.name, allow_patterns=[glob.escape(each) for each in wanted]
+        )
+        return folder
     except GatedRepoError as error:
         raise StartupError(
             f"--model-id: {name} is gated. Accept its terms on its page, then log in with "
