@@ -21,7 +21,7 @@ from millstream.api.wire.listening import listen
 from millstream.api.wire.server import Server, load_tls
 from millstream.core.status import EngineInfo
 from millstream.log import configure_logging
-from millstream.model.loading.chat_template import LoadedTemplate
+from millstream.model.loading.chat_template import LoadedTemplate, use_template
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
@@ -104,9 +104,13 @@ def _context(
     settings: Settings, folder: Path, engine: EngineClient, workers: Workers
 ) -> ServerContext:
     tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    if settings.chat_template is not None:
+        use_template(tokenizer, Path(settings.chat_template))
+    if not tokenizer.chat_template:
+        log.warning("the model has no chat template: /v1/chat/completions needs --chat-template")
     eos = tokenizer.eos_token_id
     parsers = detect(
-        str(tokenizer.chat_template),
+        str(tokenizer.chat_template or ""),
         special_tokens_of(tokenizer.backend_tokenizer),
         getattr(tokenizer, "response_template", None),
         response_parsers=tokenizer,

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
         default=False,
         description="the same tokens to the bit whatever else is running (CPU); costs some speed",
     )
+    chat_template: str | None = Field(
+        None, description="file with a chat template, for a model without or instead of its own"
+    )
     tool_call_parser: str = Field(
         "auto",
         description="how the model writes tool calls: auto, none, hermes, qwen3-coder, glm, "

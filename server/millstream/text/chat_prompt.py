@@ -50,8 +50,8 @@ class ChatFormatter:
     """
 
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-        self._source = str(template.chat_template)
         self._writer = ConversationWriter(template)
+        self._source = self._writer.source
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -74,7 +74,9 @@ class ChatFormatter:
         )
 
     def check_variables(self, variables: Mapping[str, Any]) -> None:
-        """Raises InvalidRequest for a variable that is reserved or that the template ignores."""
+        """Raises InvalidRequest for a variable that is reserved or that the template ignores, and
+        if there is no template."""
+        self._writer.check_there_is_one()
         for name in variables:
             if name in RESERVED_VARIABLES:
                 reason = "is not the client's to set"

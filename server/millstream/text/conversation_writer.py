@@ -29,7 +29,10 @@ Tools = Sequence[Mapping[str, Any]]
 
 
 class ChatTemplate(Protocol):
-    """What chat needs of a transformers tokenizer: its template and `apply_chat_template`."""
+    """What chat needs of a transformers tokenizer.
+
+    chat_template: its source; None if there is none, and then `apply_chat_template` is not called.
+    """
 
     @property
     def chat_template(self) -> Any: ...
@@ -45,15 +48,32 @@ class ConversationWriter:
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
-        self._source = str(template.chat_template)
+        self._source = str(template.chat_template or "")
+        self._shape = MessageShape()
+        if not self._source:
+            return
         turn = {"add_generation_prompt": True, "continue_final_message": False}
         self._shape = find_shape(lambda messages, tools: self._apply(messages, tools=tools, **turn))
+
+    @property
+    def source(self) -> str:
+        return self._source
+
+    def check_there_is_one(self) -> None:
+        """Raises InvalidRequest if the model has no chat template."""
+        if not self._source:
+            raise InvalidRequest(
+                "this model has no chat template, so it can complete text (/v1/completions) but "
+                "not chat; the server can be given one with --chat-template",
+                param="messages",
+            )
 
     def write(self, messages: Sequence[Message], *, tools: Tools, **options: Any) -> str:
         """The conversation as text. options: the template's variables, and how its turn ends.
 
         Raises InvalidRequest that names what the template refuses or leaves out.
         """
+        self.check_there_is_one()
         odd = _odd_arguments(messages)
         shapes = [self._shape]
         if odd is not None and self._shape.arguments is ArgumentsForm.OBJECT:

@@ -1,4 +1,4 @@
-"""The chat template of a loaded tokenizer, rendered as transformers does, with what is null kept.
+"""The chat template of a loaded tokenizer, rendered as transformers does with null values kept.
 
 transformers' `apply_chat_template` takes keys whose value is null out of the messages, but some
 templates ask for them: DeepSeek's write calls only where the content is null.
@@ -6,7 +6,10 @@ templates ask for them: DeepSeek's write calls only where the content is null.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from millstream.errors import StartupError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,3 +45,15 @@ class LoadedTemplate:
             **{**self._tokenizer.special_tokens_map, **options},
         )
         return texts[0]
+
+
+def use_template(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Gives the tokenizer the chat template in a file. Raises StartupError if it has none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise StartupError(f"--chat-template: {path} cannot be read: {reason}") from error
+    if not text.strip():
+        raise StartupError(f"--chat-template: {path} is empty")
+    tokenizer.chat_template = text

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
-    """The model's own fast tokenizer. Raises StartupError if it has none or no chat template."""
+    """The model's own fast tokenizer, with or without a chat template. Raises StartupError."""
     # Intentional: transformers takes seconds to import, and the HTTP process has better things to
     # do in that time (start the engine, listen), so it is imported in the thread that loads.
     from transformers import AutoTokenizer
@@ -31,10 +31,6 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool) -> PreTrainedTokeni
         raise StartupError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
     if not tokenizer.is_fast:
         raise StartupError(f"{folder} has no fast tokenizer (tokenizer.json), which is needed")
-    if not tokenizer.chat_template:
-        raise StartupError(
-            f"the tokenizer in {folder} has no chat template, so this is not a chat model"
-        )
     return tokenizer
 
 
