@@ -33,7 +33,8 @@ def sampling_params(
     temperature = _given(fields.temperature, defaults.temperature)
     return SamplingParams(
         temperature=0.0 if temperature < _COLDEST else temperature,
-        top_k=max(_given(fields.top_k, defaults.top_k), 0),
+        # No more than there are tokens: the protocol's integers end at 64 bits, JSON's do not.
+        top_k=min(max(_given(fields.top_k, defaults.top_k), 0), info.vocab_size),
         top_p=_given(fields.top_p, defaults.top_p),
         min_p=_given(fields.min_p, defaults.min_p),
         typical_p=_given(fields.typical_p, defaults.typical_p),

@@ -9,7 +9,7 @@ from pathlib import Path
 from millstream.api.openai.chat.body import ChatRequest
 from millstream.api.openai.completions.body import CompletionRequest
 from millstream.api.openai.fields.delivery import StreamOptions
-from millstream.api.openai.fields.refused import NEUTRAL, UNSUPPORTED
+from millstream.api.openai.fields.unsupported import NEUTRAL, UNSUPPORTED
 from millstream.core.status import EngineInfo
 
 API = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from millstream.api.openai.chat.body import ChatRequest
 from millstream.core.request import SamplingParams
+from millstream.runtime.messages import encode
 from tests.api.conftest import END, Api
 
 
@@ -57,6 +59,21 @@ async def test_every_sampling_field_reaches_the_engine(api: Api) -> None:
         logprobs=3,
     )
     assert [len(word) for word in words] == [1, 2, 2, 3], "with and without a space before"
+
+
+@pytest.mark.parametrize("value", [2**31, 2**63, 2**64, 10**300])
+async def test_integers_of_any_size_are_refused_or_can_be_sent_to_the_engine(
+    value: int, api: Api
+) -> None:
+    """JSON has no largest integer; the protocol between the processes does."""
+    for name, field in ChatRequest.model_fields.items():
+        if "int" not in str(field.annotation):
+            continue
+        for wrapped in (value, [value]):
+            response = await api.post(**{name: wrapped})
+            assert response.status_code == 400 or encode(api.requests[-1]), name
+    await api.answer(top_k=value)
+    assert api.requests[-1].sampling.top_k == api.runner.info.vocab_size
 
 
 async def test_the_rest_reaches_the_engine(api: Api) -> None:

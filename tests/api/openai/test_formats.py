@@ -10,7 +10,7 @@ from llguidance import LLTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders
 
 from millstream.api.openai.chat.body import parse_chat_request
-from millstream.api.openai.fields.formats import WantedFormat
+from millstream.api.openai.fields.response_format import WantedFormat
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
@@ -49,6 +49,9 @@ def named(**members: Any) -> dict[str, Any]:
         ({"type": "json_object"}, "", "json", OBJECT),
         ({"type": "json_object", "value": SCHEMA}, ".value", "json", SCHEMA),
         ({"type": "json", "value": json.dumps(SCHEMA)}, ".value", "json", json.dumps(SCHEMA)),
+        ({"type": "json_object", "schema": SCHEMA}, ".schema", "json", SCHEMA),
+        ({"type": "json_schema", "schema": SCHEMA}, ".schema", "json", SCHEMA),
+        ({"type": "grammar", "grammar": 'start: "a"'}, ".grammar", "grammar", 'start: "a"'),
         ({"type": "regex", "value": "a+"}, ".value", "regex", "a+"),
         (named(name="n", schema=SCHEMA), ".json_schema.schema", "json", SCHEMA),
         (
@@ -86,6 +89,26 @@ def test_vllm_s_fields(member: str, kind: str, value: Any) -> None:
     assert wanted(**{f"guided_{member}": value}) == (f"guided_{member}", kind, value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"grammar": 'root ::= "a"'}, ("grammar", "grammar", 'root ::= "a"')),
+        ({"grammar": {"type": "json", "value": SCHEMA}}, ("grammar.value", "json", SCHEMA)),
+        ({"grammar": {"type": "regex", "value": "a+"}}, ("grammar.value", "regex", "a+")),
+        (
+            {"grammar": {"type": "json_schema", "value": {"name": "n", "schema": SCHEMA}}},
+            ("grammar.value.schema", "json", SCHEMA),
+        ),
+        ({"json_schema": SCHEMA}, ("json_schema", "json", SCHEMA)),
+        ({"json_schema": json.dumps(SCHEMA)}, ("json_schema", "json", json.dumps(SCHEMA))),
+        ({"regex": "a+"}, ("regex", "regex", "a+")),
+        ({"ebnf": 'root ::= "a"'}, ("ebnf", "grammar", 'root ::= "a"')),
+    ],
+)
+def test_fields_of_other_servers(fields: dict[str, Any], expected: tuple[str, str, Any]) -> None:
+    assert wanted(**fields) == expected
+
+
 def test_any_object_in_vllm_s_words() -> None:
     found = wanted(structured_outputs={"json_object": True})
     assert found == ("structured_outputs.json_object", "json", OBJECT)
@@ -100,6 +123,8 @@ def test_any_object_in_vllm_s_words() -> None:
         {"structured_outputs": {}},
         {"structured_outputs": {"json_object": False}},
         {"guided_json": None},
+        {"grammar": ""},
+        {"structured_outputs": {"disable_fallback": False, "structural_tag": None}},
     ],
 )
 def test_no_format(fields: dict[str, Any]) -> None:
@@ -114,7 +139,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"response_format": {"type": "regex"}}, "response_format.value"),
     ({"response_format": {"type": "regex", "value": SCHEMA}}, "response_format.value"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-    ({"response_format": {"type": "json_object", "schema": {}}}, "response_format.schema"),
+    ({"response_format": {"type": "text", "schema": {}}}, "response_format.schema"),
+    (
+        {"response_format": {"type": "json_object", "schema": {}, "value": {}}},
+        "response_format.value",
+    ),
+    ({"response_format": {"type": "json_object", "schema": 5}}, "response_format.schema"),
+    ({"response_format": {"type": "grammar"}}, "response_format.grammar"),
+    ({"grammar": {"type": "regex"}}, "grammar.value"),
+    ({"grammar": {"type": "json_schema", "value": {}}}, "grammar.value.schema"),
+    ({"grammar": 5}, "grammar"),
+    ({"grammar": "a", "regex": "a"}, "grammar"),
     (
         {"response_format": {"type": "json_object", "json_schema": {}}},
         "response_format.json_schema",

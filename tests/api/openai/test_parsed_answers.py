@@ -56,6 +56,18 @@ async def test_special_tokens_on_request_means_the_text_as_it_is(talk: Talk) -> 
     assert (answer.content, answer.reasoning) == (THOUGHT + "<junk>ok", "")
 
 
+async def test_reasoning_that_nobody_wants_is_not_shown(talk: Talk) -> None:
+    for fields in ({"tools": None}, {}, {"tools": None, "logprobs": True, "top_logprobs": 1}):
+        answer = await talk.both(THOUGHT + "Yes.", include_reasoning=False, **fields)
+        assert (answer.content, answer.reasoning) == ("Yes.", "")
+    answer = await talk.both(THOUGHT + CALL, include_reasoning=False)
+    assert (answer.reasoning, len(answer.calls)) == ("", 1)
+    answer = await talk.both(THOUGHT + "Yes.", include_reasoning=True)
+    assert (answer.content, answer.reasoning) == ("Yes.", "Hm.")
+    param = await talk.refused(include_reasoning=False, skip_special_tokens=False, tools=None)
+    assert param == "include_reasoning"
+
+
 async def test_a_format_from_the_first_token_is_not_searched(talk: Talk) -> None:
     answer = await talk.both('["<think>"]', tools=None, guided_json={"type": "array"})
     assert (answer.content, answer.reasoning) == ('["<think>"]', "")

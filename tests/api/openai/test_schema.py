@@ -8,7 +8,7 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
-from millstream.api.openai.fields.refused import NEUTRAL, UNSUPPORTED
+from millstream.api.openai.fields.unsupported import NEUTRAL, UNSUPPORTED
 from millstream.errors import InvalidRequest
 
 HELLO = [{"role": "user", "content": "hello"}]

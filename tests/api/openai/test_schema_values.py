@@ -56,6 +56,11 @@ GOOD: dict[str, list[Any]] = {
     "guided_regex": ["a+"],
     "guided_choice": [["yes"], ["x"] * 1024],
     "guided_grammar": ['start: "a"'],
+    "grammar": ["", 'root ::= "a"'],
+    "json_schema": [{}, "{}"],
+    "regex": ["a+"],
+    "ebnf": ['root ::= "a"'],
+    "include_reasoning": [True, False],
 }
 """Of every field but those with members of their own, which have tests of their own."""
 
@@ -114,6 +119,11 @@ BAD: dict[str, list[Any]] = {
     "guided_regex": ["", 5],
     "guided_choice": [[], "yes", [""], [5], ["x"] * 1025],
     "guided_grammar": ["", 5],
+    "grammar": [5, []],
+    "json_schema": [[], 5],
+    "regex": ["", 5],
+    "ebnf": ["", 5],
+    "include_reasoning": [0, "no"],
     "tool_choice": ["required", "f", ""],
     "parallel_tool_calls": [0, "yes"],
     "metadata": [{"k": 5}, {"k" * 65: "v"}, {str(i): "v" for i in range(17)}, "x"],

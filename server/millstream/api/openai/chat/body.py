@@ -34,6 +34,7 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: ReasoningEffort | None = None
+    include_reasoning: bool | None = None
 
     # Words for the log; what they ask of OpenAI's own service has no counterpart here.
     safety_identifier: Label | None = None
@@ -124,6 +125,12 @@ def _check_contents(request: ChatRequest) -> None:
 
 
 def _check_reasoning(request: ChatRequest) -> None:
+    if request.include_reasoning is False and request.skip_special_tokens is False:
+        raise InvalidRequest(
+            "include_reasoning: false needs reasoning to be read, which skip_special_tokens: false "
+            "prevents",
+            param="include_reasoning",
+        )
     for index, message in enumerate(request.messages):
         given = {message.reasoning_content, message.reasoning} - {None}
         path = f"messages[{index}].reasoning_content"

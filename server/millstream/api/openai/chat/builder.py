@@ -50,6 +50,7 @@ class ChatBuilder(AnswerBuilder):
             identity, chunk_kind="chat.completion.chunk", report=report, vocabulary=vocabulary
         )
         self._report = report
+        self._hides_reasoning = report.hides_reasoning
         self._prompt, self._prompt_scores = prompt, prompt_scores
         self._calling: set[int] = set()  # choices that have called a tool
         self._owes_prompt = report.token_ids
@@ -105,7 +106,7 @@ class ChatBuilder(AnswerBuilder):
     def _message(self, choice: int, said: ParsedAnswer) -> dict[str, Any]:
         content = said.content if said.content or not said.calls else None
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if said.reasoning:
+        if said.reasoning and not self._hides_reasoning:
             # Two names of one thing; each is the only one that some clients know.
             message |= {"reasoning_content": said.reasoning, "reasoning": said.reasoning}
         if said.calls:
@@ -138,6 +139,8 @@ class ChatBuilder(AnswerBuilder):
         """One event for each part; the first has all else that the delta brings."""
         before, events = self._before[index], ""
         for part in parts:
+            if self._hides_reasoning and isinstance(part, Reasoning):
+                continue
             fields = self._fields(index, part)
             if self._is_plain:
                 events += before + fields + self._after

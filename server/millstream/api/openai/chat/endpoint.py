@@ -108,5 +108,6 @@ def report_of(chat: ChatRequest) -> Report:
         token_ids=bool(chat.return_token_ids),
         usage=chat.include_usage,
         running_usage=chat.include_running_usage,
+        hides_reasoning=chat.include_reasoning is False,
         is_tool_named=bool(chat.offered_tools) and chat.is_tool_named,
     )

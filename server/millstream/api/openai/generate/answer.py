@@ -46,7 +46,8 @@ class Report:
     """What a client wants to read beside the text.
 
     logprobs, prompt_logprobs, token_ids: whether to report them. usage: the last event of a
-    stream has it. running_usage: every event does. is_tool_named: the one call was asked for by
+    stream has it. running_usage: every event does. hides_reasoning: it is made, counted and not
+    shown. is_tool_named: the one call was asked for by
     name, and the finish reason does not speak of it (OpenAI's contract).
     """
 
@@ -55,6 +56,7 @@ class Report:
     token_ids: bool = False
     usage: bool = False
     running_usage: bool = False
+    hides_reasoning: bool = False
     is_tool_named: bool = False
 
 

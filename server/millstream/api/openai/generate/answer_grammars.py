@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tokenizers import Tokenizer
 
-from millstream.api.openai.fields.formats import WantedFormat
+from millstream.api.openai.fields.response_format import WantedFormat
 from millstream.api.openai.fields.tools import Tool, WantedCalls
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
