@@ -143,7 +143,9 @@ class Settings(BaseSettings):
         None, description="longest prompt plus answer of a request (default: the model's context)"
     )
     max_batch_prefill_tokens: Count | None = Field(
-        None, description="tokens per step, decode included (default: 256 on CPU, 4096 on GPU)"
+        None,
+        description="tokens per step, decode included (default: 256 on CPU, 4096 on GPU); at least "
+        "5 for each 4 places",
     )
     native_kernels: Literal["auto", "on", "off"] = Field(
         "auto",

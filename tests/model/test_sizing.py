@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from millstream.core.blocks import BlockPool
+from millstream.core.plan import StepOutput
+from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
-from millstream.model.sizing import count_blocks
+from millstream.model.sizing import count_blocks, max_step_tokens
+from millstream.settings import Settings
+from tests.fakes import make_request
 
 GIB = 2**30
 
@@ -29,3 +35,26 @@ def test_the_cache_leaves_room_for_the_largest_step() -> None:
         blocks(wanted=15 * GIB, step_bytes=5 * GIB + 1)
     with pytest.raises(StartupError, match="no room for the KV cache"):
         blocks(wanted=None, step_bytes=20 * GIB)
+
+
+@pytest.mark.parametrize("places", [1, 4, 64, 256, 512])
+def test_a_full_house_leaves_prompts_a_share_of_each_step(places: int) -> None:
+    """Everybody comes at once and nobody is done before all have begun."""
+    num_prompt, num_steps = 100, 450
+    settings = Settings(max_concurrent_requests=places)
+    scheduler = Scheduler(
+        pool=BlockPool(num_blocks=places * 40, block_size=16),
+        max_running=places,
+        max_step_tokens=max_step_tokens(torch.device("cpu"), settings),
+    )
+    for index in range(places):
+        prompt = tuple(index * 1000 + position for position in range(num_prompt))
+        scheduler.add(make_request(index, prompt, max_tokens=num_steps + 50))
+    begun = set[int]()
+    for _ in range(num_steps):
+        plan = scheduler.plan()
+        assert plan is not None
+        events = scheduler.commit(plan, StepOutput([1] * plan.num_sampled))
+        assert begun <= {event.request_id for event in events}, "who runs gets a token each step"
+        begun |= {event.request_id for event in events}
+    assert len(begun) == places

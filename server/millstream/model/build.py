@@ -149,7 +149,7 @@ def _attention(
     )
     return backends, Staging.for_steps(
         loaded.device,
-        max_tokens=max_step_tokens(loaded, settings),
+        max_tokens=max_step_tokens(loaded.device, settings),
         max_rows=settings.max_concurrent_requests,
         max_blocks=max_blocks_per_request(loaded, settings),
     )
@@ -198,7 +198,7 @@ def _describe(
         block_size=settings.block_size,
         kv_cache_bytes=cache.num_bytes,
         max_context=max_context,
-        max_step_tokens=max_step_tokens(loaded, settings),
+        max_step_tokens=max_step_tokens(loaded.device, settings),
         vocab_size=config.vocab_size,
         stop_token_ids=loaded.stop_token_ids,
         defaults=loaded.defaults,

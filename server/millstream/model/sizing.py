@@ -8,6 +8,7 @@ the allowed number of requests could never use.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from transformers import PretrainedConfig
 
 from millstream.errors import StartupError
@@ -18,6 +19,7 @@ from millstream.settings import Settings
 
 _CPU_STEP_TOKENS = 256
 _CUDA_STEP_TOKENS = 4096
+_RUNNING_PER_PROMPT_TOKEN = 4
 _CPU_SHARE = 0.5
 _CUDA_SHARE = 0.85
 # Float32 copies of what a token has in hidden and intermediate width, all alive at once.
@@ -26,11 +28,13 @@ _WIDTHS = ("hidden_size", "intermediate_size")
 _LOGIT_BYTES = 4 * 8  # logits, and what the sampler sorts and sums
 
 
-def max_step_tokens(loaded: LoadedModel, settings: Settings) -> int:
-    """Tokens of the largest step, prompt chunks included: one for each running request at least."""
-    default = _CPU_STEP_TOKENS if loaded.device.type == "cpu" else _CUDA_STEP_TOKENS
+def max_step_tokens(device: torch.device, settings: Settings) -> int:
+    """Tokens of the largest step, prompt chunks included: as many as are wanted, and where a full
+    house is larger, one for each who runs and a share for the prompts of those who come."""
+    default = _CPU_STEP_TOKENS if device.type == "cpu" else _CUDA_STEP_TOKENS
     wanted = settings.max_batch_prefill_tokens or default
-    return max(wanted, settings.max_concurrent_requests)
+    num_running = settings.max_concurrent_requests
+    return max(wanted, num_running + -(-num_running // _RUNNING_PER_PROMPT_TOKEN))
 
 
 def max_blocks_per_request(loaded: LoadedModel, settings: Settings) -> int:
@@ -53,7 +57,7 @@ def make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerS
         wanted_bytes=settings.kv_cache_memory,
         step_bytes=_largest_step_bytes(
             loaded.model.config.get_text_config(),
-            num_tokens=max_step_tokens(loaded, settings),
+            num_tokens=max_step_tokens(loaded.device, settings),
             num_rows=settings.max_concurrent_requests,
             block_bytes=block_bytes,
             max_blocks=max_blocks,
