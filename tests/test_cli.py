@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
@@ -93,6 +95,20 @@ def test_secrets_are_not_shown() -> None:
         with pytest.raises(StartupError) as caught:
             settings_for("--api-key", wrong)
         assert "same" not in caught.value.message
+
+
+def test_a_model_is_called_by_the_last_part_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "models" / "llama-3"
+    folder.mkdir(parents=True)
+    for spelling in (str(folder), f"{folder}/", "models/llama-3", "./models/../models/llama-3/."):
+        assert Settings(model_id=spelling).model_name == "llama-3", spelling
+    assert Settings(model_id=".").model_name == tmp_path.name
+    assert Settings(model_id="/").model_name == "/"
+    assert Settings(model_id="org/llama-3").model_name == "org/llama-3"
+    assert Settings(model_id=str(folder), served_model_name="a/b").model_name == "a/b"
 
 
 def test_sizes_have_units() -> None:

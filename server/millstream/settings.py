@@ -8,6 +8,8 @@ excluded is a secret: it is never shown, logged or handed to another process.
 from __future__ import annotations
 
 import re
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, SecretStr, StringConstraints
@@ -61,7 +63,9 @@ class Settings(BaseSettings):
         default=False, description="run Python code that the model's repository brings"
     )
     served_model_name: str | None = Field(
-        None, description="model name in answers and /v1/models (default: the model id)"
+        None,
+        description="model name in answers and /v1/models (default: the model id, or the last "
+        "part of a folder's path)",
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -177,9 +181,15 @@ class Settings(BaseSettings):
         "info", description="how much the server logs"
     )
 
-    @property
+    @cached_property
     def model_name(self) -> str:
-        """The name that clients see."""
+        """The name that clients see. Where a folder lies is the operator's business."""
         if self.served_model_name:
             return self.served_model_name
-        return "millstream-demo" if self.model_id == DEMO_MODEL else self.model_id
+        if self.model_id == DEMO_MODEL:
+            return "millstream-demo"
+        folder = Path(self.model_id).expanduser()
+        if not folder.is_dir():
+            return self.model_id
+        name = folder.name if folder.name not in ("", "..") else folder.resolve().name
+        return name or self.model_id

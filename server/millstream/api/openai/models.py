@@ -79,7 +79,7 @@ class Models:
 
     def _model(self) -> Model:
         settings, engine = self._context.settings, self._context.engine
-        # Where a folder lies is the operator's business, unless it is the model's only name.
+        # Where a folder lies is the operator's business.
         is_folder = settings.model_id != DEMO_MODEL and Path(settings.model_id).is_dir()
         return {
             "id": settings.model_name,

@@ -14,6 +14,7 @@ from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
 from millstream.model.checks.model_failures import refusing
 from millstream.model.forward import Forward
+from millstream.model.loading.checkpoint import listing
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.packer import Packer
@@ -36,6 +37,8 @@ def verify(
     with refusing(loaded.model):
         ids = _sample_ids(loaded)[:length]
         for end, actual in _paged_logits(packer, cache.block_size, forward, ids):
+            if not actual.isfinite().all():
+                raise StartupError("paged attention computes logits that are not finite")
             difference = logits_difference(actual, expected[end - 1])
             if not difference <= tolerance:
                 raise StartupError(
@@ -46,12 +49,44 @@ def verify(
 
 @torch.inference_mode()
 def own_logits(loaded: LoadedModel) -> Tensor:
-    """Logits [T, vocab] of a short text with the model as it was loaded, and eager attention."""
+    """Logits [T, vocab] of a short text with the model as it was loaded, and eager attention.
+
+    Raises StartupError if any is not finite, with what is to blame.
+    """
     model, ids = loaded.model, _sample_ids(loaded)
     with refusing(model):
         model.set_attn_implementation("eager")
         logits: Tensor = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
+    if not logits.isfinite().all():
+        raise StartupError(_explain_not_finite(loaded))
     return logits.float()
+
+
+def _explain_not_finite(loaded: LoadedModel) -> str:
+    """Why a model's logits are not finite: its weights, or values in between that overflow."""
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    broken = [name for name, weight in loaded.model.named_parameters() if not _is_finite(weight)]
+    if broken:
+        return (
+            f"{len(broken)} tensors of the weights are not finite in {dtype}: {listing(broken)}. "
+            f"The files are damaged, or {dtype} cannot hold what they say; see --dtype."
+        )
+    reason = "values overflow, though its weights are finite"
+    if loaded.quantization is not None:
+        reason = (
+            f"values overflow, or weights were not finite before they became {loaded.quantization}"
+        )
+    wider = "bfloat16 or float32" if loaded.dtype is torch.float16 else "float32"
+    name = type(loaded.model).__name__
+    return f"the logits of {name} are not finite in {dtype}: {reason}. Try --dtype {wider}."
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """Whether all values are; those of quantised weights, which torch cannot ask, are taken to."""
+    try:
+        return bool(weight.isfinite().all())
+    except (RuntimeError, NotImplementedError, TypeError):
+        return True
 
 
 def _sample_ids(loaded: LoadedModel) -> Tensor:
