@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         15.0, description="seconds between the comments that keep a silent stream open"
     )
     send_timeout: Seconds = Field(
-        60.0, description="seconds a client may stop reading its stream before it is closed"
+        60.0, description="seconds a client may stop reading its answer before it is closed"
     )
     engine_timeout: Seconds = Field(
         300.0, description="seconds one step may take before the engine is restarted"

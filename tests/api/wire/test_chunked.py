@@ -9,7 +9,8 @@ import uvicorn
 from hypothesis import given
 from uvicorn.server import ServerState
 
-from millstream.api.wire.protocol import Connection, Protocol
+from millstream.api.wire.framing import Connection
+from millstream.api.wire.protocol import Protocol
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OLD_GET = b"GET / HTTP/1.0\r\n\r\n"

@@ -28,6 +28,15 @@ class Transport(asyncio.Transport):
     def write_eof(self) -> None:
         pass
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
     def is_closing(self) -> bool:
         return self.closed.is_set()
 
@@ -37,7 +46,7 @@ class Transport(asyncio.Transport):
 
 async def test_headers_that_trickle_in_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("millstream.api.wire.protocol.HEADER_SECONDS", 0.0)
-    monkeypatch.setattr("millstream.api.wire.protocol.LINGER_SECONDS", 0.0)
+    monkeypatch.setattr("millstream.api.wire.closing.LINGER_SECONDS", 0.0)
     config = uvicorn.Config(lambda: None, http=Protocol, log_config=None)
     protocol, transport = Protocol(config, ServerState(), {}), Transport()
     protocol.connection_made(transport)

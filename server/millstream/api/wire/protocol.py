@@ -1,8 +1,8 @@
 """uvicorn's HTTP/1.1 protocol, made polite to clients that send what it cannot parse.
 
-Rules: the refusal is a JSON error like any other, and it arrives. A socket closed over unread
-input answers with a reset, which can overtake the refusal; so what still comes is read and
-dropped until the client is done, for a bounded time. Headers that trickle in are cut off.
+Rules: the refusal is a JSON error like any other, and it arrives. Every phase of a connection has
+an end: headers that trickle in are cut off here, bodies where they are read, answers that nobody
+reads and requests that go on after their answer by the transport.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from millstream.api.wire.closing import BoundedTransport
 from millstream.api.wire.error_bodies import error_body
+from millstream.api.wire.framing import Connection, Refused
 from millstream.errors import (
     HeadersTooLarge,
     InvalidRequest,
@@ -26,35 +28,18 @@ from millstream.errors import (
     RequestTimeout,
 )
 
-LINGER_SECONDS = 2.0
 HEADER_SECONDS = 30.0
 
 
-class Connection(h11.Connection):
-    """h11's server side, with a short way for the pieces of a streamed body.
+class Protocol(H11Protocol):
+    """One connection. See the module's rules for what differs from uvicorn's.
 
-    Between the headers of a chunked response and its end, h11's state machine allows data and
-    stays as it is; to ask it costs more than to frame a chunk (RFC 9112, section 7.1).
+    send_timeout: seconds in which a client must read something of what waits for it.
     """
 
-    _is_chunked = False
-
-    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
-        if type(event) is h11.Data and self._is_chunked and self.our_state is h11.SEND_BODY:
-            data = event.data
-            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        output = super().send(event)
-        if type(event) is h11.Response:
-            assert output is not None, "a response has headers"
-            self._is_chunked = b"\r\nTransfer-Encoding: chunked\r\n" in output
-        return output
-
-
-class Protocol(H11Protocol):
-    """One connection. See the module's rules for what differs from uvicorn's."""
-
-    _is_refused = False
+    send_timeout = 60.0
     _timer: asyncio.TimerHandle | None = None
+    transport: BoundedTransport
 
     def __init__(
         self,
@@ -65,10 +50,18 @@ class Protocol(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         limit = config.h11_max_incomplete_event_size
-        self.conn = Connection(h11.SERVER) if limit is None else Connection(h11.SERVER, limit)
+        self.conn: Connection = (
+            Connection(h11.SERVER) if limit is None else Connection(h11.SERVER, limit)
+        )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        bounded = BoundedTransport(
+            transport,
+            loop=self.loop,
+            is_input_open=lambda: self.conn.is_request_open,
+            send_timeout=self.send_timeout,
+        )
+        super().connection_made(bounded)
         limit = self.config.limit_concurrency
         if limit is not None and len(self.connections) >= limit:
             # Not counted, and with no time to linger: it would take what is set aside.
@@ -80,15 +73,26 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self.transport.end()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_refused:
+        if self.transport.is_lingering:
+            self.transport.drop(data)
+        else:
             super().data_received(data)
             self._watch_headers()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.transport.watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.transport.unwatch_reader()
+
     def _watch_headers(self) -> None:
-        if self._is_refused:
+        if self.transport.is_closing():
             return
         if self.conn.their_state is not h11.IDLE:
             self._stop_timer()
@@ -98,10 +102,15 @@ class Protocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when h11 refuses the input."""
         cause = sys.exc_info()[1]
-        if isinstance(cause, h11.RemoteProtocolError) and cause.error_status_hint == 431:
+        hint = getattr(cause, "error_status_hint", None)
+        if hint == HeadersTooLarge.status:
             self._refuse(HeadersTooLarge("the request's headers are too large"))
-        else:
-            self._refuse(InvalidRequest("this is not valid HTTP/1.1", code="invalid_http"))
+            return
+        reason = f": {cause}" if isinstance(cause, Refused) else ""
+        error = InvalidRequest(f"this is not valid HTTP/1.1{reason}", code="invalid_http")
+        # Whatever else h11 knows a status for: a version or a coding that is not spoken here.
+        error.status = hint or error.status
+        self._refuse(error)
 
     def _headers_late(self) -> None:
         self._timer = None
@@ -109,32 +118,34 @@ class Protocol(H11Protocol):
             self._refuse(RequestTimeout("the request's headers did not arrive in time"))
 
     def _refuse(self, error: MillstreamError) -> None:
-        self._is_refused = True
+        """Says why, if nothing was said yet, and closes."""
         self._stop_timer()
-        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            # An answer is under way on this connection; nothing readable can be added to it.
-            self.transport.close()
-            return
-        body = json.dumps(error_body(error)).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-        ]
-        parts = (
-            h11.Response(status_code=error.status, headers=headers),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        )
-        self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps(error_body(error)).encode()
+            headers = [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+            parts = (
+                h11.Response(status_code=error.status, headers=headers),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            )
+            self.transport.write(b"".join(self.conn.send(part) or b"" for part in parts))
+        if self.cycle is not None and not self.cycle.response_complete:
+            # Whoever reads the body or prepares an answer has nobody to do it for.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.linger()
 
     def eof_received(self) -> None:
-        if self._is_refused:
-            self.transport.close()
+        self.transport.finish()
         super().eof_received()
+
+    def shutdown(self) -> None:
+        self.transport.finish()
+        super().shutdown()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -68,6 +68,13 @@ def _explain(error: Exception, files: dict[str, str | None]) -> str:
     return f"{given}: no PEM certificate with its private key ({reason or error})"
 
 
+def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+    class Configured(Protocol):
+        send_timeout = settings.send_timeout
+
+    return Configured
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that drains its engine before it closes connections.
 
@@ -86,7 +93,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Protocol,
+                http=_protocol(settings),
                 ws="none",
                 lifespan="off",
                 limit_concurrency=max_connections() + 1,  # see Protocol, which never has as many
