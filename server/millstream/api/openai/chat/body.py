@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from millstream.api.openai.fields.chat_messages import Message
 from millstream.api.openai.fields.delivery import DeliveryFields
 from millstream.api.openai.fields.formats import FormatFields
+from millstream.api.openai.fields.message_checks import check_messages
 from millstream.api.openai.fields.refused import without_unsupported
 from millstream.api.openai.fields.tools import ToolFields
 from millstream.errors import InvalidRequest
@@ -45,7 +46,7 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
     def ends_in_assistant_text(self) -> bool:
         """Whether the last message is one that an answer could go on with."""
         last = self.messages[-1]
-        return last.role == "assistant" and bool(last.text) and not last.tool_calls
+        return last.role == "assistant" and bool(last.text) and not last.calls
 
     @property
     def is_continued(self) -> bool:
@@ -77,7 +78,7 @@ def parse_chat_request(body: dict[str, Any]) -> ChatRequest:
     _check_lengths(request)
     _check_reports(request)
     _check_turn(request)
-    _check_contents(request)
+    check_messages(request.messages)
     _check_reasoning(request)
     request.check_tools()
     _check_tools_fit(request)
@@ -116,14 +117,6 @@ def _check_turn(request: ChatRequest) -> None:
         )
 
 
-def _check_contents(request: ChatRequest) -> None:
-    """Raises InvalidRequest for a message that says nothing, which is a slip of the client."""
-    for index, message in enumerate(request.messages):
-        if message.content is None and not message.may_be_empty:
-            path = f"messages[{index}].content"
-            raise InvalidRequest(f"{path}: the {message.role}'s message has none", param=path)
-
-
 def _check_reasoning(request: ChatRequest) -> None:
     if request.include_reasoning is False and request.skip_special_tokens is False:
         raise InvalidRequest(
@@ -131,15 +124,6 @@ def _check_reasoning(request: ChatRequest) -> None:
             "prevents",
             param="include_reasoning",
         )
-    for index, message in enumerate(request.messages):
-        given = {message.reasoning_content, message.reasoning} - {None}
-        path = f"messages[{index}].reasoning_content"
-        if given and message.role != "assistant":
-            raise InvalidRequest(f"{path}: only the assistant has reasoning", param=path)
-        if len(given) > 1:
-            raise InvalidRequest(
-                f"{path}: reasoning means the same and differs; send one of them", param=path
-            )
 
 
 def _check_tools_fit(request: ChatRequest) -> None:

@@ -46,12 +46,12 @@ class Prompts:
 
     def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:
         """The prompt as text. Raises InvalidRequest for tools that the model cannot be offered."""
-        tools = chat.offered_tools
+        tools = chat.tools_for_template(self._chat.reads)
         can_call = self._parsers.can_call_tools or chat.must_call
         if tools and not (can_call and self._chat.reads("tools")):
             raise InvalidRequest("tools: this model cannot call any", param="tools")
         return self._chat.render(
-            [message.to_template() for message in chat.messages],
+            [message.to_template(self._chat.reads) for message in chat.messages],
             add_generation_prompt=chat.add_generation_prompt is not False and not chat.is_continued,
             continue_final_message=chat.is_continued,
             variables=variables,

@@ -5,20 +5,40 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Tag
 
-from millstream.intake.strict_body import Body, tag
+from millstream.api.openai.fields.foreign_keys import (
+    CalledFunctionKeys,
+    CallKeys,
+    MessageKeys,
+    PartKeys,
+    Reads,
+    keys_for_template,
+    reads_nothing,
+)
+from millstream.intake.strict_body import tag
 
 
-class TextPart(Body):
-    type: Literal["text"]
-    text: str
+class ContentPart(PartKeys):
+    """A text, or what the assistant said instead of an answer, which is its text as well."""
+
+    type: Literal["text", "refusal"]
+    text: str | None = None
+    refusal: str | None = None
+
+    @property
+    def said(self) -> str:
+        return (self.text if self.type == "text" else self.refusal) or ""
 
 
 Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[TextPart], Tag("parts")],
+    Annotated[str, Tag("text")] | Annotated[list[ContentPart], Tag("parts")],
     Discriminator(tag(of_list="parts", otherwise="text")),
 ]
+
+
+# Templates know `system` and `tool`; OpenAI's newer and older names mean the same.
+_TEMPLATE_ROLES = {"developer": "system", "function": "tool"}
 
 
 def _argument_text(value: Any) -> Any:
@@ -32,7 +52,7 @@ def _argument_text(value: Any) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-class Function(Body):
+class Function(CalledFunctionKeys):
     """What clients add when they echo a call: description (null), and the arguments once more.
 
     arguments: JSON as text; an object, or null for none, as clients of other servers send it.
@@ -44,7 +64,7 @@ class Function(Body):
     parsed_arguments: Any = None
 
 
-class ToolCall(Body):
+class ToolCall(CallKeys):
     """A call the assistant made in an earlier turn. `index` is left by clients that copy deltas."""
 
     id: str | None = None
@@ -53,31 +73,39 @@ class ToolCall(Body):
     index: int | None = None
 
 
-class Message(Body):
+class Message(MessageKeys):
     """One turn. Fields that SDKs write as null when they echo an answer are accepted as null.
 
     reasoning_content, reasoning: two names of what the assistant thought.
     parsed: the content once more, as OpenAI's SDKs echo it.
     """
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    refusal: None = None
+    refusal: str | None = None
     parsed: Any = None
     audio: None = None
-    function_call: None = None
-    annotations: list[Any] | None = Field(None, max_length=0)
+    function_call: Function | None = None
 
     @property
     def text(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
+        content = self._said
+        if isinstance(content, list):
+            return "\n".join(part["text"] for part in content)
+        return content or ""
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The calls, also one that an old client wrote as `function_call`."""
+        if self.function_call is None:
+            return self.tool_calls or []
+        called = ToolCall(id=_id_of_old_call(self.function_call.name), function=self.function_call)
+        return [*(self.tool_calls or ()), called]
 
     @property
     def may_be_empty(self) -> bool:
@@ -85,30 +113,53 @@ class Message(Body):
         if self.role != "assistant":
             return False
         is_answer = "content" in self.model_fields_set
-        return is_answer or bool(self.tool_calls or self.reasoning_content or self.reasoning)
+        return is_answer or bool(
+            self.calls or self.reasoning_content or self.reasoning or self.refusal
+        )
 
-    def to_template(self) -> dict[str, Any]:
-        """The message as the client sent it, in the words that chat templates know."""
-        # Templates know `system`; `developer` is OpenAI's newer name for the same thing.
-        role = "system" if self.role == "developer" else self.role
-        message: dict[str, Any] = {"role": role, "content": self._template_content}
+    def to_template(self, reads: Reads = reads_nothing) -> dict[str, Any]:
+        """The message as the client sent it, in the words that chat templates know.
+
+        reads: tells which foreign keys the template gets.
+        """
+        message: dict[str, Any] = {"role": _TEMPLATE_ROLES.get(self.role, self.role)}
+        message["content"] = self._content(reads)
         if self.name is not None:
             message["name"] = self.name
         if self.tool_call_id is not None:
             message["tool_call_id"] = self.tool_call_id
+        elif self.role == "function":
+            message["tool_call_id"] = _id_of_old_call(self.name or "")
         if reasoning := self.reasoning_content or self.reasoning:
             message["reasoning_content"] = reasoning
-        if self.tool_calls:
-            message["tool_calls"] = [_template_call(call) for call in self.tool_calls]
-        return message
+        if self.calls:
+            message["tool_calls"] = [_template_call(call, reads) for call in self.calls]
+        return message | keys_for_template(self, reads)
 
     @property
-    def _template_content(self) -> str | list[dict[str, str]] | None:
+    def _said(self) -> str | list[dict[str, Any]] | None:
+        return self._content(reads_nothing)
+
+    def _content(self, reads: Reads) -> str | list[dict[str, Any]] | None:
+        """What was said, in the form in which it was sent; a refusal is what was said, too."""
         if isinstance(self.content, list):
-            return [{"type": "text", "text": part.text} for part in self.content]
-        return self.content
+            parts = [
+                {"type": "text", "text": part.said} | keys_for_template(part, reads)
+                for part in self.content
+            ]
+            return [*parts, {"type": "text", "text": self.refusal}] if self.refusal else parts
+        if self.content and self.refusal:
+            return f"{self.content}\n{self.refusal}"
+        return self.content or self.refusal or self.content
 
 
-def _template_call(call: ToolCall) -> dict[str, Any]:
+def _template_call(call: ToolCall, reads: Reads) -> dict[str, Any]:
     function = {"name": call.function.name, "arguments": call.function.arguments}
-    return {"id": call.id, "type": "function", "function": function}
+    function |= keys_for_template(call.function, reads)
+    shaped = {"id": call.id, "type": "function", "function": function}
+    return shaped | keys_for_template(call, reads)
+
+
+def _id_of_old_call(name: str) -> str:
+    """An id for calls and results that old clients know by the function's name only."""
+    return f"call_{name}"

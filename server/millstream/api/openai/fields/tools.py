@@ -10,6 +10,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
+from millstream.api.openai.fields.foreign_keys import (
+    Reads,
+    ToolKeys,
+    keys_for_template,
+    reads_nothing,
+)
 from millstream.errors import InvalidRequest
 from millstream.intake.strict_body import Body
 
@@ -18,7 +24,7 @@ MAX_TOOLS = 128
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class FunctionTool(Body):
+class FunctionTool(ToolKeys):
     """parameters: a JSON schema of the arguments. strict: whether calls are held to it."""
 
     name: ToolName
@@ -27,18 +33,22 @@ class FunctionTool(Body):
     strict: bool | None = None
 
 
-class Tool(Body):
+class Tool(ToolKeys):
     type: Literal["function"]
     function: FunctionTool
 
-    def to_template(self) -> dict[str, Any]:
-        """The tool as chat templates expect it: without what was not given."""
+    def to_template(self, reads: Reads = reads_nothing) -> dict[str, Any]:
+        """The tool as chat templates expect it: without what was not given.
+
+        reads: tells which foreign keys the template gets.
+        """
         function: dict[str, Any] = {"name": self.function.name}
         if self.function.description is not None:
             function["description"] = self.function.description
         if self.function.parameters is not None:
             function["parameters"] = self.function.parameters
-        return {"type": "function", "function": function}
+        function |= keys_for_template(self.function, reads)
+        return {"type": "function", "function": function} | keys_for_template(self, reads)
 
 
 class FunctionName(Body):
@@ -92,9 +102,13 @@ class ToolFields(Body):
     @property
     def offered_tools(self) -> list[dict[str, Any]]:
         """The tools that the model is told of."""
+        return self.tools_for_template(reads_nothing)
+
+    def tools_for_template(self, reads: Reads) -> list[dict[str, Any]]:
+        """Those as the model's template gets them. reads: see `Tool.to_template`."""
         if self.tool_choice == "none":
             return []
-        return [tool.to_template() for tool in self.tools or ()]
+        return [tool.to_template(reads) for tool in self.tools or ()]
 
     @property
     def callable_tools(self) -> list[dict[str, Any]]:
