@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "settings": set(),
     "log": set(),
+    "parent": set(),
     # policy, and what is asked of it
     "core": {"errors"},
     "intake": {"core", "errors"},
@@ -120,7 +121,7 @@ ALLOWED: dict[str, set[str]] = {
     # time and processes
     "runtime": {"core", "errors"},
     # beside the event loop
-    "workers": {"errors", "text/grammars"},
+    "workers": {"errors", "parent", "text/grammars"},
     # the wire, from the ground up
     "api": set(),
     "api/wire": {"errors", "runtime", "settings"},
@@ -204,7 +205,7 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
         "text",
     },
-    "engine_process": {"log", "model/build", "runtime", "settings"},
+    "engine_process": {"log", "model/build", "parent", "runtime", "settings"},
     "server_process": {
         "api/app",
         "api/context",

@@ -9,7 +9,8 @@ import zmq
 
 from millstream.log import configure_logging
 from millstream.model.build import runner_factory
-from millstream.runtime.engine_side import exit_with_parent, run_engine
+from millstream.parent import exit_with_parent
+from millstream.runtime.engine_side import run_engine
 from millstream.settings import Settings
 
 

@@ -42,7 +42,7 @@ _ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000"}
 
 
 def run(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT. Raises StartupError when it cannot start."""
+    """Serves until SIGTERM, SIGINT or SIGHUP. Raises StartupError when it cannot start."""
     configure_logging(settings.log_level)
     check_origins(settings)
     tls = load_tls(settings)

@@ -133,7 +133,8 @@ class RunningServer:
 
     def engine(self) -> psutil.Process:
         """The engine's process."""
-        found = [p for p in psutil.Process(self.process.pid).children() if p.is_running()]
+        children = psutil.Process(self.process.pid).children()
+        found = [p for p in children if p.is_running() and "engine" in p.cmdline()]
         assert len(found) == 1, f"one engine process expected, found {found}"
         return found[0]
 

@@ -144,10 +144,15 @@ def test_a_second_sigterm_skips_the_wait(own_server: RunningServer) -> None:
 
 
 @pytest.mark.server
-def test_the_engine_ends_when_the_server_is_killed(own_server: RunningServer) -> None:
+@pytest.mark.parametrize("is_stuck", [False, True])
+def test_the_engine_ends_when_the_server_is_killed(
+    own_server: RunningServer, is_stuck: bool
+) -> None:
     children = children_of(own_server)
     with open_stream(own_server) as reader:
         reader.next()
+        if is_stuck:
+            own_server.engine().suspend()
         own_server.signal(signal.SIGKILL)
         own_server.wait_exit()
         own_server.assert_gone(children)

@@ -6,7 +6,8 @@ import sys
 
 import zmq
 
-from millstream.runtime.engine_side import exit_with_parent, run_engine
+from millstream.parent import exit_with_parent
+from millstream.runtime.engine_side import run_engine
 from tests.fakes import FakeRunner, fake_info
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
-import threading
 from collections.abc import Callable
 
 import zmq
@@ -111,17 +109,3 @@ def run_engine(
         ).run()
     finally:
         channel.close()
-
-
-def exit_with_parent() -> None:
-    """Ends this process when its standard input closes: the parent is gone, however it died."""
-
-    def watch() -> None:
-        # Not sys.stdin.read(): its lock, held by a daemon thread, aborts an orderly exit.
-        while os.read(descriptor, 1):
-            pass
-        os._exit(0)
-
-    descriptor = sys.stdin.fileno()
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()

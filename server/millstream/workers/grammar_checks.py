@@ -56,9 +56,10 @@ class GrammarChecks:
         self._kept = KeptOutcomes()
 
     async def warm(self) -> None:
-        """Starts a child if none is idle. Raises EngineUnavailable if none can be started."""
+        """Starts a child if none is idle. If none can be started now, the next check tries."""
         if not self._idle:
-            self._idle.append(await self._spawn())
+            with suppress(EngineUnavailable):  # logged
+                self._idle.append(await self._spawn())
 
     async def stop(self) -> None:
         """Ends the children that are idle; the others end with their callers."""

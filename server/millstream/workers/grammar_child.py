@@ -20,6 +20,7 @@ import sys
 import threading
 from typing import Any
 
+from millstream.parent import die_with_parent
 from millstream.text.grammars.answer_formats import GrammarChecker, GrammarError, grammar_text
 
 STACK_BYTES = 2 * 1024**2
@@ -30,6 +31,7 @@ _MAX_REASON = 300
 def main() -> None:
     """Arguments: CPU seconds for one line in, bytes of address space."""
     seconds, num_bytes = float(sys.argv[1]), int(sys.argv[2])
+    die_with_parent()  # who is paused does not see its input end
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
     threading.stack_size(STACK_BYTES)
