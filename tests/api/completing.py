@@ -97,9 +97,9 @@ def _add(answer: Joined, choice: dict[str, Any], *, is_first: bool) -> None:
     answer.text += choice["text"]
     answer.finish_reason = choice["finish_reason"]
     answer.stop_reason = choice.get("stop_reason")
-    answer.token_ids += choice.get("token_ids", [])
+    answer.token_ids += choice.get("token_ids") or []
     assert is_first or "prompt_token_ids" not in choice
-    answer.prompt_token_ids += choice.get("prompt_token_ids", [])
+    answer.prompt_token_ids += choice.get("prompt_token_ids") or []
     for name, values in (choice["logprobs"] or {}).items():
         answer.logprobs[name] += values
 

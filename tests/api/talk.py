@@ -103,7 +103,7 @@ def whole(choice: dict[str, Any]) -> Joined:
         [(call["function"]["name"], call["function"]["arguments"]) for call in calls],
         choice["finish_reason"],
         (choice["logprobs"] or {}).get("content", []),
-        choice.get("token_ids", []),
+        choice.get("token_ids") or [],
     )
 
 
@@ -133,7 +133,7 @@ def joined(events: list[Any], index: int = 0) -> Joined:
                 answer.calls[call["index"]] = (name, arguments + call["function"]["arguments"])
         answer.finish_reason = choice["finish_reason"]
         answer.logprobs += (choice["logprobs"] or {}).get("content", [])
-        answer.token_ids += choice.get("token_ids", [])
+        answer.token_ids += choice.get("token_ids") or []
     assert len(set(ids)) == len(ids)
     assert all(len(one) == 9 and one.isalnum() for one in ids)
     return answer

@@ -21,6 +21,8 @@ class TextDelta(NamedTuple):
     token_ids: the tokens that came with it, whatever text they made. logprobs: see text/logprobs.
     parts: what the text means, if it is parsed: the client then gets these, not the text.
     stop_reason: the stop string that ended the answer, or the stop token that the request named.
+    pieces: the text token by token, if there are several tokens; the last ones may be silent.
+    num_reasoning: tokens that are found to be reasoning, if the text is parsed.
     """
 
     text: str
@@ -29,6 +31,8 @@ class TextDelta(NamedTuple):
     logprobs: tuple[TextLogprob, ...] = ()
     parts: tuple[Delta, ...] | None = None
     stop_reason: str | int | None = None
+    pieces: tuple[str, ...] = ()
+    num_reasoning: int = 0
 
 
 class TextAssembler:
@@ -96,12 +100,15 @@ class TextAssembler:
         if self._track is not None:
             self._num_shown += len(text)
             logprobs = self._track.shown(self._num_shown, is_last=reason is not None)
+        one_by_one = tuple(pieces) if len(token_ids) > 1 else ()
         if reason is None:
-            return TextDelta(text, None, tuple(token_ids), logprobs)
+            return TextDelta(text, None, tuple(token_ids), logprobs, pieces=one_by_one)
         stop_reason: str | int | None = self._stops.matched
         if stop_reason is None and reason == "stop" and token_ids[-1] in self._stop_token_ids:
             stop_reason = token_ids[-1]
-        return TextDelta(text, reason, tuple(token_ids), logprobs, stop_reason=stop_reason)
+        return TextDelta(
+            text, reason, tuple(token_ids), logprobs, stop_reason=stop_reason, pieces=one_by_one
+        )
 
     def _push_event(
         self, event: TokenEvent, pieces: list[str], token_ids: list[int]

@@ -11,14 +11,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tokenizers import Tokenizer
 
 from millstream.api.openai.chat.builder import ChatBuilder
-from millstream.api.openai.generate.answer import Identity, Report, WholeChoice, usage
+from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.openai.generate.usage import usage
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextDelta
 from millstream.text.shown_logprobs import TextLogprob
 from millstream.text.vocabulary import Vocabulary
 
 IDENTITY = Identity(completion_id="chatcmpl-1", model='a "model"', created=17, fingerprint="f")
-USAGE = usage(num_prompt=3, num_generated=2, num_cached=1)
+USAGE = usage(num_prompt=3, num_generated=2, num_reasoning=1, num_cached=1)
 
 NASTY = [
     'quote " and \\',
@@ -149,7 +150,9 @@ def test_token_ids_and_running_usage(vocabulary: Vocabulary) -> None:
     parsed = events(raw)
     assert [event.get("prompt_token_ids") for event in parsed] == [[7, 8]] + [None] * 4
     assert [event["choices"][0]["token_ids"] for event in parsed] == [[], [4], [], [5, 6], []]
-    assert all(event["usage"] == USAGE for event in parsed)
+    assert [event["usage"]["completion_tokens"] for event in parsed] == [1, 2, 0, 2, 2]
+    assert [event["usage"]["total_tokens"] for event in parsed] == [4, 5, 3, 5, 5]
+    assert parsed[-1]["usage"] == USAGE
 
 
 def test_whole_answer_is_what_the_sdk_expects(vocabulary: Vocabulary) -> None:
@@ -163,7 +166,10 @@ def test_whole_answer_is_what_the_sdk_expects(vocabulary: Vocabulary) -> None:
     assert answer.usage.total_tokens == 5
     assert answer.usage.prompt_tokens_details is not None
     assert answer.usage.prompt_tokens_details.cached_tokens == 1
-    assert not {"prompt_logprobs", "prompt_token_ids"} & set(body)
+    assert answer.usage.completion_tokens_details is not None
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 1
+    assert [body["prompt_logprobs"], body["prompt_token_ids"]] == [None, None]
+    assert body["choices"][0]["token_ids"] is None
 
 
 def test_whole_answer_with_everything(vocabulary: Vocabulary) -> None:

@@ -149,9 +149,39 @@ async def test_usage_in_every_event(talk: Talk) -> None:
     events = await talk.events(stream_options=options)
     counts = [event["usage"]["completion_tokens"] for event in events]
     assert counts == sorted(counts)
+    assert counts[0] == 0, "the event with the role has no token"
     assert events[-1]["choices"] == []
     talk.speaker.say(THOUGHT + CALL)
     assert counts[-1] == (await talk.body())["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "before"),
+    [
+        (THOUGHT + "Yes.", {}, "<think>\nHm."),
+        (THOUGHT + CALL, {}, "<think>\nHm."),
+        (THOUGHT + "Yes.", {"include_reasoning": False}, "<think>\nHm."),
+        (THOUGHT + "Yes.", {"max_tokens": 10}, "<think>\nHm"),
+        (THOUGHT + "Yes.", {"n": 2}, ("<think>\nHm.", "<think>\nHm.")),
+        ("Yes.", {}, ""),
+        (THOUGHT + "Yes.", {"skip_special_tokens": False, "tools": None}, ""),
+    ],
+)
+async def test_tokens_of_reasoning_are_counted(
+    text: str, fields: dict[str, Any], before: str | tuple[str, ...], talk: Talk
+) -> None:
+    """before: what the model said up to the end of its thoughts."""
+    texts = (before,) if isinstance(before, str) else before
+    expected = sum(len(talk.tokenizer.encode(text).ids) for text in texts)
+    talk.speaker.say(text)
+    usage = (await talk.body(**fields))["usage"]
+    assert usage["completion_tokens_details"] == {"reasoning_tokens": expected}
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    events = await talk.events(stream_options=options, **fields)
+    assert events[-1]["usage"] == usage
+    counts = [one["usage"]["completion_tokens_details"]["reasoning_tokens"] for one in events]
+    assert counts == sorted(counts)
+    assert counts[0] == 0
 
 
 async def test_markers_that_are_special_tokens_are_read(talk: Talk) -> None:

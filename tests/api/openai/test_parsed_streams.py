@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.choices import Choice
+from millstream.core.request import TokenEvent
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.vocabulary import Vocabulary
@@ -70,3 +71,42 @@ async def test_the_answer_ends_before_one_call_too_many(byte_tokenizer: Tokenize
     deltas, num_left = await deltas_of(PARALLEL, byte_tokenizer, max_calls=2)
     assert num_left == 0
     assert WholeChoice.of(deltas).said == PARALLEL.answer
+
+
+@pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+async def test_reasoning_is_counted_whatever_comes_at_once(
+    sample: Sample, byte_tokenizer: Tokenizer
+) -> None:
+    """A reader that falls behind gets many tokens in one delta."""
+    one_by_one, _ = await deltas_of(sample, byte_tokenizer)
+    tokens = tuple(byte_tokenizer.encode(sample.text).ids)
+    for size in (3, 50, len(tokens)):
+        stream = BatchStream(tokens, size)
+        choice = Choice(
+            cast(TokenStream, stream),
+            TextAssembler(byte_tokenizer, prompt=[1], stops=[]),
+            parser=sample.parser(),
+        )
+        deltas = [await choice.advance()]
+        while deltas[-1].finish_reason is None:
+            deltas.append(await choice.advance())
+        assert WholeChoice.of(deltas).said == WholeChoice.of(one_by_one).said
+        counts = [sum(delta.num_reasoning for delta in made) for made in (deltas, one_by_one)]
+        assert counts[0] == counts[1]
+        assert (counts[0] > 0) == bool(sample.answer.reasoning)
+        assert counts[0] <= len(tokens)
+
+
+class BatchStream:
+    """Gives so many tokens at once."""
+
+    def __init__(self, tokens: tuple[int, ...], size: int) -> None:
+        self._batches = [tokens[i : i + size] for i in range(0, len(tokens), size)]
+
+    async def __anext__(self) -> list[TokenEvent]:
+        batch = self._batches.pop(0)
+        *events, last = [TokenEvent(1, (token,), None, 0) for token in batch]
+        return [*events, last._replace(finish_reason=None if self._batches else "length")]
+
+    def close(self) -> None:
+        pass

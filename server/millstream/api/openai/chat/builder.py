@@ -14,6 +14,7 @@ from typing import Any
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.logprob_shapes import content_logprobs, prompt_logprobs
+from millstream.api.openai.generate.usage import usage_before
 from millstream.core.request import FinishReason, TokenLogprob
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.output import (
@@ -63,7 +64,7 @@ class ChatBuilder(AnswerBuilder):
         events = ""
         if before is None:
             before = self._before[index] = self._start(index)
-            events = self._opening(index, usage)
+            events = self._opening(index, usage and usage_before(delta, usage))
         if delta.parts is not None:
             events += self._parsed(index, delta.parts, delta, usage)
         elif self._is_plain:
@@ -82,17 +83,19 @@ class ChatBuilder(AnswerBuilder):
         answer = self._identity.head("chat.completion")
         answer["choices"] = [self._whole(index, choice) for index, choice in enumerate(choices)]
         answer["usage"] = usage
-        if self._report.token_ids:
-            answer["prompt_token_ids"] = list(self._prompt)
-        if self._report.prompt_logprobs:
-            answer["prompt_logprobs"] = prompt_logprobs(self._prompt_scores, self._vocabulary)
+        report, scores = self._report, self._prompt_scores
+        # Null unless asked for: as in vLLM, so that clients may index them.
+        answer["prompt_token_ids"] = list(self._prompt) if report.token_ids else None
+        answer["prompt_logprobs"] = (
+            prompt_logprobs(scores, self._vocabulary) if report.prompt_logprobs else None
+        )
         return answer
 
     def _whole(self, index: int, choice: WholeChoice) -> dict[str, Any]:
         report, logprobs = self._report, None
         if report.logprobs:
             logprobs = content_logprobs(choice.logprobs, self._vocabulary)
-        content = {
+        return {
             "index": index,
             "message": self._message(index, choice.said),
             "logprobs": logprobs,
@@ -100,8 +103,8 @@ class ChatBuilder(AnswerBuilder):
                 choice.finish_reason, has_calls=bool(choice.said.calls)
             ),
             "stop_reason": choice.stop_reason,
+            "token_ids": choice.token_ids if report.token_ids else None,
         }
-        return content | {"token_ids": choice.token_ids} if report.token_ids else content
 
     def _message(self, choice: int, said: ParsedAnswer) -> dict[str, Any]:
         content = said.content if said.content or not said.calls else None

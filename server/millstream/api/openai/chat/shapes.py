@@ -74,12 +74,15 @@ class AnswerChoice(TypedDict):
     logprobs: ChoiceLogprobs | None
     finish_reason: FinishReason
     stop_reason: str | int | None
-    token_ids: NotRequired[list[int]]
+    token_ids: list[int] | None
 
 
 @closed
 class ChatCompletion(TypedDict):
-    """The whole answer. prompt_logprobs: one object per prompt token, keyed by token id."""
+    """The whole answer. prompt_logprobs: one object per prompt token, keyed by token id.
+
+    What is null was not asked for.
+    """
 
     id: str
     object: Literal["chat.completion"]
@@ -88,8 +91,8 @@ class ChatCompletion(TypedDict):
     system_fingerprint: str
     choices: list[AnswerChoice]
     usage: Usage
-    prompt_token_ids: NotRequired[list[int]]
-    prompt_logprobs: NotRequired[list[dict[str, PromptLogprob] | None]]
+    prompt_token_ids: list[int] | None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None
 
 
 @closed

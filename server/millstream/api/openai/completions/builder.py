@@ -99,14 +99,14 @@ class CompletionBuilder(AnswerBuilder):
             "logprobs": None,
             "finish_reason": choice.finish_reason,
             "stop_reason": choice.stop_reason,
+            "token_ids": choice.token_ids if report.token_ids else None,
+            "prompt_token_ids": list(asked.prompt.token_ids) if report.token_ids else None,
+            "prompt_logprobs": None,
         }
         if report.logprobs:
             entries = list(prompt_entries(asked)) if report.echo else []
             entries += answer_entries(choice.logprobs, offset=len(echo))
             content["logprobs"] = text_logprobs(entries, self._vocabulary, num_top=report.num_top)
-        if report.token_ids:
-            content["token_ids"] = choice.token_ids
-            content["prompt_token_ids"] = list(asked.prompt.token_ids)
         if report.prompt_logprobs:
             count = report.num_prompt_top
             scores = [score._replace(top=score.top[:count]) for score in asked.scores]

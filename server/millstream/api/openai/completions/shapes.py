@@ -24,16 +24,17 @@ class TextLogprobs(TypedDict):
 
 @closed
 class TextChoice(TypedDict):
-    """index: of the prompt, times `n`, and the number of the answer to it."""
+    """index: of the prompt, times `n`, and the number of the answer to it. What is null was not
+    asked for."""
 
     index: int
     text: str
     logprobs: TextLogprobs | None
     finish_reason: FinishReason
     stop_reason: str | int | None
-    token_ids: NotRequired[list[int]]
-    prompt_token_ids: NotRequired[list[int]]
-    prompt_logprobs: NotRequired[list[dict[str, PromptLogprob] | None]]
+    token_ids: list[int] | None
+    prompt_token_ids: list[int] | None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None
 
 
 @closed

@@ -60,16 +60,6 @@ class Report:
     is_tool_named: bool = False
 
 
-def usage(*, num_prompt: int, num_generated: int, num_cached: int) -> dict[str, Any]:
-    """OpenAI's usage object; cached tokens are those of the prompt found in the prefix cache."""
-    return {
-        "prompt_tokens": num_prompt,
-        "completion_tokens": num_generated,
-        "total_tokens": num_prompt + num_generated,
-        "prompt_tokens_details": {"cached_tokens": num_cached},
-    }
-
-
 @dataclass(slots=True)
 class WholeChoice:
     """One answer, collected from its deltas."""

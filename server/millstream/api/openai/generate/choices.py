@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
+from millstream.api.openai.generate.usage import CountingParser
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.parsing.output import OutputParser, ToolCallStart
@@ -30,7 +31,7 @@ class Choice:
     ) -> None:
         self.stream = stream
         self.assembler = assembler
-        self._parser = parser
+        self._parser = CountingParser(parser) if parser is not None else None
         self._max_calls = max_calls
 
     async def advance(self) -> TextDelta:
@@ -44,17 +45,18 @@ class Choice:
             self.stream.close()
         return delta
 
-    def _parse(self, parser: OutputParser, delta: TextDelta) -> TextDelta:
-        parts = parser.push(delta.text) if delta.text else []
-        if delta.finish_reason is not None:
-            parts += parser.finish()
+    def _parse(self, parser: CountingParser, delta: TextDelta) -> TextDelta:
+        parts, num_reasoning = parser.read(delta)
         for place, part in enumerate(parts):
             if isinstance(part, ToolCallStart) and part.index == self._max_calls:
                 kept = tuple(parts[:place])
-                return delta._replace(parts=kept, finish_reason="stop", stop_reason=None)
+                return delta._replace(
+                    parts=kept, finish_reason="stop", stop_reason=None, num_reasoning=num_reasoning
+                )
         # For every token; _replace() takes longer than the parser does.
-        text, reason, token_ids, logprobs, _, stop_reason = delta
-        return TextDelta(text, reason, token_ids, logprobs, tuple(parts), stop_reason)
+        text, reason, token_ids, logprobs, _, stop_reason, _, _ = delta
+        made = tuple(parts)
+        return TextDelta(text, reason, token_ids, logprobs, made, stop_reason, (), num_reasoning)
 
 
 def close_all(streams: Iterable[TokenStream]) -> None:

@@ -15,6 +15,13 @@ class PromptTokensDetails(TypedDict):
 
 
 @closed
+class CompletionTokensDetails(TypedDict):
+    """reasoning_tokens: what the model thought, with the markers that open it."""
+
+    reasoning_tokens: int
+
+
+@closed
 class Usage(TypedDict):
     """completion_tokens: of all choices, with the tokens that end a turn."""
 
@@ -22,6 +29,7 @@ class Usage(TypedDict):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 @closed

@@ -13,9 +13,10 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from millstream.api.openai.generate.answer import Report, WholeChoice, usage
+from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.choices import Choice, close_all, merge
+from millstream.api.openai.generate.usage import usage
 from millstream.api.wire.error_bodies import error_event
 from millstream.errors import MillstreamError
 from millstream.text.assembler import TextDelta
@@ -37,12 +38,14 @@ class StartedAnswer:
         self._builder = builder
         self._report = report
         self._per_prompt = len(choices) // num_prompts
+        self._num_generated, self._num_reasoning = 0, 0
 
     async def whole(self) -> Response:
         """The one response with everything. Raises the failure that ended a choice."""
         deltas: list[list[TextDelta]] = [[] for _ in self._choices]
         async with aclosing(merge(self._choices)) as news:
             async for index, delta in news:
+                self._count(delta)
                 deltas[index].append(delta)
         if self._report.logprobs or self._report.prompt_logprobs:
             # Thousands of small objects: not on the event loop.
@@ -60,6 +63,7 @@ class StartedAnswer:
         try:
             async with aclosing(merge(self._choices)) as news:
                 async for index, delta in news:
+                    self._count(delta)
                     running = self._usage() if self._report.running_usage else None
                     chunk = builder.chunk(index, delta, running)
                     num_open -= delta.finish_reason is not None
@@ -71,11 +75,17 @@ class StartedAnswer:
             close_all(choice.stream for choice in self._choices)
             yield error_event(error)
 
+    def _count(self, delta: TextDelta) -> None:
+        """Counts what is delivered; a choice may be ahead of that."""
+        self._num_generated += len(delta.token_ids)
+        self._num_reasoning += delta.num_reasoning
+
     def _usage(self) -> dict[str, Any]:
         # A prompt counts once, however many answers it has.
         firsts = [choice.assembler for choice in self._choices[:: self._per_prompt]]
         return usage(
             num_prompt=sum(first.num_prompt for first in firsts),
-            num_generated=sum(choice.assembler.num_generated for choice in self._choices),
+            num_generated=self._num_generated,
+            num_reasoning=self._num_reasoning,
             num_cached=sum(first.num_cached for first in firsts),
         )

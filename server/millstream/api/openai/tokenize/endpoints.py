@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
@@ -41,12 +41,12 @@ _MAX_THREADS = 2  # of those in workers/
 
 @closed
 class Tokenized(TypedDict):
-    """token_strs: if asked for. max_model_len: tokens of prompt and answer together."""
+    """token_strs: null unless asked for. max_model_len: tokens of prompt and answer together."""
 
     count: int
     max_model_len: int
     tokens: list[int]
-    token_strs: NotRequired[list[str]]
+    token_strs: list[str] | None
 
 
 @closed
@@ -109,10 +109,15 @@ class Tokenization:
             ).ids
         else:
             tokens = list(self._prompts.prompt(wanted.chat, max_context=None).token_ids)
-        answer = Tokenized(count=len(tokens), max_model_len=info.max_context, tokens=tokens)
-        if wanted.return_token_strs:
-            answer["token_strs"] = [tokenizer.id_to_token(token) or "" for token in tokens]
-        return write_json(answer)
+        texts = [tokenizer.id_to_token(token) or "" for token in tokens]
+        return write_json(
+            Tokenized(
+                count=len(tokens),
+                max_model_len=info.max_context,
+                tokens=tokens,
+                token_strs=texts if wanted.return_token_strs else None,
+            )
+        )
 
     def _detokenize(self, body: dict[str, Any], info: EngineInfo) -> Response:
         tokens = parse_detokenize_request(body).tokens
