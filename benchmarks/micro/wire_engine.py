@@ -15,7 +15,8 @@ import zmq
 
 from millstream.core.request import FinishReason, Request, TokenEvent, TokenLogprob
 from millstream.core.status import EngineInfo, Statistics
-from millstream.runtime.engine_side import SocketChannel, exit_with_parent
+from millstream.parent import exit_with_parent
+from millstream.runtime.engine_side import SocketChannel
 from millstream.runtime.messages import Add, Cancel, Ready, Step, Stop
 
 

@@ -174,6 +174,7 @@ async def test_no_child_can_be_started(checks: GrammarChecks) -> None:
     used = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (used, limits[1]))
     try:
+        await checks.warm()
         with pytest.raises(EngineUnavailable, match="at the moment"):
             await checks.texts([text()])
     finally:
