@@ -379,11 +379,14 @@ def test_the_engine_s_runner_reads_it_when_the_model_is_loaded(
     assert is_read.wait(timeout=60)
 
 
-def test_a_tokenizer_that_cannot_be_read_allows_nothing() -> None:
+@pytest.mark.parametrize("error", [None, RuntimeError("planted"), OSError("planted")])
+def test_a_tokenizer_that_cannot_be_read_allows_nothing(error: Exception | None) -> None:
     reads: list[int] = []
 
     def read() -> str:
         reads.append(1)
+        if error is not None:
+            raise error
         return "{}"
 
     grammars = Grammars(read)

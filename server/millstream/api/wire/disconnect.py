@@ -25,9 +25,10 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
     watching = asyncio.ensure_future(_wait_disconnect(request))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
+        if working.done():
+            return working.result()
+        watching.result()  # should it have failed, that is not the client's leaving
+        raise ClientGone
     finally:
         for task in (working, watching):
             task.cancel()

@@ -33,7 +33,6 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from millstream.core.request import Grammar, Request
-from millstream.errors import StartupError
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ class Grammars:
             if not self._is_read:
                 try:
                     self._tokenizer = LLTokenizer(self._read_tokenizer())
-                except (ValueError, StartupError) as error:
+                except Exception as error:  # a library's, in a thread that nobody waits for
                     log.error("this model's tokenizer cannot follow a grammar: %s", error)
                 self._is_read = True
             return self._tokenizer

@@ -223,6 +223,22 @@ def test_a_damaged_library_is_built_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert compiler.num_calls == 2
 
 
+def test_a_build_that_was_killed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    FakeCompiler(tmp_path, monkeypatch, content="exit 3")
+    with pytest.raises(BuildError):
+        build(folder)
+    (lock,) = folder.iterdir()
+    scratch = lock.with_suffix(".building")
+    scratch.mkdir()
+    (scratch / "half").touch()
+    FakeCompiler(tmp_path, monkeypatch, content="echo $TMPDIR")
+    assert build(folder).read_text() == f"{scratch}\n", "the compiler's own files are there, too"
+    assert sorted(file.suffix for file in folder.iterdir()) == [".lock", ".sha256", ".so"]
+
+
 def assert_falls_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, why: str
 ) -> None:

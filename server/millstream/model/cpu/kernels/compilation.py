@@ -14,7 +14,6 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 import time
 from importlib.resources import files
 from pathlib import Path
@@ -137,8 +136,12 @@ def _compile(compiler: str, library: Path, seal: Path) -> None:
     log.info("compiling the CPU kernels; this happens once and takes 10 to 30 seconds")
     started = time.monotonic()
     root = Path(torch.__file__).parent
-    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        built = Path(scratch) / library.name
+    # Nobody else builds this library now, so what is there was left by a build that was killed.
+    scratch = library.with_suffix(".building")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        built = scratch / library.name
         command = [
             compiler,
             *_FLAGS,
@@ -151,8 +154,17 @@ def _compile(compiler: str, library: Path, seal: Path) -> None:
             "-ltorch_cpu",
             "-ltorch",
         ]
-        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S)
+        subprocess.run(
+            command,
+            env={**os.environ, "TMPDIR": str(scratch)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_TIMEOUT_S,
+        )
         digest = hashlib.sha256(built.read_bytes()).hexdigest()
         os.replace(built, library)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     seal.write_text(digest)
     log.info("compiled the CPU kernels in %.0f s: %s", time.monotonic() - started, library)
