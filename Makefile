@@ -38,9 +38,11 @@ test-compat: $(INSTALLED) $(COMPATIBLE) ## run other people's clients and suites
 	$(COMPAT_BIN)/python -m pytest -c tests/compat/pytest.ini --rootdir tests/compat tests/compat $(ARGS)
 
 # Apart from .venv: heavy packages with demands of their own. Without npm the suites in js/ are left out.
-$(COMPATIBLE): tests/compat/requirements.txt tests/compat/constraints.txt tests/compat/js/package-lock.json
+$(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json
 	$(PYTHON) -m venv .venv-compat
 	$(COMPAT_BIN)/python -m pip install --quiet --constraint tests/compat/constraints.txt --requirement tests/compat/requirements.txt
+	$(PYTHON) -m venv .venv-compat/litellm
+	.venv-compat/litellm/bin/python -m pip install --quiet --constraint tests/compat/constraints-litellm.txt --requirement tests/compat/requirements-litellm.txt
 	! command -v npm >/dev/null || npm ci --silent --prefix tests/compat/js
 	@touch $@
 

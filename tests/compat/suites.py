@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,15 +15,22 @@ _PACKAGES = Path(__file__).parent / "js" / "package.json"
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """module: the file of its cases, without suffix. packages: what is tested, as installed."""
+    """module: the file of its cases, without suffix. packages: what is tested, as installed, or
+    as `requirements` pins it in an environment of its own.
+    """
 
     module: str
     title: str
     packages: tuple[str, ...]
     language: str = "Python"
+    requirements: Path | None = None
 
     def versions(self) -> str:
         """The tested packages and their versions, as a cell of a table."""
+        if self.requirements is not None:
+            text = self.requirements.read_text(encoding="utf-8")
+            found = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)$", text, re.M)
+            return ", ".join(f"`{name}` {number}" for name, number in found)
         if self.language == "Python":
             return ", ".join(f"`{name}` {version(name)}" for name in self.packages)
         pinned = json.loads(_PACKAGES.read_text(encoding="utf-8"))["dependencies"]
@@ -41,6 +49,12 @@ SUITES = (
     Suite("test_pydantic_ai", "Pydantic AI", ("pydantic-ai-slim",)),
     Suite("test_openai_agents", "OpenAI Agents SDK", ("openai-agents",)),
     Suite("test_llm", "LLM, the command line", ("llm",)),
+    Suite(
+        "test_litellm",
+        "LiteLLM, SDK and proxy",
+        ("litellm",),
+        requirements=Path(__file__).parent / "requirements-litellm.txt",
+    ),
     Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
     Suite("openai.test", "OpenAI SDK, Node", ("openai",), "JavaScript"),
     Suite("vercel_ai.test", "Vercel AI SDK", ("ai", "@ai-sdk/openai-compatible"), "JavaScript"),
