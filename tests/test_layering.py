@@ -212,6 +212,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/guards",
         "api/wire",
         "core",
+        "errors",
         "log",
         "model/loading",
         "runtime",

@@ -100,7 +100,12 @@ def test_a_template_from_a_file(bare_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"), [(None, "No such file"), ("{% for m in messages %}", "syntax error")]
+    ("content", "reason"),
+    [
+        (None, "No such file"),
+        ("{% for m in messages %}", "syntax error"),
+        ("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3, "has not ended"),
+    ],
 )
 def test_a_template_that_cannot_be_used_ends_the_start_with_one_line(
     content: str | None, reason: str, tmp_path: Path
