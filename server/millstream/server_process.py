@@ -10,30 +10,21 @@ import os
 import socket
 import ssl
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from millstream.api.app import build_app
-from millstream.api.context import ServerContext
 from millstream.api.guards.protection import check_origins
 from millstream.api.wire.listening import listen
 from millstream.api.wire.server import Server, load_tls
 from millstream.core.status import EngineInfo
-from millstream.errors import StartupError
 from millstream.log import configure_logging
-from millstream.model.loading.chat_template import LoadedTemplate, use_template
 from millstream.model.loading.source import resolve
-from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
+from millstream.server_context import make_context
 from millstream.settings import DEMO_MODEL, Settings
-from millstream.text.chat_prompt import ChatFormatter
-from millstream.text.parsing.answer_reader import AnswerReader
-from millstream.text.parsing.detection import detect, special_tokens_of
-from millstream.text.vocabulary import Vocabulary
 from millstream.version import __version__
 from millstream.workers.workers import Workers
 
@@ -43,8 +34,6 @@ log = logging.getLogger(__name__)
 # on their cores, and the HTTP side does, that takes the time of the one they wait for; not to spin
 # at all costs a wake-up in every operation. Figures in docs/decisions.md.
 _ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000"}
-
-_MAX_TRIAL_SECONDS = 10.0
 
 
 def run(settings: Settings) -> None:
@@ -84,7 +73,7 @@ async def _serve(
     try:
         await workers.grammars.warm()
         # The engine loads in its process while the tokenizer loads here.
-        context = await _context(settings, folder, engine, workers)
+        context = await make_context(settings, folder, engine, workers)
         _settle_garbage()
         server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
         watching = asyncio.create_task(_watch_engine(server, settings, listeners[0]))
@@ -104,59 +93,6 @@ def _settle_garbage() -> None:
     gc.freeze()
     # One step of 2000 streams makes more objects than the default of 700 allows for.
     gc.set_threshold(10_000, 10, 10)
-
-
-async def _context(
-    settings: Settings, folder: Path, engine: EngineClient, workers: Workers
-) -> ServerContext:
-    tokenizer = await asyncio.to_thread(_load_tokenizer, settings, folder)
-    try:
-        # The template is tried, and may be one that never ends.
-        trying = workers.threads.run(partial(_formatter, tokenizer))
-        chat = await asyncio.wait_for(trying, _MAX_TRIAL_SECONDS)
-    except asyncio.TimeoutError as error:
-        raise StartupError(
-            f"the chat template has not ended after {_MAX_TRIAL_SECONDS:g} s; --chat-template FILE "
-            "brings another"
-        ) from error
-    parsers = await asyncio.to_thread(_parsers, settings, tokenizer)
-    log.info("reasoning and tool calls are read by: %s", parsers.description)
-    eos = tokenizer.eos_token_id
-    return ServerContext(
-        settings=settings,
-        engine=engine,
-        chat=chat,
-        tokenizer=tokenizer.backend_tokenizer,
-        vocabulary=Vocabulary(tokenizer.backend_tokenizer),
-        parsers=parsers,
-        workers=workers,
-        stop_token_ids=() if eos is None else (eos,),
-        fingerprint=f"millstream-{__version__}",
-    )
-
-
-def _load_tokenizer(settings: Settings, folder: Path) -> Any:
-    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
-    if settings.chat_template is not None:
-        use_template(tokenizer, Path(settings.chat_template))
-    if not tokenizer.chat_template:
-        log.warning("the model has no chat template: /v1/chat/completions needs --chat-template")
-    return tokenizer
-
-
-def _formatter(tokenizer: Any) -> ChatFormatter:
-    return ChatFormatter(LoadedTemplate(tokenizer), tokenizer.backend_tokenizer)
-
-
-def _parsers(settings: Settings, tokenizer: Any) -> AnswerReader:
-    return detect(
-        str(tokenizer.chat_template or ""),
-        special_tokens_of(tokenizer.backend_tokenizer),
-        getattr(tokenizer, "response_template", None),
-        response_parsers=tokenizer,
-        reasoning=settings.reasoning_parser,
-        tools=settings.tool_call_parser,
-    )
 
 
 async def _watch_engine(server: Server, settings: Settings, listener: socket.socket) -> None:

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from .harness import RunningServer
+from .harness import RunningServer, wait_until
 from .models import make_endless_model
 from .wire import LONG, messages, open_stream
 
@@ -54,9 +54,6 @@ def nested_refs(length: int) -> dict[str, Any]:
 
 
 SLOW = patterns(*(f".*{letter}.{{10}}" for letter in "abcdefghijklmnopqrst"))
-DEEP_TOOL = {"type": "object", "properties": {"a": {"$ref": "#/$defs/r0"}}} | {
-    "$defs": nested_refs(1000)["$defs"]
-}
 HOSTILE: dict[str, dict[str, Any]] = {
     "rules": {"structured_outputs": {"grammar": chain(5000)}},
     "refs": {"structured_outputs": {"json": nested_refs(1000)}},
@@ -67,10 +64,6 @@ HOSTILE: dict[str, dict[str, Any]] = {
         }
     },
     "no rule": {"structured_outputs": {"grammar": "root ::= a"}},
-    "tool": {
-        "tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP_TOOL}}],
-        "tool_choice": "required",
-    },
 }
 
 
@@ -81,8 +74,7 @@ def test_a_format_that_harms_is_refused_and_harms_nobody(name: str, server: Runn
         reader.next()
         response = server.chat(**HOSTILE[name])
         assert response.status_code == 400, response.text
-        param = response.json()["error"]["param"]
-        assert param.startswith(("structured_outputs.", "tools[0].function.parameters")), param
+        assert response.json()["error"]["param"].startswith("structured_outputs.")
         assert json.loads(reader.next())["choices"], "the stream goes on"
     assert server.engine().pid == engine
     assert psutil.Process(server.process.pid).memory_info().rss < before + 100 * 2**20
@@ -167,6 +159,7 @@ def test_two_signals_end_a_server_that_prepares(own_server: RunningServer) -> No
         thread.start()
         own_server.wait_open(2)
         own_server.signal(signal.SIGTERM)
+        wait_until(lambda: own_server.health()[0] == 503, "drains")
         own_server.signal(signal.SIGTERM)
         assert own_server.wait_exit(seconds=15) == 0
     thread.join()
