@@ -209,6 +209,25 @@ def test_a_killed_engine_fails_its_requests_and_is_started_again(
     assert own_server.answer("Hello", max_tokens=6) == before
 
 
+def test_an_engine_that_ends_while_it_loads_ends_the_server(tmp_path: Path) -> None:
+    flags = ["--log-level", "error"]
+    server = RunningServer(flags, tmp_path / "server.log", is_awaited=False)
+    try:
+        process = psutil.Process(server.process.pid)
+        wait_until(
+            lambda: any("engine" in child.cmdline() for child in process.children()),
+            "there is an engine",
+            seconds=STARTUP_SECONDS,
+        )
+        server.engine().kill()
+        assert server.wait_exit() == 1
+        assert server.log().splitlines() == [
+            "millstream: the engine could not start: engine process ended with signal 9"
+        ]
+    finally:
+        server.kill()
+
+
 def assert_started_again(server: RunningServer, old: psutil.Process) -> None:
     wait_until(lambda: server.health()[0] == 200, "the engine is back", seconds=STARTUP_SECONDS)
     assert server.engine().pid != old.pid

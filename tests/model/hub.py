@@ -21,10 +21,16 @@ class FakeHub:
     """url: set HF_ENDPOINT to it. requested: every file that was asked for with GET."""
 
     def __init__(
-        self, repositories: dict[str, Path], *, gated: frozenset[str] = frozenset()
+        self,
+        repositories: dict[str, Path],
+        *,
+        gated: frozenset[str] = frozenset(),
+        broken: frozenset[str] = frozenset(),
     ) -> None:
+        """broken: files whose delivery ends before they do."""
         self.repositories = repositories
         self.gated = gated
+        self.broken = broken
         self.requested: list[str] = []
         self.tokens: set[str | None] = set()
         self.url = ""
@@ -86,6 +92,8 @@ class FakeHub:
                 self.requested.append(file)
             data = (folder / file).read_bytes()
             headers = {"ETag": f'"{sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            if file in self.broken:
+                headers["Content-Length"] = str(len(data) + 1)
             self._send(request, 200, data, headers, with_body=with_body)
 
     @staticmethod

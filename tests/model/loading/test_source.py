@@ -127,6 +127,15 @@ def test_refusals_say_what_to_do(
         assert "Traceback" not in done.stderr
 
 
+def test_a_download_that_breaks_off_is_told_in_one_line(repository: Path, tmp_path: Path) -> None:
+    broken = frozenset({"model.safetensors"})
+    with FakeHub({"org/tiny": repository}, broken=broken).serve() as hub:
+        done = run(hub, tmp_path / "home", MODEL_ID="org/tiny")
+    assert done.returncode == 1
+    assert "--model-id: org/tiny could not be downloaded: " in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 def test_local_folder_is_taken_as_it_is(repository: Path) -> None:
     assert resolve(Settings(model_id=str(repository))) == repository
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -103,5 +101,8 @@ def _download(settings: Settings) -> Path:
             f"--model-id: {name} is neither a local folder nor a model on the Hub that you can "
             "read (for a private one, log in with `hf auth login` or set HF_TOKEN)"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise StartupError(f"--model-id: {name} could not be downloaded: {error}") from error
+    except StartupError:
+        raise
+    except Exception as error:  # of several libraries: no network, a full disk, a broken download
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise StartupError(f"--model-id: {name} could not be downloaded: {reason}") from error
