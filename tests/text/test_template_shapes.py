@@ -186,6 +186,12 @@ def test_reasoning_has_the_name_that_the_template_reads(render: Any, read: str, 
     assert "<think>A greeting.</think>Hi" in render(THOUGHTS % (read, read), [USER, said])
 
 
+def test_reasoning_on_a_condition_has_the_name_that_the_source_mentions(render: Any) -> None:
+    source = "{% if keep %}{{ messages[0].reasoning }}{% endif %}{{ messages[0].content }}"
+    said = {"role": "assistant", "content": "Hi", "reasoning_content": "A greeting."}
+    assert render(source, [said], variables={"keep": True}) == "A greeting.Hi"
+
+
 def test_ids_of_calls_are_short_where_the_template_asks_for_it(render: Any) -> None:
     text = render(MISTRAL, HISTORY)
     sent = text.split('"id": "')[1].split('"')[0]

@@ -53,7 +53,9 @@ class ConversationWriter:
         if not self._source:
             return
         turn = {"add_generation_prompt": True, "continue_final_message": False}
-        self._shape = find_shape(lambda messages, tools: self._apply(messages, tools=tools, **turn))
+        self._shape = find_shape(
+            lambda messages, tools: self._apply(messages, tools=tools, **turn), self._source
+        )
 
     @property
     def source(self) -> str:

@@ -7,7 +7,7 @@ loss. Thoughts of earlier turns are left out on purpose, so nobody looks for the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import regex
@@ -20,8 +20,17 @@ from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 _THOUGHT_ENDS = regex.compile("|".join(form.close for form in REASONING_FORMATS))
 
 
+# How a text stands in a prompt: as it is, or as within JSON or Python.
+_ESCAPES: tuple[Callable[[str], str], ...] = (
+    lambda text: text,
+    lambda text: json.dumps(text, ensure_ascii=False)[1:-1],
+    lambda text: json.dumps(text)[1:-1],
+    lambda text: repr(text)[1:-1],
+)
+
+
 class ShownTexts:
-    """Looks for texts in one prompt, in the order in which they were said.
+    """Looks for texts in one prompt, where the next of their kind would stand.
 
     source: of the template; a sign that stands in it, as "/no_think", steers it.
     """
@@ -29,37 +38,50 @@ class ShownTexts:
     def __init__(self, prompt: str, *, source: str) -> None:
         self._prompt = prompt
         self._source = source
-        self._position = 0
+        self._positions: dict[str, int] = {}
+        self._escapes: dict[str, list[Callable[[str], str]]] = {}
 
-    def has(self, text: str) -> bool:
-        """Whether the prompt has the text, whole or in words, written out or escaped."""
+    def has(self, text: str, *, kind: str) -> bool:
+        """Whether the prompt has the text, whole or in words, written out or escaped.
+
+        kind: whose it is. Texts of a kind are in order and escaped alike, but a template may put a
+        kind elsewhere, as the system's in front.
+        """
         text = text.strip()
         if not text:
             return True
-        for written in _writings(text):
-            if self._finds(written):
-                return True
-        words = [word for word in text.split() if word.isalnum() or word not in self._source]
-        return any(self._has_words(words, start) for start in {self._position, 0})
-
-    def _finds(self, written: str) -> bool:
-        place = self._prompt.find(written, self._position)
-        if place >= 0:
-            self._position = place + len(written)
+        position = self._positions.get(kind, 0)
+        if (end := self._end_of(text, position, kind)) is not None:
+            self._positions[kind] = end
             return True
-        # A template may have moved it to the front, as a system's text.
-        return self._prompt.find(written, 0, self._position) >= 0
+        if position and self._end_of(text, 0, kind) is not None:
+            return True
+        words = [word for word in text.split() if word.isalnum() or word not in self._source]
+        return any(self._has_words(words, start, kind) for start in {position, 0})
 
-    def _has_words(self, words: Sequence[str], position: int) -> bool:
+    def _end_of(self, text: str, start: int, kind: str) -> int | None:
+        """The end of the text in the prompt, as it is or escaped; None if it is not there."""
+        escapes = self._escapes.setdefault(kind, list(_ESCAPES))
+        tried = set()
+        for escape in escapes:
+            written = escape(text)
+            if written in tried:
+                continue
+            tried.add(written)
+            if (place := self._prompt.find(written, start)) >= 0:
+                if len(tried) > 1:
+                    # A search for what is not there goes through the whole prompt.
+                    escapes.remove(escape)
+                    escapes.insert(0, escape)
+                return place + len(written)
+        return None
+
+    def _has_words(self, words: Sequence[str], position: int, kind: str) -> bool:
         for word in words:
-            ends = [
-                place + len(written)
-                for written in _writings(word)
-                if (place := self._prompt.find(written, position)) >= 0
-            ]
-            if not ends:
+            end = self._end_of(word, position, kind)
+            if end is None:
                 return False
-            position = min(ends)
+            position = end
         return True
 
 
@@ -71,25 +93,26 @@ def check_shown(
     beside_calls: whether to look for text that stands beside calls.
     """
     shown = ShownTexts(prompt, source=source)
-    for path, text in _said(messages, beside_calls=beside_calls):
-        if not shown.has(text):
+    for kind, path, text in _said(messages, beside_calls=beside_calls):
+        if not shown.has(text, kind=kind):
             raise InvalidRequest(
                 f"{path}: the model's chat template leaves this text out of the prompt", param=path
             )
 
 
-def _said(messages: Sequence[Message], *, beside_calls: bool) -> Iterator[tuple[str, str]]:
-    """What has to be in the prompt, with its path."""
+def _said(messages: Sequence[Message], *, beside_calls: bool) -> Iterator[tuple[str, str, str]]:
+    """What has to be in the prompt, with its kind and path."""
     for place, message in enumerate(messages):
-        calls = message.get("tool_calls") or ()
+        role, calls = str(message.get("role")), message.get("tool_calls") or ()
         texts = texts_of(message.get("content"))
-        if message.get("role") == "assistant":
+        if role == "assistant":
             texts = [_THOUGHT_ENDS.split(text)[-1] for text in texts]
         if beside_calls or not calls:
             for text in texts:
-                yield f"messages[{place}].content", text
+                yield role, f"messages[{place}].content", text
         for index, call in enumerate(calls):
-            yield from _called(call, place=place, index=index)
+            for path, text in _called(call, place=place, index=index):
+                yield "call", path, text
 
 
 def _called(call: Any, *, place: int, index: int) -> Iterator[tuple[str, str]]:
@@ -98,13 +121,3 @@ def _called(call: Any, *, place: int, index: int) -> Iterator[tuple[str, str]]:
     path = arguments_path(place, index)
     for text in strings_within(read_arguments(function.get("arguments"), field=path)):
         yield path, text
-
-
-def _writings(text: str) -> Iterator[str]:
-    """A text as it is, and as it stands within JSON or Python."""
-    yield text
-    for written in (json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]):
-        if written != text:
-            yield written
-    if (python := repr(text)[1:-1]) != text:
-        yield python

@@ -75,8 +75,8 @@ class _Written:
     defects: int
 
 
-def find_shape(render: Render) -> MessageShape:
-    """The shape nearest to the native one that the template reads.
+def find_shape(render: Render, source: str) -> MessageShape:
+    """The shape nearest to the native one that the template reads. source: of the template.
 
     Raises StartupError for a template that is wrong, does what the sandbox forbids, or does not
     come to an end.
@@ -85,7 +85,7 @@ def find_shape(render: Render) -> MessageShape:
 
     def search() -> None:
         try:
-            found.append(_Trial(render).shape())
+            found.append(_Trial(render, source).shape())
         except StartupError as error:
             found.append(error)
         except Exception as error:  # whatever a template does on its first message
@@ -106,8 +106,9 @@ def find_shape(render: Render) -> MessageShape:
 
 
 class _Trial:
-    def __init__(self, render: Render) -> None:
+    def __init__(self, render: Render, source: str) -> None:
         self._render = render
+        self._source = source
         self._shape = MessageShape()
         self._is_forbidden = False
 
@@ -209,6 +210,10 @@ class _Trial:
             if best := self._best(conversation, shapes, _THOUGHT):
                 self._shape = best
                 return
+        # It may show thoughts on a condition that no probe meets; then its source tells the name.
+        named = [name for name in REASONING_NAMES if regex.search(rf"\b{name}\b", self._source)]
+        if named:
+            self._shape = replace(self._shape, reasoning=named[0])
 
     def _best(
         self, conversation: list[Message], shapes: Iterable[MessageShape], *probes: str
