@@ -200,10 +200,10 @@ class EngineClient:
             self._failure = self._failure or StartupError(f"the engine {what}: {how}")
         else:
             log.error("%s; %d requests fail, restarting", how, len(self.streams))
+        self._changed.set()
         self.streams.fail_all(
             EngineUnavailable("the engine ended unexpectedly", code="engine_dead")
         )
-        self._changed.set()
 
     def _check_available(self) -> EngineInfo:
         if self._is_draining:

@@ -55,3 +55,23 @@ async def test_headers_that_trickle_in_are_cut_off(monkeypatch: pytest.MonkeyPat
     assert transport.written.startswith(b"HTTP/1.1 408 ")
     protocol.data_received(b"more\r\n\r\n")  # dropped
     assert transport.written.count(b"HTTP/1.1") == 1
+
+
+async def test_more_connections_than_there_may_be_are_refused() -> None:
+    class Few(Protocol):
+        max_connections = 2
+
+    config, state = uvicorn.Config(lambda: None, http=Few, log_config=None), ServerState()
+
+    def connected() -> tuple[Few, Transport]:
+        protocol, transport = Few(config, state, {}), Transport()
+        protocol.connection_made(transport)
+        return protocol, transport
+
+    first, second, third = connected(), connected(), connected()
+    assert third[1].written.startswith(b"HTTP/1.1 429 ")
+    assert third[1].closed.is_set()
+    first[0].connection_lost(None)
+    third[0].connection_lost(None)
+    assert not connected()[1].closed.is_set()
+    assert not second[1].closed.is_set()

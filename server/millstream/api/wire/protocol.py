@@ -35,9 +35,11 @@ class Protocol(H11Protocol):
     """One connection. See the module's rules for what differs from uvicorn's.
 
     send_timeout: seconds in which a client must read something of what waits for it.
+    max_connections: how many there may be at a time; None for any number.
     """
 
     send_timeout = 60.0
+    max_connections: int | None = None
     _timer: asyncio.TimerHandle | None = None
     transport: BoundedTransport
 
@@ -62,8 +64,7 @@ class Protocol(H11Protocol):
             send_timeout=self.send_timeout,
         )
         super().connection_made(bounded)
-        limit = self.config.limit_concurrency
-        if limit is not None and len(self.connections) >= limit:
+        if self.max_connections is not None and len(self.connections) > self.max_connections:
             # Not counted, and with no time to linger: it would take what is set aside.
             self.connections.discard(self)
             self._refuse(Overloaded("the server has too many connections"))

@@ -18,7 +18,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from millstream.api.wire.descriptors import max_connections
+from millstream.api.wire import descriptors
 from millstream.api.wire.protocol import Protocol
 from millstream.errors import StartupError
 from millstream.runtime.client import EngineClient
@@ -71,6 +71,7 @@ def _explain(error: Exception, files: dict[str, str | None]) -> str:
 def _protocol(settings: Settings) -> type[asyncio.Protocol]:
     class Configured(Protocol):
         send_timeout = settings.send_timeout
+        max_connections = descriptors.max_connections()
 
     return Configured
 
@@ -96,7 +97,6 @@ class Server(uvicorn.Server):
                 http=_protocol(settings),
                 ws="none",
                 lifespan="off",
-                limit_concurrency=max_connections() + 1,  # see Protocol, which never has as many
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
                 timeout_graceful_shutdown=_CLOSING_SECONDS,
                 log_config=None,
