@@ -150,7 +150,7 @@ class Talk:
         self.template = template
         self.parsers = HERMES
 
-    async def _post(self, **fields: Any) -> httpx.Response:
+    async def post(self, **fields: Any) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS} | fields
         context = replace(self._context, parsers=self.parsers)
         transport = CheckedTransport(context)
@@ -158,17 +158,17 @@ class Talk:
             return await client.post("/v1/chat/completions", json=body)
 
     async def refused(self, **fields: Any) -> Any:
-        response = await self._post(**fields)
+        response = await self.post(**fields)
         assert response.status_code == 400, response.text
         return response.json()["error"]["param"]
 
     async def body(self, **fields: Any) -> Any:
-        response = await self._post(**fields)
+        response = await self.post(**fields)
         assert response.status_code == 200, response.text
         return response.json()
 
     async def events(self, **fields: Any) -> list[Any]:
-        response = await self._post(stream=True, **fields)
+        response = await self.post(stream=True, **fields)
         assert response.status_code == 200, response.text
         *events, done = [part.removeprefix("data: ") for part in response.text.split("\n\n")[:-1]]
         assert done == "[DONE]"

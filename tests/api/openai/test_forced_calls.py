@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders
 
-from millstream.api.openai.chat.body import parse_chat_request
+from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Grammar
@@ -74,6 +74,32 @@ async def test_a_forced_call_that_is_cut_off(fields: dict[str, Any], talk: Talk)
     assert '{"city": "Paris"}'.startswith(arguments)
     answer = await talk.both(CALL, stop=["ari"], **fields)
     assert answer.calls == [("get_weather", '{"city": "P')]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_keywords_of_tools_that_are_left_to_the_model_are_named(
+    stream: bool, talk: Talk
+) -> None:
+    tags = {"type": "array", "uniqueItems": True, "items": {"type": "string"}}
+    properties = {"tags": tags, "name": {"not": {"const": ""}}}
+    tools = [*TOOLS, tool("tag")]
+    tools[-1]["function"]["parameters"] = {"type": "object", "properties": properties}
+    talk.speaker.say(CALL)
+    response = await talk.post(tools=tools, tool_choice="required", stream=stream)
+    assert response.status_code == 200, response.text
+    assert response.headers["x-unenforced-keywords"] == "uniqueItems, not"
+    for name, left in (("get_weather", None), ("tag", "uniqueItems, not")):
+        response = await talk.post(tools=tools, tool_choice=name, stream=stream)
+        assert response.headers.get("x-unenforced-keywords") == left
+    tools[-1]["function"]["strict"] = True
+    for fields in ({}, {"tool_choice": "required"}):
+        response = await talk.post(tools=tools, stream=stream, **fields)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (
+            400,
+            f"tools[{len(TOOLS)}].function.parameters",
+        )
+        assert "properties.tags.uniqueItems" in error["message"]
 
 
 async def test_several_answers_with_scores(talk: Talk) -> None:

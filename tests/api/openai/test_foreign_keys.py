@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
+from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.api.openai.fields.foreign_keys import KEYS
 from millstream.errors import InvalidRequest
 

@@ -9,7 +9,7 @@ import pytest
 from llguidance import LLTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders
 
-from millstream.api.openai.chat.body import parse_chat_request
+from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.api.openai.fields.response_format import WantedFormat
 from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar
@@ -70,7 +70,10 @@ def named(**members: Any) -> dict[str, Any]:
     ],
 )
 def test_response_formats(fields: dict[str, Any], param: str, kind: str, value: Any) -> None:
-    assert response_format(**fields) == (f"response_format{param}", kind, value)
+    found = response_format(**fields)
+    assert found is not None
+    assert found[:3] == (f"response_format{param}", kind, value)
+    assert found.is_strict == bool(fields.get("json_schema", {}).get("strict"))
 
 
 @pytest.mark.parametrize(
@@ -85,8 +88,9 @@ def test_response_formats(fields: dict[str, Any], param: str, kind: str, value: 
 )
 def test_vllm_s_fields(member: str, kind: str, value: Any) -> None:
     outputs = {member: value}
-    assert wanted(structured_outputs=outputs) == (f"structured_outputs.{member}", kind, value)
-    assert wanted(**{f"guided_{member}": value}) == (f"guided_{member}", kind, value)
+    found = wanted(structured_outputs=outputs)
+    assert found == (f"structured_outputs.{member}", kind, value, False)
+    assert wanted(**{f"guided_{member}": value}) == (f"guided_{member}", kind, value, False)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +110,12 @@ def test_vllm_s_fields(member: str, kind: str, value: Any) -> None:
     ],
 )
 def test_fields_of_other_servers(fields: dict[str, Any], expected: tuple[str, str, Any]) -> None:
-    assert wanted(**fields) == expected
+    assert wanted(**fields) == (*expected, False)
 
 
 def test_any_object_in_vllm_s_words() -> None:
     found = wanted(structured_outputs={"json_object": True})
-    assert found == ("structured_outputs.json_object", "json", OBJECT)
+    assert found == ("structured_outputs.json_object", "json", OBJECT, False)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,40 @@ async def test_the_engine_is_told(api: Api) -> None:
     ] * 2
     await api.answer(response_format={"type": "text"})
     assert api.requests[-1].grammar is None
+
+
+UNIQUE = {"type": "array", "uniqueItems": True, "items": {"type": "string", "format": "path"}}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_keywords_that_are_left_to_the_model_are_named(stream: bool, api: Api) -> None:
+    for fields in (
+        {"response_format": named(schema=UNIQUE)},
+        {"response_format": named(schema=UNIQUE, strict=False)},
+        {"json_schema": json.dumps(UNIQUE)},
+        {"guided_json": UNIQUE, "n": 2},
+    ):
+        response = await api.post(stream=stream, **fields)
+        assert response.status_code == 200, response.text
+        assert response.headers["x-unenforced-keywords"] == "uniqueItems, format"
+        text = json_grammar({"type": "array", "items": {"type": "string"}})
+        assert api.requests[-1].grammar == Grammar(text=text)
+    response = await api.post(stream=stream, response_format=named(schema=SCHEMA, strict=True))
+    assert "x-unenforced-keywords" not in response.headers
+
+
+async def test_a_strict_schema_leaves_nothing_to_the_model(api: Api) -> None:
+    for fields, param in (
+        (named(schema=UNIQUE, strict=True), "response_format.json_schema.schema"),
+        (
+            {"type": "json_schema", "value": {"schema": UNIQUE, "strict": True}},
+            "response_format.value.schema",
+        ),
+    ):
+        response = await api.post(response_format=fields)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (400, param)
+        assert "uniqueItems" in error["message"]
 
 
 @pytest.mark.parametrize(

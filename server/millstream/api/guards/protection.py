@@ -26,7 +26,7 @@ from millstream.api.guards.keys import RequireKey
 from millstream.errors import StartupError
 from millstream.settings import Settings
 
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "WWW-Authenticate")
+EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "WWW-Authenticate", "X-Unenforced-Keywords")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -44,6 +44,7 @@ class EventStream(EventSourceResponse):
         on_end: Callable[[], None],
         ping_seconds: float,
         send_timeout: float,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._events = events
         self._on_end = on_end
@@ -51,6 +52,7 @@ class EventStream(EventSourceResponse):
         self._send: Send | None = None
         super().__init__(
             self._deliver(),
+            headers=headers,
             ping=ping_seconds,
             ping_message_factory=_ping,
             sep="\n",

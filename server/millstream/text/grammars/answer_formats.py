@@ -187,6 +187,8 @@ def _explain(reason: str) -> str:
     """What llguidance says, in the words of those who sent the grammar."""
     if reason.startswith("NoExtension"):
         return "nothing matches it"
+    if "coerce_one_of" in reason:  # an option of the library, which no client has
+        return "oneOf whose branches may overlap cannot be enforced"
     if "max is" in reason:
         return f"too much may come next at one point, such as 500 properties ({_short(reason)})"
     return _short(reason)

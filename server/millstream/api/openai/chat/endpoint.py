@@ -8,7 +8,8 @@ from typing import Any
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
+from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.chat.preparation import Preparation, Prepared
 from millstream.api.openai.chat.prompts import Prompts
@@ -83,7 +84,7 @@ class ChatCompletions(Endpoint[ChatRequest]):
             prompt=prepared.prompt,
             prompt_scores=choices[0].assembler.prompt_logprobs,
         )
-        return StartedAnswer(choices, builder, report=report)
+        return StartedAnswer(choices, builder, report=report, unenforced=prepared.unenforced)
 
     def _assembler(self, chat: ChatRequest, prepared: Prepared) -> TextAssembler:
         # Where special tokens are markers, the parser reads them, and drops all others.

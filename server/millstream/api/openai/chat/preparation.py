@@ -23,10 +23,12 @@ class Prepared:
     """first: the engine request of the first answer, but for the id of its stream.
 
     parsers: one for each answer, or none if there is nothing but content to be found.
+    unenforced: what of the wanted form is left to the model.
     """
 
     first: Request
     parsers: tuple[OutputParser, ...] = ()
+    unenforced: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -40,6 +42,7 @@ class _Form:
     grammar: Grammar | None
     reader: AnswerReader
     hold: GrammarHold
+    unenforced: tuple[str, ...] = ()
 
     @property
     def begins_at_once(self) -> bool:
@@ -66,7 +69,8 @@ class Preparation:
         prompt, request = await run(partial(self._request, chat))
         form = await self._form(chat, prompt)
         request = with_grammar(request, form.grammar, chat)
-        return Prepared(request, await run(partial(self._parsers, chat, prompt.text, form)))
+        parsers = await run(partial(self._parsers, chat, prompt.text, form))
+        return Prepared(request, parsers, form.unenforced)
 
     def _request(self, chat: ChatRequest) -> tuple[RenderedPrompt, Request]:
         """The prompt, and the request for an answer to it that may be anything."""
@@ -106,15 +110,16 @@ class Preparation:
         """What the client wants the answer to look like."""
         parsers = self._context.parsers
         may_think = self._may_think(prompt.variables)
-        if (wanted := chat.wanted_format) is not None:
+        if (asked := chat.wanted_format) is not None:
+            wanted, unenforced = await self._grammars.enforceable(asked)
             grammar = await self._grammars.grammar(wanted, prompt.token_ids, may_think=may_think)
-            return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER)
+            return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER, unenforced)
         if (calls := chat.wanted_calls) is not None:
             form = await self._grammars.calls(
                 calls, chat.tools or (), parsers, prompt=prompt.token_ids, may_think=may_think
             )
             hold = GrammarHold.ANSWER if calls.is_forced else GrammarHold.CALLS
-            return _Form(form.grammar, form.reader, hold)
+            return _Form(form.grammar, form.reader, hold, form.unenforced)
         return _Form(None, parsers, GrammarHold.NOTHING)
 
     def _may_think(self, variables: Mapping[str, Any]) -> bool:

@@ -74,7 +74,13 @@ class Completions(Endpoint[CompletionRequest]):
             ],
             per_prompt=n,
         )
-        return StartedAnswer(choices, builder, report=report, num_prompts=len(prepared))
+        return StartedAnswer(
+            choices,
+            builder,
+            report=report,
+            num_prompts=len(prepared),
+            unenforced=prepared[0].unenforced,
+        )
 
     def _assembler(self, completion: CompletionRequest, asked: PreparedPrompt) -> TextAssembler:
         return TextAssembler(

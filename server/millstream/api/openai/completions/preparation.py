@@ -17,10 +17,14 @@ from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompt:
-    """first: the engine request of its first answer, but for the id of its stream."""
+    """first: the engine request of its first answer, but for the id of its stream.
+
+    unenforced: what of the wanted format is left to the model.
+    """
 
     prompt: EncodedPrompt
     first: Request
+    unenforced: tuple[str, ...] = ()
 
 
 class CompletionPreparation:
@@ -35,12 +39,15 @@ class CompletionPreparation:
         leaves no room for an answer. Cancelled, ends what it does soon."""
         prepared = await self._context.workers.threads.run(partial(self._requests, completion))
         wanted, finished = completion.wanted_format, []
+        unenforced: tuple[str, ...] = ()
+        if wanted is not None:
+            wanted, unenforced = await self._grammars.enforceable(wanted)
         for prompt, request in prepared:
             grammar = None
             if wanted is not None:
                 grammar = await self._grammars.grammar(wanted, prompt.token_ids, may_think=False)
             request = with_grammar(request, grammar, completion)
-            finished.append(PreparedPrompt(prompt, request))
+            finished.append(PreparedPrompt(prompt, request, unenforced))
         return finished
 
     def _requests(self, completion: CompletionRequest) -> list[tuple[EncodedPrompt, Request]]:

@@ -38,15 +38,19 @@ _COMPLETE = {"text", "json_object", "json"}
 
 
 class WantedFormat(NamedTuple):
-    """param: the path of the field that asks for it. value: a schema, pattern, texts or grammar."""
+    """param: the path of the field that asks for it. value: a schema, pattern, texts or grammar.
+
+    is_strict: nothing of it may be left to the model.
+    """
 
     param: str
     kind: FormatKind
     value: Any
+    is_strict: bool = False
 
 
 class JsonSchema(Body):
-    """strict changes nothing: the schema is always enforced. name, description: for people."""
+    """strict: keywords that cannot be enforced are refused. name, description: for people."""
 
     name: str | None = None
     description: str | None = None
@@ -75,7 +79,8 @@ class ResponseFormat(Body):
             # OpenAI takes a format without a schema, which then says no more than json_object.
             if value.schema_ is None:
                 return WantedFormat(path, "json", ANY_OBJECT)
-            return WantedFormat(f"{path}.{member}.schema", "json", value.schema_)
+            param = f"{path}.{member}.schema"
+            return WantedFormat(param, "json", value.schema_, is_strict=bool(value.strict))
         if self.type == "json_schema" and member == "value":
             return _named_schema(f"{path}.value", value)
         kind = _KINDS.get(self.type, "json")
@@ -112,7 +117,7 @@ def _named_schema(path: str, value: dict[str, Any] | str) -> WantedFormat:
     schema = value.get("schema")
     if not isinstance(schema, dict | str):
         raise _refusal(f"{path}.schema", "a schema is an object or its text")
-    return WantedFormat(f"{path}.schema", "json", schema)
+    return WantedFormat(f"{path}.schema", "json", schema, is_strict=value.get("strict") is True)
 
 
 def _refusal(path: str, reason: str) -> InvalidRequest:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -24,6 +24,7 @@ from millstream.text.grammars.call_grammar import (
     arguments_schema,
     calls_grammar,
 )
+from millstream.text.grammars.schema_keywords import EnforceableSchema, enforceable
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
@@ -34,10 +35,14 @@ _REASONING = [one.markers for one in REASONING_FORMATS if one.markers]
 
 
 class CallForm(NamedTuple):
-    """The form of an answer that calls tools, and how it is read."""
+    """The form of an answer that calls tools, and how it is read.
+
+    unenforced: the keywords of the tools' schemas that are left to the model.
+    """
 
     grammar: Grammar
     reader: AnswerReader
+    unenforced: tuple[str, ...] = ()
 
 
 class AnswerGrammars:
@@ -54,6 +59,18 @@ class AnswerGrammars:
         self._reasoning = [(begin, end) for begin, end in ids if None not in (begin, end)]
         self._tokens = {t.content: i for i, t in tokenizer.get_added_tokens_decoder().items()}
         self._marks = [mark for mark in self._tokens if mark.startswith(("<", "["))]
+
+    async def enforceable(self, wanted: WantedFormat) -> tuple[WantedFormat, tuple[str, ...]]:
+        """The format as a grammar can enforce it, and the keywords that are left to the model.
+
+        Raises InvalidRequest if there are any and the format is strict.
+        """
+        if wanted.kind != "json":
+            return wanted, ()
+        schema = await self._workers.threads.run(partial(enforceable, wanted.value))
+        if wanted.is_strict:
+            _check_unenforced(wanted.param, schema)
+        return wanted._replace(value=schema.schema), schema.keywords
 
     async def grammar(
         self, wanted: WantedFormat, prompt: Sequence[int], *, may_think: bool
@@ -86,7 +103,7 @@ class AnswerGrammars:
         InvalidRequest for tools whose arguments cannot be held to their schemas.
         """
         self._check_bytes(wanted.param)
-        callable_tools = await self._callable(wanted, tools)
+        callable_tools, unenforced = await self._callable(wanted, tools)
         readers = [parsers] if parsers.writing else []
         readers += [parsers.for_json_calls] if wanted.is_forced else []
         reason = "this model's format of tool calls is read only when they are complete"
@@ -99,27 +116,38 @@ class AnswerGrammars:
             except GrammarError as error:
                 raise InvalidRequest(f"tools: {error}", param="tools") from error
             if reader.reasoning is None and reader.response_parsers is None:
-                return CallForm(Grammar(text=text), reader)
+                return CallForm(Grammar(text=text), reader, unenforced)
             placed = partial(self._placed, text, prompt, may_think=may_think)
-            return CallForm(await self._workers.threads.run(placed), reader)
+            return CallForm(await self._workers.threads.run(placed), reader, unenforced)
         raise InvalidRequest(
             f"{wanted.param}: {reason}; tool_choice required, or a named tool, can do it",
             param=wanted.param,
         )
 
-    async def _callable(self, wanted: WantedCalls, tools: Sequence[Tool]) -> list[CallableTool]:
-        """The tools that may be called. Raises InvalidRequest for parameters that are no schema."""
+    async def _callable(
+        self, wanted: WantedCalls, tools: Sequence[Tool]
+    ) -> tuple[list[CallableTool], tuple[str, ...]]:
+        """The tools that may be called, and the keywords that are left to the model.
+
+        Raises InvalidRequest for parameters that are no schema, or not one that can be kept.
+        """
         called: list[CallableTool] = []
+        unenforced: list[str] = []
         try:
             for place in wanted.places:
                 function = tools[place].function
-                called.append(CallableTool(function.name, arguments_schema(function.parameters)))
+                read = partial(_enforceable_arguments, function.parameters)
+                schema = await self._workers.threads.run(read)
+                if function.strict:
+                    _check_unenforced(f"tools[{place}].function.parameters", schema)
+                called.append(CallableTool(function.name, schema.schema))
+                unenforced += schema.keywords
             await self._workers.grammars.texts([("json", tool.schema) for tool in called])
         except GrammarError as error:
             index = error.index if isinstance(error, PartError) else len(called)
             path = f"tools[{wanted.places[index]}].function.parameters"
             raise InvalidRequest(f"{path}: {error}", param=path) from error
-        return called
+        return called, tuple(dict.fromkeys(unenforced))
 
     async def _calls_text(
         self, wanted: WantedCalls, tools: Sequence[CallableTool], reader: AnswerReader
@@ -174,3 +202,18 @@ class AnswerGrammars:
             if self._tokenizer.decode([token], skip_special_tokens=False).strip():
                 return None
         return None
+
+
+def _enforceable_arguments(parameters: Mapping[str, Any] | None) -> EnforceableSchema:
+    return enforceable(arguments_schema(parameters))
+
+
+def _check_unenforced(path: str, schema: EnforceableSchema) -> None:
+    """Raises InvalidRequest for what a strict schema asks for and no grammar can see to."""
+    if schema.unenforced:
+        keyword, place = schema.unenforced[0]
+        raise InvalidRequest(
+            f"{path}: {keyword} (at {place}) cannot be enforced; leave it out, or leave out strict "
+            "and it is left to the model",
+            param=path,
+        )

@@ -86,6 +86,7 @@ class Endpoint(ABC, Generic[Fields]):
             return await _whole(http, answer, streams)
         return EventStream(
             answer.events(),
+            headers=answer.headers,
             on_end=lambda: close_all(streams),
             ping_seconds=settings.ping_seconds,
             send_timeout=settings.send_timeout,
@@ -124,7 +125,9 @@ async def _whole(
     http: HttpRequest, answer: StartedAnswer, streams: Sequence[TokenStream]
 ) -> Response:
     try:
-        return await unless_disconnected(http, answer.whole())
+        response = await unless_disconnected(http, answer.whole())
+        response.headers.update(answer.headers)
+        return response
     except ClientGone:
         return Response(status_code=_CLIENT_GONE)
     finally:

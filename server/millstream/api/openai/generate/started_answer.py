@@ -21,6 +21,8 @@ from millstream.api.wire.error_bodies import error_event
 from millstream.errors import MillstreamError
 from millstream.text.assembler import TextDelta
 
+UNENFORCED_HEADER = "X-Unenforced-Keywords"
+
 
 class StartedAnswer:
     """The choices of one request, and what makes its answer out of them."""
@@ -32,8 +34,11 @@ class StartedAnswer:
         *,
         report: Report,
         num_prompts: int = 1,
+        unenforced: Sequence[str] = (),
     ) -> None:
-        """num_prompts: each has as many choices, those of the first one first."""
+        """num_prompts: each has as many choices, those of the first one first. unenforced: the
+        keywords of the wanted form that are left to the model."""
+        self.headers = {UNENFORCED_HEADER: ", ".join(unenforced)} if unenforced else {}
         self._choices = choices
         self._builder = builder
         self._report = report

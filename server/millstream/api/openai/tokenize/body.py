@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError, create_model
 
-from millstream.api.openai.chat.body import ChatRequest, parse_chat_request
+from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.api.openai.fields.refused import without_unsupported
 from millstream.errors import InvalidRequest
 from millstream.intake.sampling_fields import TokenId
