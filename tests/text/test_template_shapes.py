@@ -136,10 +136,12 @@ BOTH = GUARD.replace(
         (PLAIN % "c", "<user>one\ntwo\n"),
         (BOTH.replace("{% endfor %}\n", "{% endfor %}{% endif %}\n"), "<user>onetwo\n"),
         ("{% for m in messages %}{{ m.content[0].text }}{% endfor %}", "one\ntwo"),
+        ("{% if topic %}{{ messages[0].content }}{% endif %}", "one\ntwo"),
     ],
 )
 def test_parts_stay_parts_where_they_are_read(render: Any, source: str, expected: str) -> None:
-    assert render(source, [{"role": "user", "content": PARTS}]) == expected
+    messages = [{"role": "user", "content": PARTS}]
+    assert render(source, messages, variables={"topic": "parts"}) == expected
 
 
 @pytest.mark.parametrize(
@@ -177,6 +179,22 @@ def test_arguments_that_nobody_can_write_are_refused_by_name(
     with pytest.raises(InvalidRequest) as caught:
         render(source, [USER, call(arguments), RESULT])
     assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ boom.memory() }}", "{{ boom.assertion() }}", "{{ boom.runtime() }}"]
+)
+def test_whatever_a_template_raises_is_a_refusal(render: Any, source: str) -> None:
+    def fail(error: type[Exception]) -> Any:
+        def run() -> None:
+            raise error("boom")
+
+        return run
+
+    errors = {"memory": MemoryError, "assertion": AssertionError, "runtime": RuntimeError}
+    boom = {name: fail(error) for name, error in errors.items()}
+    with pytest.raises(InvalidRequest, match="refuses these messages"):
+        render(source, [USER], variables={"boom": boom})
 
 
 @pytest.mark.parametrize("read", ["reasoning", "reasoning_content", "thinking"])

@@ -34,9 +34,11 @@ log = logging.getLogger(__name__)
 TEMPLATE_ERRORS = (
     TemplateError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
     LookupError,
-    RecursionError,
+    MemoryError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
@@ -154,7 +156,7 @@ class _Trial:
         elif reads_part:
             form = ContentForm.ONE_PART
         else:
-            return  # no form is; the native one is what the template will be asked with
+            form = ContentForm.TEXT  # unknown, as of a template that needs variables to say a word
         self._shape = replace(self._shape, contents={**self._shape.contents, role: form})
 
     def _find_calls(self) -> None:

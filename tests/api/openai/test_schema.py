@@ -190,6 +190,7 @@ def test_arguments_of_another_type_are_refused_by_name(sent: Any) -> None:
     [
         {"role": "user"},
         {"role": "user", "content": None},
+        {"role": "user", "content": []},
         {"role": "system"},
         {"role": "developer", "content": None},
         {"role": "tool", "tool_call_id": "c1"},

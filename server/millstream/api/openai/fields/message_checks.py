@@ -12,7 +12,7 @@ def check_messages(messages: Sequence[Message]) -> None:
     """Raises InvalidRequest for a message that says nothing, or says its reasoning twice."""
     for index, message in enumerate(messages):
         path = f"messages[{index}]"
-        if message.content is None and not message.may_be_empty:
+        if message.content in (None, []) and not message.may_be_empty:
             raise _refusal(f"{path}.content", f"the {message.role}'s message has none")
         for number, part in enumerate(message.content if isinstance(message.content, list) else ()):
             _check_part(part, path=f"{path}.content[{number}]")
