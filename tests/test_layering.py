@@ -124,7 +124,7 @@ ALLOWED: dict[str, set[str]] = {
     "workers": {"errors", "parent", "text/grammars"},
     # the wire, from the ground up
     "api": set(),
-    "api/wire": {"errors", "runtime", "settings"},
+    "api/wire": {"errors", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
     "api/guards": {"api/described", "api/wire", "errors", "settings"},
     "api/context": {"runtime", "settings", "text", "text/parsing", "workers"},

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from millstream.errors import InvalidRequest
+from millstream.intake.first_error import at_most
 from millstream.intake.strict_body import Body, tag
 
 MAX_STOPS = 16
@@ -31,6 +32,7 @@ Stop = Annotated[
 TokenId = Annotated[int, Field(ge=0)]
 TokenIdText = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
+Biases = Annotated[dict[TokenIdText, Bias], Field(max_length=MAX_BIASES), at_most(MAX_BIASES)]
 Word = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -46,7 +48,7 @@ class SamplingFields(Body):
     repetition_penalty: float | None = Field(None, ge=0.01, le=100)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[TokenIdText, Bias] | None = Field(None, max_length=MAX_BIASES)
+    logit_bias: Biases | None = None
     bad_words: list[Word] | None = Field(None, max_length=MAX_BAD_WORDS)
     allowed_token_ids: list[TokenId] | None = Field(
         None, min_length=1, max_length=MAX_ALLOWED_TOKENS

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 from pydantic_core import ErrorDetails
 
 from millstream.errors import InvalidRequest
+from millstream.intake.first_error import FirstErrorModel
 
 _UNION_TAGS = ("text", "parts", "string", "list", "strings", "ids", "id_lists")
 
 
-class Body(BaseModel):
+class Body(FirstErrorModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 

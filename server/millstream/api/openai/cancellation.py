@@ -8,7 +8,7 @@ knows an id may cancel; those made here are 128 random bits. All who share an id
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -51,7 +51,7 @@ def cancel(context: ServerContext) -> Handler:
     """One handler for both routes: an id says by itself whose it is."""
 
     async def answer(http: Request) -> Response:
-        await _check_body(http, limit=context.settings.payload_limit)
+        await _read_body(http, context)
         request_id = http.path_params["id"]
         if not context.engine.cancel(request_id):
             raise NotFound(
@@ -64,12 +64,21 @@ def cancel(context: ServerContext) -> Handler:
     return answer
 
 
-async def _check_body(http: Request, *, limit: int) -> None:
+async def _read_body(http: Request, context: ServerContext) -> None:
     """Raises InvalidRequest for a field: there are none. No body is needed."""
     headers = http.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return
-    for name in await read_json(http, limit=limit):
+    await read_json(
+        http,
+        limit=context.settings.payload_limit,
+        check=_check_body,
+        threads=context.workers.bodies,
+    )
+
+
+def _check_body(body: dict[str, Any]) -> None:
+    for name in body:
         raise InvalidRequest(
             f"{name} is not a field of this API", param=name, code="unknown_parameter"
         )

@@ -2,13 +2,15 @@
 
 Rules: size is refused by header before a byte is read, and again while reading; only JSON is
 accepted, strictly (UTF-8, finite numbers, no lone surrogates); a client that stops sending does
-not hold a connection for ever.
+not hold a connection for ever. What is large is parsed and checked beside the event loop, and of
+what is parsed in one call, which keeps the interpreter, there is a limit.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -19,12 +21,22 @@ from millstream.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from millstream.workers.threads import WorkerThreads
+
+T = TypeVar("T")
 
 _BODY_SECONDS = 30.0
+_LARGE_BYTES = 64 * 1024
+_MAX_CONTAINERS = 100_000
 
 
-async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
-    """The JSON object in the body. Raises InvalidRequest or one of its subclasses."""
+async def read_json(
+    request: Request, *, limit: int, check: Callable[[dict[str, Any]], T], threads: WorkerThreads
+) -> T:
+    """What `check` makes of the JSON object in the body. threads: where, if it is large.
+
+    Raises InvalidRequest or one of its subclasses, and whatever `check` does.
+    """
     _check_headers(request, limit=limit)
     try:
         body = await asyncio.wait_for(_read(request, limit=limit), timeout=_BODY_SECONDS)
@@ -32,6 +44,18 @@ async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
         raise RequestTimeout(f"the body did not arrive within {_BODY_SECONDS:.0f} s") from error
     except ClientDisconnect as error:
         raise InvalidRequest("the client left before the body was complete") from error
+    if len(body) < _LARGE_BYTES:
+        return check(_parse(body))
+    return await threads.run(lambda: check(_parse(body)))
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    # The first count takes brackets in strings for more; nearly always it is enough.
+    is_dense = _num_brackets(body) > _MAX_CONTAINERS
+    if is_dense and _num_brackets(_without_strings(body)) > _MAX_CONTAINERS:
+        raise InvalidRequest(
+            f"the body has more than {_MAX_CONTAINERS} lists and objects", code="invalid_json"
+        )
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
@@ -39,6 +63,15 @@ async def read_json(request: Request, *, limit: int) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InvalidRequest("the body must be a JSON object", code="invalid_json")
     return content
+
+
+def _num_brackets(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
+
+
+def _without_strings(text: bytes) -> bytes:
+    """What of JSON is outside of its strings."""
+    return b"".join(text.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
 
 
 def _check_headers(request: Request, *, limit: int) -> None:

@@ -10,12 +10,14 @@ from millstream.api.openai.fields.chat_messages import Message
 from millstream.api.openai.fields.delivery import DeliveryFields
 from millstream.api.openai.fields.formats import FormatFields
 from millstream.api.openai.fields.tools import ToolFields
+from millstream.intake.first_error import at_most
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 
 MAX_MESSAGES = 10_000
 
 Label = Annotated[str, StringConstraints(max_length=512)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+Metadata = Annotated[dict[MetadataKey, Label], Field(max_length=16), at_most(16)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -36,7 +38,7 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
     # Words for the log; what they ask of OpenAI's own service has no counterpart here.
     safety_identifier: Label | None = None
     prompt_cache_key: Label | None = None
-    metadata: dict[MetadataKey, Label] | None = Field(None, max_length=16)
+    metadata: Metadata | None = None
 
     @property
     def ends_in_assistant_text(self) -> bool:

@@ -68,7 +68,12 @@ class Endpoint(ABC, Generic[Fields]):
 
     async def __call__(self, http: HttpRequest) -> Response:
         settings = self._context.settings
-        fields = self._parse(await read_json(http, limit=settings.payload_limit))
+        fields = await read_json(
+            http,
+            limit=settings.payload_limit,
+            check=self._parse,
+            threads=self._context.workers.bodies,
+        )
         identity = self._identity()
         names = (identity.completion_id, http.state.request_id)
         streams = self._open(self._places(fields), names=names)

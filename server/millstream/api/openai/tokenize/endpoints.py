@@ -89,7 +89,12 @@ class Tokenization:
         return await self._answer(http, self._detokenize)
 
     async def _answer(self, http: Request, work: Work) -> Response:
-        body = await read_json(http, limit=self._context.settings.payload_limit)
+        body: dict[str, Any] = await read_json(
+            http,
+            limit=self._context.settings.payload_limit,
+            check=dict,
+            threads=self._context.workers.bodies,
+        )
         info = self._context.engine.info
         try:
             return await unless_disconnected(http, self._in_turn(work, body, info))
