@@ -52,8 +52,9 @@ async def test_refusal_is_immediate_and_the_place_comes_back(
     runner = GatedRunner()
     async with run_engine_client(lambda: runner, max_running=1, max_waiting=1) as client:
         first, second = begin(client), begin(client)
-        with pytest.raises(Overloaded):
+        with pytest.raises(Overloaded) as caught:
             client.open()
+        assert caught.value.retry_after in range(7, 11)  # two places in a guessed 15 s, and chance
         second.close()
         third = begin(client)
         runner.allow(100)

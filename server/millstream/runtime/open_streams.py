@@ -14,6 +14,7 @@ from millstream.core.request import Request
 from millstream.errors import MillstreamError, Overloaded, RequestCancelled
 from millstream.runtime.messages import Add, Cancel, Step, ToEngine, error_of
 from millstream.runtime.stream import TokenStream
+from millstream.runtime.turnover import Turnover
 from millstream.runtime.waiting import WaitingPrompts
 
 
@@ -36,6 +37,7 @@ class OpenStreams:
         self._post = post
         self._on_close = on_close
         self._waiting = WaitingPrompts(limit=max_waiting_tokens)
+        self._turnover = Turnover(places=limit)
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count(1)
 
@@ -61,7 +63,8 @@ class OpenStreams:
         Raises Overloaded when too few places are left.
         """
         if len(self._streams) + count > self.limit:
-            raise Overloaded("Model is overloaded: all running and waiting places are taken")
+            full = Overloaded("Model is overloaded: all running and waiting places are taken")
+            raise self._told_when(full, count)
         streams = [
             TokenStream(next(self._ids), send=self._add, forget=self._forget, names=names)
             for _ in range(count)
@@ -91,7 +94,7 @@ class OpenStreams:
             self._waiting.remove(failure.request_id)
             stream = self._streams.get(failure.request_id)
             if stream is not None:
-                stream.fail(error_of(failure))
+                stream.fail(self._told_when(error_of(failure)))
 
     def fail_all(self, error: MillstreamError) -> None:
         """Ends every stream with this error."""
@@ -103,13 +106,24 @@ class OpenStreams:
 
     def _add(self, request: Request) -> None:
         self._check_available()
-        self._waiting.add(request)
+        try:
+            self._waiting.add(request)
+        except Overloaded as error:
+            raise self._told_when(error) from None
         self._post(Add(request))
+
+    def _told_when(self, error: MillstreamError, count: int = 1) -> MillstreamError:
+        """The error, which says when to try again if that is of use. count: places wanted."""
+        if isinstance(error, Overloaded):
+            error.retry_after = self._turnover.wait(count)
+        return error
 
     def _forget(self, stream: TokenStream) -> None:
         if self._streams.pop(stream.id, None) is None:
             return
         self._waiting.remove(stream.id)
+        if stream.is_started:
+            self._turnover.on_end()
         if stream.is_started and not stream.is_ended:
             self._post(Cancel(stream.id))
         self._on_close()
