@@ -13,7 +13,9 @@ from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
 from millstream.api.guards.keys import RequireKey
 from millstream.api.guards.protection import check_origins
+from millstream.core.request import Request
 from millstream.errors import StartupError
+from millstream.runtime.stream import TokenStream
 from millstream.settings import Settings
 from tests.api.serving import Serve, context, serve
 
@@ -50,6 +52,27 @@ async def test_each_of_several_keys_opens(serve: Serve, key: str) -> None:
         headers = {"Authorization": f"{scheme} {key}"}
         response = await client.post(CHAT, json=BODY, headers=headers)
         assert response.status_code == 200, response.text
+
+
+async def test_each_key_has_a_prefix_cache_of_its_own(
+    serve: Serve, context: ServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salts: list[str] = []
+
+    def start(stream: TokenStream, request: Request) -> None:
+        salts.append(request.cache_salt)
+        start_unwatched(stream, request)
+
+    start_unwatched = TokenStream.start
+    monkeypatch.setattr(TokenStream, "start", start)
+    keyed, keyless = serve(api_key=["one,two"]), serve()
+    completion = {"prompt": "!%", "max_tokens": 2}
+    for path, body in ((CHAT, BODY), ("/v1/completions", completion)):
+        for fields in ({}, {"cache_salt": "s"}):
+            for key in ("one", "two"):
+                await keyed.post(path, json=body | fields, headers=bearer(key))
+            await keyless.post(path, json=body | fields)
+    assert salts == ["0:", "1:", "", "0:s", "1:s", "s"] * 2
 
 
 @pytest.mark.parametrize(

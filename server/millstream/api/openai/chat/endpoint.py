@@ -56,7 +56,7 @@ class ChatCompletions(Endpoint[ChatRequest]):
         self, chat: ChatRequest, streams: Sequence[TokenStream], identity: Identity
     ) -> StartedAnswer:
         prepared = await self._preparation.prepare(chat)
-        start_all(streams, [prepared.first])
+        start_all(streams, [prepared.first], identity)
         log.debug(
             "request %d: %d prompt tokens, user %r, safety_identifier %r, prompt_cache_key %r, "
             "metadata %r",

@@ -56,7 +56,7 @@ class Completions(Endpoint[CompletionRequest]):
         self, completion: CompletionRequest, streams: Sequence[TokenStream], identity: Identity
     ) -> StartedAnswer:
         prepared = await self._preparation.prepare(completion)
-        start_all(streams, [asked.first for asked in prepared])
+        start_all(streams, [asked.first for asked in prepared], identity)
         n = completion.num_choices
         choices = [
             Choice(stream, self._assembler(completion, prepared[index // n]))

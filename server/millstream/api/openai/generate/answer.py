@@ -15,12 +15,16 @@ from millstream.text.shown_logprobs import TextLogprob
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What every chunk of one answer repeats. created: seconds since the epoch."""
+    """What every chunk of one answer repeats. created: seconds since the epoch.
+
+    tenant: whose it is; not for the answer. Prompts of others are not shared with it.
+    """
 
     completion_id: str
     model: str
     created: int
     fingerprint: str
+    tenant: str = ""
 
     def head(self, kind: str) -> dict[str, Any]:
         return {

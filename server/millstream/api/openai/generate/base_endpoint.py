@@ -10,7 +10,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -74,7 +74,7 @@ class Endpoint(ABC, Generic[Fields]):
             check=self._parse,
             threads=self._context.workers.bodies,
         )
-        identity = self._identity()
+        identity = self._identity(http)
         names = (identity.completion_id, http.state.request_id)
         streams = self._open(self._places(fields), names=names)
         try:
@@ -104,12 +104,13 @@ class Endpoint(ABC, Generic[Fields]):
         for stream in streams if given else ():
             stream.limit_time(min(given))
 
-    def _identity(self) -> Identity:
+    def _identity(self, http: HttpRequest) -> Identity:
         return Identity(
             completion_id=f"{self.id_prefix}-{secrets.token_hex(16)}",
             model=self._context.settings.model_name,
             created=int(time.time()),
             fingerprint=self._context.fingerprint,
+            tenant=getattr(http.state, "tenant", ""),
         )
 
     def _open(self, places: Places, *, names: Collection[str]) -> list[TokenStream]:
@@ -139,10 +140,15 @@ async def _whole(
         close_all(streams)
 
 
-def start_all(streams: Sequence[TokenStream], firsts: Sequence[Request]) -> None:
+def start_all(
+    streams: Sequence[TokenStream], firsts: Sequence[Request], identity: Identity
+) -> None:
     """Hands the engine one request for each stream. firsts: of each prompt, that of its first
     answer; as many streams for each, those of the first prompt first."""
     per_prompt = len(streams) // len(firsts)
+    tenant = f"{identity.tenant}:" if identity.tenant else ""
+    # What is cached and who sent it is told by the usage, and by the time that an answer takes.
+    firsts = [replace(first, cache_salt=tenant + first.cache_salt) for first in firsts]
     for index, stream in enumerate(streams):
         place, number = divmod(index, per_prompt)
         follows = streams[index - number].id if number else None
