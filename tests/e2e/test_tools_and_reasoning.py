@@ -189,6 +189,40 @@ def test_a_call_that_is_demanded_always_comes(
     assert_right(call.function.name, call.function.arguments)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_format_and_tools_make_a_call_or_the_format(
+    stream: bool, endless_server: RunningServer
+) -> None:
+    """As OpenAI's Agents SDK sends them; a model of noise does both."""
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema["additionalProperties"] = False
+    named = {"name": "n", "schema": schema, "strict": True}
+    ends = set()
+    with openai_client(endless_server.url) as client:
+        for seed in range(12):
+            message, ended = ask(
+                client,
+                stream=stream,
+                said=messages("Hello"),
+                tools=[BOOKING, CLOCK, SHORT_WEATHER],
+                response_format={"type": "json_schema", "json_schema": named},
+                parallel_tool_calls=False,
+                temperature=2,
+                seed=seed,
+                **NOISE,
+            )
+            ends.add(ended)
+            if ended == "tool_calls":
+                (call,) = message.tool_calls or []
+                assert call.type == "function"
+                assert_right(call.function.name, call.function.arguments)
+                assert not message.content
+            else:
+                assert not message.tool_calls
+                assert set(json.loads(message.content or "")) == {"ok"}
+    assert ends <= {"stop", "tool_calls"}
+
+
 @pytest.mark.parametrize(
     "parser",
     [

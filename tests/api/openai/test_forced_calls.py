@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,58 @@ async def test_keywords_of_tools_that_are_left_to_the_model_are_named(
             f"tools[{len(TOOLS)}].function.parameters",
         )
         assert "properties.tags.uniqueItems" in error["message"]
+
+
+ANSWER = '{"a": "<tool_call>", "b": "<think>"}'
+FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "n", "strict": True, "schema": {"type": "object"}},
+}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"response_format": FORMAT}, {"guided_json": {"type": "object"}, "tool_choice": "auto"}],
+)
+async def test_an_answer_with_a_format_may_be_a_call(
+    fields: dict[str, Any], talk: Talk, told: list[Grammar | None]
+) -> None:
+    answer = await talk.both("<think>\nHm.\n</think>\n\n" + ANSWER, **fields)
+    assert (answer.content, answer.reasoning, answer.calls) == (ANSWER, "Hm.", [])
+    assert answer.finish_reason == "stop"
+    answer = await talk.both(CALL + "\n" + CALL, **fields)
+    assert answer.calls == [("get_weather", '{"city": "Paris"}')] * 2
+    assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+    assert told == [told[0]] * 4
+    assert told[0] is not None
+    assert all(part in told[0].text for part in ("@answer", "get_weather", "write-file"))
+
+
+async def test_a_format_beside_calls_that_must_come(talk: Talk, told: list[Grammar | None]) -> None:
+    for fields in FORCED:
+        answer = await talk.both(CALL, response_format=FORMAT, **fields)
+        assert answer.calls == [("get_weather", '{"city": "Paris"}')]
+        assert told[-1] is not None
+        assert "@answer" not in told[-1].text
+        wrong = {"type": "regex", "value": "("}
+        param = await talk.refused(response_format=wrong, **fields)
+        assert param == "response_format.value"
+    answer = await talk.both(ANSWER, response_format=FORMAT, tool_choice="none")
+    assert (answer.content, answer.calls) == (ANSWER, [])
+
+
+async def test_a_format_and_calls_of_a_model_that_writes_them_in_json(
+    talk: Talk, told: list[Grammar | None]
+) -> None:
+    """Where the model's own way of calling cannot be in a grammar."""
+    talk.parsers = replace(choose("think", "hermes"), writing=None)
+    answer = await talk.both(ANSWER, response_format=FORMAT)
+    assert (answer.content, answer.calls) == (ANSWER, [])
+    call = '[{"name": "get_weather", "arguments": {"city": "Paris"}}]'
+    answer = await talk.both(call, response_format=FORMAT)
+    assert answer.calls == [("get_weather", '{"city": "Paris"}')]
+    assert told[0] is not None
+    assert "@answer" in told[0].text
 
 
 async def test_several_answers_with_scores(talk: Talk) -> None:

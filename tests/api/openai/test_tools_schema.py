@@ -152,18 +152,9 @@ def test_a_choice_without_tools(choice: Any) -> None:
         assert param.startswith("tool_choice")
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"skip_special_tokens": False}, "skip_special_tokens"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"guided_regex": "a"}, "guided_regex"),
-    ],
-)
-def test_what_leaves_no_call_to_read_is_refused_with_tools(
-    fields: dict[str, Any], param: str
-) -> None:
-    assert refused_param(tools=[tool()], **fields) == param
+def test_what_leaves_no_call_to_read_is_refused_with_tools() -> None:
+    fields: dict[str, Any] = {"skip_special_tokens": False}
+    assert refused_param(tools=[tool()], **fields) == "skip_special_tokens"
     parse(**fields)
     parse(tools=[tool()], tool_choice="none", **fields)
 

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.text.grammars.answer_formats import CHECKED_MARK, GrammarChecker, GrammarError
+from millstream.text.grammars.answer_formats import (
+    CHECKED_MARK,
+    GrammarChecker,
+    GrammarError,
+    json_grammar,
+    regex_grammar,
+)
 from millstream.text.grammars.call_grammar import CallableTool, arguments_schema, calls_grammar
 from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import AnswerReader
@@ -255,3 +261,46 @@ def test_too_many_characters() -> None:
     schema = {"properties": {"a" * 60_000: {}}}
     with pytest.raises(GrammarError, match="characters"):
         calls_grammar(hermes, [CallableTool(f"f{i}", schema) for i in range(5)], {}, is_forced=True)
+
+
+ANSWERS = {
+    "object": json_grammar(
+        {"properties": {"answer": {}}, "required": ["answer"], "type": "object"} | CLOSED
+    ),
+    "array": json_grammar({"type": "array", "items": {"enum": ["<tool_call>", "{"]}}),
+    "pattern": regex_grammar("[a-z]{1,9}"),
+}
+FORMS = {
+    "object": lambda text: set(json.loads(text)) <= {"answer"},
+    "array": lambda text: set(json.loads(text)) <= {"<tool_call>", "{"},
+    "pattern": lambda text: text.isalpha(),
+}
+
+
+@pytest.mark.parametrize("form", ANSWERS)
+@pytest.mark.parametrize("name", [*CHOICES, "json"])
+def test_an_answer_is_calls_or_has_its_form(
+    name: str, form: str, writers: list[tuple[Tokenizer, Writer]]
+) -> None:
+    choice = choice_of(name)
+    num_calls, num_texts = 0, 0
+    for seed in range(12):
+        source = random.Random(seed)
+        tokenizer, writer = writers[seed % 3]
+        tools = writable_tools(choice, source)
+        grammar = grammar_of(
+            choice,
+            tools,
+            tokens_of(tokenizer),
+            is_forced=False,
+            max_calls=2,
+            answer=ANSWERS[form],
+        )
+        said = read(choice, writer.write(grammar, source), tools, GrammarHold.EITHER)
+        check_calls(said, tools)
+        assert bool(said.calls) != bool(said.content)
+        assert not said.content or FORMS[form](said.content)
+        num_calls += bool(said.calls)
+        num_texts += bool(said.content)
+    assert num_calls + num_texts == 12
+    assert num_texts

@@ -4,7 +4,7 @@ Rules:
 1. Every text of the grammar is read by the parser of its format as calls whose arguments their
    schemas allow; nothing else in it is a call.
 2. Where the calls are free, text comes before them and cannot contain what begins a call; after the
-   last call the answer ends. A free answer without a call is any text.
+   last call the answer ends. A free answer without a call is any text, or text of a form.
 3. A marker that is one token of the vocabulary is written as that token.
 """
 
@@ -77,9 +77,11 @@ def calls_grammar(
     is_forced: bool,
     max_calls: int = MAX_CALLS,
     strips: bool = False,
+    answer: str | None = None,
 ) -> str:
     """tokens: those of the vocabulary that stand for a text of their own. is_forced: whether there
-    must be a call. strips: whether the reader drops the white space around tagged values.
+    must be a call. strips: whether the reader drops the white space around tagged values. answer:
+    the grammar of all that may be said instead of a call, as the engine takes it.
 
     Raises CannotWrite if the arguments cannot be written in this way, GrammarError if they are
     wrong or too large.
@@ -98,8 +100,12 @@ def calls_grammar(
     lark.rule("calls", f"{calls} {lark.literal(writing.after)}")
     forced = f"{lark.literal(writing.before + writing.call)} calls"
     messages = [lark.until("TEXT", writing.message_end, opening) for opening in writing.messages]
-    if is_forced:
+    if is_forced or answer is not None:
         start = f"({messages[0]})? {forced}" if messages else forced
+        if answer is not None:
+            opening = lark.literal(writing.messages[-1] if messages else "")
+            thought = f"({messages[0]})? " if messages else ""
+            start += f" | {thought}{opening} @{lark.answer(answer)}"
     elif messages:
         last = " | ".join(f"{lark.literal(opening)} TEXT" for opening in writing.messages)
         start = f"({' | '.join(messages)}){{0,{_MAX_MESSAGES}}} ({last} | {forced})"
@@ -120,7 +126,7 @@ class _Lark:
         # Without any, a pattern that matches nothing.
         self._marks = regex.compile(f"({'|'.join(map(regex.escape, marks)) or '(?!)'})")
         self._rules: list[str] = []
-        self._schemas: list[dict[str, Any]] = []
+        self._grammars: list[dict[str, Any]] = []
 
     def rule(self, name: str, expression: str) -> str:
         self._rules.append(f"{name}: {expression}")
@@ -179,11 +185,11 @@ class _Lark:
         lines.append(f"TEXT: ANY & ~(ANY ({marks}) ANY)")
         if self._writing.values is not None:
             lines.append(f"SHUT: ANY {json.dumps(self._writing.values.close_tag)} ANY")
-        schemas = json.dumps(self._schemas, ensure_ascii=False)
-        if any(mark in schemas for mark in self._tokens):
+        parts = json.dumps(self._grammars, ensure_ascii=False)
+        if any(mark in parts for mark in self._tokens):
             # Text that reads like a token is spelled; forcing it would take the token.
             lines.insert(0, '%llguidance {"no_forcing": true}')
-        grammars = [{"lark_grammar": "\n".join(lines)}, *self._schemas]
+        grammars = [{"lark_grammar": "\n".join(lines)}, *self._grammars]
         return json.dumps({"grammars": grammars}, ensure_ascii=False, separators=(",", ":"))
 
     def _pieces(self, text: str) -> list[str]:
@@ -208,11 +214,18 @@ class _Lark:
         name = self._json({**definitions, **schema})
         return f"{self.literal(opening)} @{name} {self.literal(values.close)}"
 
+    def answer(self, grammar: str) -> str:
+        """The name of a grammar as the engine takes it, which is made a part of this one."""
+        is_lark = not grammar.startswith("{")
+        first, *others = [{"lark_grammar": grammar}] if is_lark else json.loads(grammar)["grammars"]
+        self._grammars += [{**first, "name": "answer"}, *others]
+        return "answer"
+
     def _json(self, schema: Mapping[str, Any]) -> str:
         """The name of a grammar for JSON of this schema."""
-        name = f"json_{len(self._schemas)}"
+        name = f"json_{len(self._grammars)}"
         ready = json.loads(json_grammar(schema))["grammars"][0]["json_schema"]
-        self._schemas.append({"name": name, "json_schema": ready})
+        self._grammars.append({"name": name, "json_schema": ready})
         return name
 
 

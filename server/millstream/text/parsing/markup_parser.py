@@ -13,7 +13,7 @@ Rules:
    a call that breaks after it has started keeps the rest of its text in its arguments.
 3. Within reasoning only its end is looked for; within a JSON string nothing is.
 4. In an answer that is held to a form, reasoning stands at the beginning only: what looks like it
-   later is text.
+   later is text. Where it is calls or text, text has no calls in it.
 5. An answer that ends within a call: before its name it is content, after it the arguments end
    where the model did. The client sees finish_reason "length" or arguments that are no JSON.
 """
@@ -39,6 +39,12 @@ class GrammarHold(IntEnum):
     NOTHING = auto()
     CALLS = auto()  # calls are valid, what stands before them is free
     ANSWER = auto()  # after its reasoning, the answer is calls, or text of a form
+    EITHER = auto()  # the same, but which of the two is for the model to choose
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the answer has a form, but for reasoning at its beginning."""
+        return self in (GrammarHold.ANSWER, GrammarHold.EITHER)
 
 
 class MarkupParser:
@@ -84,8 +90,11 @@ class MarkupParser:
         can_call = bool(self._tools.parameters)
         possible = [c for c in calls if can_call and (is_blank or not c.at_start)]
         thought = [self._reasoning_format.open] if self._reasoning_format else []
+        if self._hold is GrammarHold.EITHER:
+            found = [*(call.open for call in possible), *thought, *self._noise]
+            return (possible, _at_start(found)) if is_blank else ([], ())
         if self._hold is GrammarHold.ANSWER:
-            thought = [rf"\A\s*(?:{pattern})" for pattern in thought if is_blank]
+            thought = list(_at_start(thought)) if is_blank else []
         return possible, (*(call.open for call in possible), *thought, *self._noise)
 
     def push(self, text: str) -> list[Delta]:
@@ -161,7 +170,7 @@ class MarkupParser:
         self._mark()
         if place == 0:
             self._state = self._in_content
-            if self._hold is GrammarHold.ANSWER:
+            if self._hold.is_whole:
                 self._reasoning_format = None
                 self._openings[True] = self._openings_of(self._calls, is_blank=True)
         return True
@@ -234,3 +243,7 @@ class MarkupParser:
             self._content.write(match.group())
         self._ends = self._ends[place + 1 :]
         return True
+
+
+def _at_start(patterns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(rf"\A\s*(?:{pattern})" for pattern in patterns)

@@ -82,7 +82,3 @@ def _check_tools_fit(request: ChatRequest) -> None:
             "skip_special_tokens: false shows the text as it is, with calls unread; not with tools",
             param="skip_special_tokens",
         )
-    if (wanted := request.wanted_format) is not None:
-        raise InvalidRequest(
-            f"{wanted.param} leaves no room for a call; not with tools", param=wanted.param
-        )

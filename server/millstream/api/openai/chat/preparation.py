@@ -47,7 +47,7 @@ class _Form:
     @property
     def begins_at_once(self) -> bool:
         """Whether the whole answer is of the form, so that nothing of it can be reasoning."""
-        return self.hold is GrammarHold.ANSWER and (
+        return self.hold.is_whole and (
             self.grammar is not None and self.grammar.starts_after is None
         )
 
@@ -110,16 +110,26 @@ class Preparation:
         """What the client wants the answer to look like."""
         parsers = self._context.parsers
         may_think = self._may_think(prompt.variables)
-        if (asked := chat.wanted_format) is not None:
-            wanted, unenforced = await self._grammars.enforceable(asked)
+        wanted, unenforced = chat.wanted_format, tuple[str, ...]()
+        calls = chat.wanted_calls if wanted is None else chat.calls_beside_a_format
+        if wanted is not None:
+            wanted, unenforced = await self._grammars.enforceable(wanted)
+        if calls is not None:
+            form = await self._grammars.calls(
+                calls,
+                chat.tools or (),
+                parsers,
+                prompt=prompt.token_ids,
+                may_think=may_think,
+                beside=wanted,
+            )
+            free = GrammarHold.CALLS if wanted is None else GrammarHold.EITHER
+            hold = GrammarHold.ANSWER if calls.is_forced else free
+            unenforced = tuple(dict.fromkeys([*unenforced, *form.unenforced]))
+            return _Form(form.grammar, form.reader, hold, unenforced)
+        if wanted is not None:
             grammar = await self._grammars.grammar(wanted, prompt.token_ids, may_think=may_think)
             return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER, unenforced)
-        if (calls := chat.wanted_calls) is not None:
-            form = await self._grammars.calls(
-                calls, chat.tools or (), parsers, prompt=prompt.token_ids, may_think=may_think
-            )
-            hold = GrammarHold.ANSWER if calls.is_forced else GrammarHold.CALLS
-            return _Form(form.grammar, form.reader, hold, form.unenforced)
         return _Form(None, parsers, GrammarHold.NOTHING)
 
     def _may_think(self, variables: Mapping[str, Any]) -> bool:

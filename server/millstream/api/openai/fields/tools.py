@@ -156,6 +156,18 @@ class ToolFields(Body):
         )
 
     @property
+    def calls_beside_a_format(self) -> WantedCalls | None:
+        """The calls that may come where every other answer has a form: those are right, too."""
+        if self.wanted_calls is not None or not self.offered_tools:
+            return self.wanted_calls
+        return WantedCalls(
+            "tools",
+            tuple(range(len(self.tools or ()))),
+            is_forced=False,
+            max_calls=1 if self.parallel_tool_calls is False else None,
+        )
+
+    @property
     def must_call(self) -> bool:
         wanted = self.wanted_calls
         return wanted is not None and wanted.is_forced

@@ -79,11 +79,7 @@ class AnswerGrammars:
 
         Raises InvalidRequest for what cannot be enforced.
         """
-        self._check_bytes(wanted.param)
-        try:
-            (text,) = await self._workers.grammars.texts([(wanted.kind, wanted.value)])
-        except GrammarError as error:
-            raise InvalidRequest(f"{wanted.param}: {error}", param=wanted.param) from error
+        text = await self._format_text(wanted)
         return await self._workers.threads.run(
             partial(self._of_format, wanted, text, prompt, may_think=may_think)
         )
@@ -96,20 +92,23 @@ class AnswerGrammars:
         *,
         prompt: Sequence[int],
         may_think: bool,
+        beside: WantedFormat | None = None,
     ) -> CallForm:
-        """Calls in the model's own format; where that cannot be, and there must be a call, JSON.
+        """Calls in the model's own format; where that cannot be, and no answer is free, JSON.
 
-        parsers: what reads the model's answers. may_think: as for `grammar()`. Raises
-        InvalidRequest for tools whose arguments cannot be held to their schemas.
+        parsers: what reads the model's answers. may_think: as for `grammar()`. beside: the format
+        of an answer without calls. Raises InvalidRequest for tools whose arguments cannot be held
+        to their schemas.
         """
         self._check_bytes(wanted.param)
+        answer = None if beside is None else await self._format_text(beside)
         callable_tools, unenforced = await self._callable(wanted, tools)
         readers = [parsers] if parsers.writing else []
-        readers += [parsers.for_json_calls] if wanted.is_forced else []
+        readers += [parsers.for_json_calls] if wanted.is_forced or beside else []
         reason = "this model's format of tool calls is read only when they are complete"
         for reader in readers:
             try:
-                text = await self._calls_text(wanted, callable_tools, reader)
+                text = await self._calls_text(wanted, callable_tools, reader, answer=answer)
             except CannotWrite as error:
                 reason = str(error)
                 continue
@@ -149,10 +148,27 @@ class AnswerGrammars:
             raise InvalidRequest(f"{path}: {error}", param=path) from error
         return called, tuple(dict.fromkeys(unenforced))
 
+    async def _format_text(self, wanted: WantedFormat) -> str:
+        """The grammar of a format. Raises InvalidRequest for what cannot be enforced."""
+        self._check_bytes(wanted.param)
+        try:
+            (text,) = await self._workers.grammars.texts([(wanted.kind, wanted.value)])
+        except GrammarError as error:
+            raise InvalidRequest(f"{wanted.param}: {error}", param=wanted.param) from error
+        return text
+
     async def _calls_text(
-        self, wanted: WantedCalls, tools: Sequence[CallableTool], reader: AnswerReader
+        self,
+        wanted: WantedCalls,
+        tools: Sequence[CallableTool],
+        reader: AnswerReader,
+        *,
+        answer: str | None,
     ) -> str:
-        """The grammar of calls as this reader reads them. Raises CannotWrite, GrammarError."""
+        """The grammar of calls as this reader reads them, or of what may be said instead.
+
+        Raises CannotWrite, GrammarError.
+        """
         assert reader.writing is not None
         written = partial(
             calls_grammar,
@@ -161,6 +177,7 @@ class AnswerGrammars:
             is_forced=wanted.is_forced,
             max_calls=wanted.max_calls or MAX_CALLS,
             strips=reader.strips_values,
+            answer=None if wanted.is_forced else answer,
         )
         run = self._workers.threads.run
         checked = await run(partial(written, dict.fromkeys(self._tokens, CHECKED_MARK)))
