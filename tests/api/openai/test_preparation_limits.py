@@ -22,7 +22,7 @@ class EndlessTemplate(LetterTemplate):
     num_begun = 0
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> str:
-        self.num_begun += 1
+        self.num_begun += self.is_endless  # and not what is tried at start
         while self.is_endless:
             pass
         return super().apply_chat_template(conversation, **options)
