@@ -56,6 +56,19 @@ async def test_special_tokens_on_request_means_the_text_as_it_is(talk: Talk) -> 
     assert (answer.content, answer.reasoning) == (THOUGHT + "<junk>ok", "")
 
 
+async def test_a_call_that_names_no_offered_tool_is_a_call(talk: Talk) -> None:
+    unknown = CALL.replace("get_weather", "delete_everything")
+    answer = await talk.both(THOUGHT + unknown + "\n" + NOW)
+    assert answer.calls == [("delete_everything", '{"city": "Paris"}'), ("now", "{}")]
+    assert (answer.content, answer.finish_reason) == ("", "tool_calls")
+    answer = await talk.both(unknown, tool_choice="none")
+    assert (answer.content, answer.calls) == (unknown, [])
+    talk.parsers = choose("think", "llama3")
+    text = '{"name": "Bob", "parameters": {"age": 3}}'
+    answer = await talk.both(text)
+    assert (answer.content, answer.calls) == (text, []), "any JSON could be meant"
+
+
 async def test_reasoning_that_nobody_wants_is_not_shown(talk: Talk) -> None:
     for fields in ({"tools": None}, {}, {"tools": None, "logprobs": True, "top_logprobs": 1}):
         answer = await talk.both(THOUGHT + "Yes.", include_reasoning=False, **fields)

@@ -27,8 +27,6 @@ def check(family: str, text: str, expected: ParsedAnswer, reasoning: str = "thin
     ("family", "text"),
     [
         ("hermes", 'Say <tool_call> and </tool_call>, or <tool_call>"x".'),
-        ("hermes", '<tool_call>\n{"name": "rm", "arguments": {"a": "</tool_call>"}}\n</tool_call>'),
-        ("hermes", '<tool_call>\n{"name": "rm", "arguments": {"a": 1}}\n</tool_call>\nWell.'),
         ("hermes", '<tool_call>\n{"arguments": {"a": 1}}\n</tool_call>'),
         ("hermes", '<tool_call>\n{"name": ["now"], "arguments": {}}\n</tool_call>'),
         ("hermes", '<tool_call>\n{"name": "now", "arguments": [1]}\n</tool_call>'),
@@ -37,32 +35,57 @@ def check(family: str, text: str, expected: ParsedAnswer, reasoning: str = "thin
         ("hermes", '<tool_call>\n{"name": "no'),
         ("hermes", '<tool_call>\n{"arguments": {"a": 1}, "na'),
         ("hermes", "Hello <tool_ca"),
-        ("qwen3-coder", "<tool_call>\n<function=rm>\n<parameter=a>\n1\n</parameter>\n</function>"),
-        ("qwen3-coder", "<function=rm>\n</function>\n</tool_call>\nWell."),
         ("qwen3-coder", "<tool_call>\n<function=now"),
+        ("hermes", '<tool_call>\n{"name": " ", "arguments": {}}\n</tool_call>'),
+        ("hermes", '<tool_call>\n{"name": 5, "arguments": {}}\n</tool_call>'),
         ("llama3", '{"name": "Bob", "age": 3}'),
+        ("llama3", '{"name": "Bob", "parameters": {"age": 3}}'),
         ("llama3", '\n {"name": "now", "age": 3} '),
         ("llama3", '{"name": "now"}'),
         ("llama3", '{"answer": {"name": "now", "parameters": {}}} as you asked'),
         ("llama3", 'It is {"name": "now", "parameters": {}}'),
         ("llama3", "<|python_tag|>print(1)"),
         ("mistral", "[TOOL_CALLS][]"),
-        ("mistral", '[TOOL_CALLS][{"name": "rm", "arguments": {}}] [TOOL_CALLS]'),
-        ("mistral", "[TOOL_CALLS]rm[ARGS]{}"),
         ("mistral", "[TOOL_CALLS] as a list: [1]"),
-        (
-            "deepseek",
-            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>rm<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
-        ),
-        ("harmony", "<|channel|>commentary to=functions.rm<|message|>{}<|call|>"),
     ],
 )
 def test_what_is_no_call_is_content_as_written(family: str, text: str) -> None:
     check(family, text, ParsedAnswer(text))
 
 
+@pytest.mark.parametrize(
+    ("family", "text", "arguments"),
+    [
+        ("hermes", '<tool_call>\n{"name": "rm", "arguments": {"a": 1}}\n</tool_call>', '{"a": 1}'),
+        ("hermes", '<tool_call>\n{"name": "rm", "arguments": {"a": "</tool_call>"}}', None),
+        (
+            "qwen3-coder",
+            "<tool_call>\n<function=rm>\n<parameter=a>\n1\n</parameter>\n</function>",
+            '{"a": "1"}',
+        ),
+        ("qwen3-coder", "<function=rm>\n</function>\n</tool_call>", "{}"),
+        ("mistral", '[TOOL_CALLS][{"name": "rm", "arguments": {}}]', "{}"),
+        ("mistral", "[TOOL_CALLS]rm[ARGS]{}", "{}"),
+        (
+            "deepseek",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>rm<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
+            "{}",
+        ),
+        ("harmony", "<|channel|>commentary to=functions.rm<|message|>{}<|call|>", "{}"),
+        ("llama3", '<|python_tag|>{"name": "rm", "parameters": {}}', "{}"),
+    ],
+)
+def test_a_marked_call_is_one_whatever_its_name(
+    family: str, text: str, arguments: str | None
+) -> None:
+    """An agent tells the model that there is no such tool, and goes on."""
+    made = call("rm", arguments or '{"a": "</tool_call>"}')
+    reasoning = "harmony" if family == "harmony" else "think"
+    check(family, text, ParsedAnswer(calls=(made,)), reasoning)
+
+
 def test_a_call_after_one_that_is_none() -> None:
-    bad = '<tool_call>\n{"name": "rm", "arguments": {}}\n</tool_call>'
+    bad = '<tool_call>\n{"name": "", "arguments": {}}\n</tool_call>'
     check("hermes", f"{bad}\n{CALL}", ParsedAnswer(bad, calls=(call("now"),)))
     check(
         "hermes", f"Use <tool_call>.\n{CALL}", ParsedAnswer("Use <tool_call>.", "", (call("now"),))

@@ -4,7 +4,8 @@ Rules:
 1. A character of the arguments is delivered as soon as the name is known; nothing past their end.
 2. Only the structure is checked. Control characters within strings, which JSON forbids and models
    write, are escaped; everything else is the model's own text.
-3. An object that has no name, or a name that is no tool's, is no call.
+3. An object that has no name is no call; nor is one whose name no tool has, where no marker says
+   that it is meant as one.
 
 A reader is a generator that is sent one character at a time, so that the grammar of JSON is written
 as functions that call each other while the text arrives in any pieces. A function returns when its
@@ -131,7 +132,7 @@ class JsonCallReader:
     def _start(self) -> None:
         """Starts the call if both its name and its arguments have been seen."""
         if self._name is not None and self._has_arguments and not self._writer.has_started:
-            if self._name not in self._tools.parameters:
+            if not self._tools.can_name(self._name, is_marked=not self._format.at_start):
                 raise _Malformed
             self._writer.start(self._name)
 

@@ -7,6 +7,7 @@ delivered whole, when it is complete. One that cannot be read is content, withou
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -57,13 +58,14 @@ class TemplateParser:
     ) -> None:
         self._parsers = parsers
         self._tools = [dict(tool) for tool in tools]
-        self._names = Tools.of(tools).parameters
+        self._known = Tools.of(tools)
         self._deltas: list[Delta] = []
         self._content = AnswerText(lambda text: self._deltas.append(Content(text)))
         self._reasoning = AnswerText(lambda text: self._deltas.append(Reasoning(text)))
         self._num_calls = 0
         self._call = ""  # the text of the open call
         self._template = _without_leading_space(parsers.response_template)
+        self._is_marked = _has_marker(self._template["fields"].get("tool_calls", {}))
         # A closing pattern, unlike a closing literal, is recognised one character late.
         self._is_late = "close_pattern" in self._template["fields"].get("tool_calls", {})
         self._parser = self._open(prompt)
@@ -121,7 +123,10 @@ class TemplateParser:
     def _deliver(self, value: Any) -> None:
         calls = value if isinstance(value, list) else [value]
         functions = [call.get("function", {}) for call in calls if isinstance(call, Mapping)]
-        if not functions or any(f.get("name") not in self._names for f in functions):
+        is_marked = self._is_marked
+        if not functions or not all(
+            self._known.can_name(f.get("name"), is_marked=is_marked) for f in functions
+        ):
             self._content.write(self._call)
             functions = []
         for function in functions:
@@ -132,6 +137,12 @@ class TemplateParser:
             self._deltas.append(ToolCallArguments(self._num_calls, arguments))
             self._num_calls += 1
         self._call = ""
+
+
+def _has_marker(field: Mapping[str, Any]) -> bool:
+    """Whether a word of its own opens a call, so that no JSON is taken for one."""
+    opening = str(field.get("open") or field.get("open_pattern") or "")
+    return '"' not in opening and re.search(r"[^\W\d]{3}", opening) is not None
 
 
 def _without_leading_space(template: Mapping[str, Any]) -> dict[str, Any]:

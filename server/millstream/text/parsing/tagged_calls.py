@@ -44,7 +44,7 @@ class TaggedCallReader:
         self._is_stray = False
 
     def read(self, text: str, *, is_last: bool) -> tuple[int, Outcome]:
-        if self._name not in self._tools.parameters:
+        if not self._tools.can_name(self._name, is_marked=True):
             return 0, Outcome.BROKEN
         if not self._writer.has_started:
             self._writer.start(self._name)

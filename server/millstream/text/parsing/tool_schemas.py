@@ -15,6 +15,7 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "array": (list,),
     "null": (type(None),),
 }
+_MAX_NAME = 256
 _WORDS = {"true": "true", "false": "false", "null": "null", "none": "null"}
 
 
@@ -29,6 +30,16 @@ class Tools:
         """Takes the `tools` of an OpenAI request."""
         functions = [tool.get("function", tool) for tool in tools]
         return cls({function["name"]: function.get("parameters") or {} for function in functions})
+
+    def can_name(self, name: Any, *, is_marked: bool) -> bool:
+        """Whether a call may have this name.
+
+        is_marked: it stands behind a marker, so that it is meant as a call whatever its name: one
+        that no tool has is for the client to answer. Else it may be any JSON.
+        """
+        if not isinstance(name, str):
+            return False
+        return name in self.parameters or (is_marked and 0 < len(name.strip()) <= _MAX_NAME)
 
     def types(self, name: str, key: str) -> tuple[str, ...]:
         """The JSON types that an argument may have; none if the schema does not tell."""
