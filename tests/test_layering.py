@@ -208,7 +208,6 @@ ALLOWED: dict[str, set[str]] = {
     "engine_process": {"log", "model/build", "parent", "runtime", "settings"},
     "server_context": {
         "api/context",
-        "errors",
         "model/loading",
         "runtime",
         "settings",

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from millstream.api.context import ServerContext
-from millstream.errors import StartupError
 from millstream.model.loading.chat_template import LoadedTemplate, use_template
 from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
@@ -23,23 +21,13 @@ from millstream.workers.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_MAX_TRIAL_SECONDS = 10.0
-
 
 async def make_context(
     settings: Settings, folder: Path, engine: EngineClient, workers: Workers
 ) -> ServerContext:
     """Loads what is needed in threads. Raises StartupError for a folder or template without use."""
     tokenizer = await asyncio.to_thread(_load_tokenizer, settings, folder)
-    try:
-        # The template is tried, and may be one that never ends.
-        trying = workers.threads.run(partial(_formatter, tokenizer))
-        chat = await asyncio.wait_for(trying, _MAX_TRIAL_SECONDS)
-    except asyncio.TimeoutError as error:
-        raise StartupError(
-            f"the chat template has not ended after {_MAX_TRIAL_SECONDS:g} s; --chat-template FILE "
-            "brings another"
-        ) from error
+    chat = await asyncio.to_thread(_formatter, tokenizer)
     parsers = await asyncio.to_thread(_parsers, settings, tokenizer)
     log.info("reasoning and tool calls are read by: %s", parsers.description)
     eos = tokenizer.eos_token_id

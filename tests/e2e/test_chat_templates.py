@@ -104,7 +104,7 @@ def test_a_template_from_a_file(bare_model: Path, tmp_path: Path) -> None:
     [
         (None, "No such file"),
         ("{% for m in messages %}", "syntax error"),
-        ("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3, "has not ended"),
+        ("{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3, "does not come to an end"),
     ],
 )
 def test_a_template_that_cannot_be_used_ends_the_start_with_one_line(

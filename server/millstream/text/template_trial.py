@@ -44,7 +44,7 @@ TEMPLATE_ERRORS = (
 )
 """What a template may raise on values it did not expect, beside its own refusals."""
 
-TRIAL_SECONDS = 30.0
+TRIAL_SECONDS = 10.0
 
 Render = Callable[[Sequence[Message], Sequence[dict[str, Any]]], str]
 """What a template makes of messages and tools. Raises one of TEMPLATE_ERRORS."""
