@@ -21,6 +21,12 @@ from millstream.core.status import EngineInfo
 VOCAB = 50
 
 
+class Panic(BaseException):
+    """Like the failure of native code."""
+
+    __module__ = "pyo3_runtime"
+
+
 def next_token(tokens: tuple[int, ...], *, seed: int = 0, counter: int = 0) -> int:
     """The token that follows `tokens` in the fake language."""
     text = repr((tokens, seed, counter)).encode()
@@ -215,7 +221,8 @@ class FakeDraws:
 class LaunchingFake(FakeRunner):
     """A device with a queue. What a plan lacks it takes from what it drew last, and only that.
 
-    failing: the part ("launch", "draw" or "finish") by which a step fails, by its index.
+    failing: by its index, the part ("launch", "draw" or "finish") by which a step fails. error:
+    with which it does.
 
     is_late: asked for each token; then the device has another one, and `finish()` says so.
     is_broken: the same; then the logits and what is written to the cache are not finite. Whoever
@@ -233,6 +240,7 @@ class LaunchingFake(FakeRunner):
     ) -> None:
         super().__init__(info)
         self._fails_to = failing or {}
+        self.error: BaseException = RuntimeError("planted failure")
         self.plans_ahead = plans_ahead
         self._is_late, self._is_broken = is_late, is_broken
         self.planted: set[int] = set()
@@ -250,7 +258,7 @@ class LaunchingFake(FakeRunner):
         fails_to = self._fails_to.get(self.num_steps, "")
         if fails_to == "launch":
             self.num_steps += 1
-            raise RuntimeError("planted failure")
+            raise self.error
         self._write(plan, {} if after is None else after.on_device)
         planted = {c.request_id for c in plan.chunks if c.is_last and self._is_broken()}
         return FakeLaunch(plan, planted, self._break(plan, planted), fails_to)
@@ -260,7 +268,7 @@ class LaunchingFake(FakeRunner):
         assert not self._unfinished
         self.planted |= planted
         if fails_to == "draw":
-            raise RuntimeError("planted failure")
+            raise self.error
         wanted = [chunk for chunk in plan.chunks if is_wanted(chunk.request_id)]
         self.num_unwanted += len(plan.chunks) - len(wanted)
         known = self._read(Plan(tuple(wanted)))
@@ -282,7 +290,7 @@ class LaunchingFake(FakeRunner):
     def finish(self, drawn: FakeDraws) -> StepOutput:
         assert self._unfinished.pop(0) is drawn
         if drawn.fails:
-            raise RuntimeError("planted failure")
+            raise self.error
         return drawn.output
 
     def _break(self, plan: Plan, planted: set[int]) -> set[int]:

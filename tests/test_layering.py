@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/reference": {"model/attention"},
     "model/loading": {"core", "errors", "model/attention", "settings"},
     "model/paging": {"core", "model/attention", "model/transfers"},
-    "model/sampling": {"core", "model/transfers"},
+    "model/sampling": {"core", "errors", "model/transfers"},
     "model/checks": {
         "core",
         "errors",

@@ -133,3 +133,9 @@ class ShuttingDown(MillstreamError):
 
 class StartupError(MillstreamError):
     code = "startup_error"
+
+
+def is_library_failure(error: BaseException) -> bool:
+    """Whether a library has failed: an exception, or a panic of native code, which Python sees as a
+    BaseException. False for what is to end the thread or the process."""
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"

@@ -6,10 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from millstream.core.request import Request
 from millstream.runtime.compiling_channel import CompilingChannel, CompilingThread
 from millstream.runtime.messages import Add, Cancel, FromEngine, Stop, ToEngine
-from tests.fakes import FakeRunner, alone, fake_info, make_request
+from tests.fakes import FakeRunner, Panic, alone, fake_info, make_request
 from tests.runtime.conftest import EngineFactory, begin, collect, request_for
 
 
@@ -21,7 +23,7 @@ class CompilingRunner(FakeRunner):
         self.gate = threading.Event()
         self.begun = threading.Event()
         self.compiled: list[int] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def is_compiled(self, request: Request) -> bool:
         return request.prompt[0] != 7 or request.id in self.compiled
@@ -90,9 +92,10 @@ def test_who_is_cancelled_meanwhile_is_never_delivered() -> None:
     assert runner.compiled == [2], "nobody waits for the other one"
 
 
-def test_what_cannot_be_compiled_is_delivered() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("planted failure"), Panic("planted panic")])
+def test_what_cannot_be_compiled_is_delivered(error: BaseException) -> None:
     compiling, runner, jobs = channel(Inbox(add(1, slow=True)))
-    runner.error = RuntimeError("planted failure")
+    runner.error = error
     assert compiling.receive_nowait() is None
     jobs[0]()
     assert compiling.receive_nowait() == add(1, slow=True)

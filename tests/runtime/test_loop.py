@@ -16,6 +16,7 @@ from tests.fakes import (
     FakeLaunch,
     FakeRunner,
     LaunchingFake,
+    Panic,
     alone,
     fake_info,
     make_request,
@@ -191,17 +192,26 @@ def test_stop_during_a_step_ends_after_it() -> None:
     assert scripted.answers == {1: alone(first)[:1]}
 
 
+@pytest.mark.parametrize("error", [RuntimeError("planted failure"), Panic("planted panic")])
 @pytest.mark.parametrize("part", ["launch", "draw", "finish"])
-def test_a_step_that_fails_fails_its_requests_only(part: str) -> None:
+def test_a_step_that_fails_fails_its_requests_only(part: str, error: BaseException) -> None:
     first, second = make_request(1, (1, 5, 6, 7)), make_request(2, (2, 5), max_tokens=3)
     broken = iter([part != "launch"])  # what the failing step writes
     runner, _ = make_device(
         plans_ahead=False, failing={0: part}, is_broken=lambda: next(broken, False)
     )
+    runner.error = error
     script = play([[Add(first)], [Add(second)]], max_running=2, runner=runner)
     assert script.failures == {1: (0.0, "step_failed")}
     assert script.answers == {2: alone(second)}
     assert len(runner.scrubbed) == 1, "nobody knows what the step wrote"
+
+
+def test_what_is_to_end_the_engine_ends_it() -> None:
+    runner, _ = make_device(failing={0: "finish"})
+    runner.error = SystemExit()
+    with pytest.raises(SystemExit):
+        play([[Add(make_request(1, (1, 5)))]], max_running=2, runner=runner)
 
 
 @pytest.mark.parametrize(("part", "num_tokens"), [("launch", 0), ("draw", 1), ("finish", 1)])

@@ -11,6 +11,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.detokenizer import Detokenizer
 from millstream.text.encoding import decode, encode
 from millstream.text.raw_prompt import decode_ids, encode_text
 from millstream.text.vocabulary import Vocabulary
@@ -53,6 +54,14 @@ def test_a_tokenizer_that_gives_up_refuses(
         read(giving_up)
     assert caught.value.param == param
     assert encode(giving_up, "aab", param="x").ids, "it can still be asked"
+
+
+def test_a_tokenizer_that_gives_up_ends_an_answer_all_the_same(giving_up: Tokenizer) -> None:
+    """Whether a mark at the end was said, or is a character cut off, is asked of the tokenizer."""
+    vocabulary = {chr(i): i for i in range(128)} | {HARD + "\ufffd": 128}
+    giving_up.model = models.BPE(vocabulary, [])
+    answer = Detokenizer(giving_up)
+    assert answer.push(128) + answer.flush() == HARD
 
 
 def test_texts_and_ids_are_those_of_the_tokenizer(byte_tokenizer: Tokenizer) -> None:

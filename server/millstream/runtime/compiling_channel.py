@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from millstream.core.request import Request
+from millstream.errors import is_library_failure
 from millstream.runtime.messages import Add, Cancel, FromEngine, ToEngine
 from millstream.runtime.runner_protocol import Runner
 
@@ -93,7 +94,9 @@ class CompilingChannel:
         try:
             if request.id in self._waiting:
                 self._runner.compile(request)
-        except Exception:
+        except BaseException as error:
+            if not is_library_failure(error):
+                raise
             log.exception("request %d cannot be compiled", request.id)
         self._compiled.append(request.id)
         self._channel.wake()

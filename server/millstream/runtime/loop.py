@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureCode, FailureEvent
 from millstream.core.scheduler import Scheduler
+from millstream.errors import is_library_failure
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
 from millstream.runtime.runner_protocol import Runner
 
@@ -136,7 +137,7 @@ class EngineLoop:
         self._take_inbox_meanwhile()
         try:
             output = self._runner.finish(step.handle)
-        except Exception as error:  # last resort: a failing step must not end the engine
+        except BaseException as error:  # last resort: a failing step must not end the engine
             self._fail_step(step.plan, error)
         else:
             self._commit(step.plan, output)
@@ -149,7 +150,7 @@ class EngineLoop:
             return None
         try:
             return OpenStep(plan, self._runner.launch(plan, after and after.handle))
-        except Exception as error:  # last resort, as above
+        except BaseException as error:  # last resort, as above
             self._fail_step(plan, error)
             return None
 
@@ -160,7 +161,7 @@ class EngineLoop:
         try:
             drawn = self._runner.draw(step.handle, is_wanted=self._scheduler.is_wanted)
             return OpenStep(step.plan, drawn)
-        except Exception as error:  # last resort, as above
+        except BaseException as error:  # last resort, as above
             self._fail_step(step.plan, error)
             return None
 
@@ -173,8 +174,10 @@ class EngineLoop:
         self._scrub()
         self._channel.send(Step(events, failures, self._scheduler.statistics()))
 
-    def _fail_step(self, plan: Plan, error: Exception) -> None:
-        """Fails the requests of the plan, whose step raised."""
+    def _fail_step(self, plan: Plan, error: BaseException) -> None:
+        """Fails the requests of the plan, whose step raised; raises what is to end the engine."""
+        if not is_library_failure(error):
+            raise error
         log.error("a step of %d tokens failed", plan.num_tokens, exc_info=error)
         message = f"generation failed: {type(error).__name__}"
         failures = self._scheduler.fail_step(plan, code=FailureCode.STEP_FAILED, message=message)

@@ -19,6 +19,9 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
+from millstream.errors import InvalidRequest
+from millstream.text.encoding import encode
+
 _REPLACEMENT = "\ufffd"
 _MAX_PENDING = 12
 _CONTEXT = 8
@@ -87,6 +90,9 @@ class Detokenizer:
         text: str = self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
         return text
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
+    def _encode(self, text: str) -> list[int] | None:
+        """The text's tokens; None if the tokenizer cannot read it, though it wrote it."""
+        try:
+            return encode(self._tokenizer, text, param="").ids
+        except InvalidRequest:
+            return None

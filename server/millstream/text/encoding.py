@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tokenizers import Encoding, Tokenizer
 
-from millstream.errors import InvalidRequest
+from millstream.errors import InvalidRequest, is_library_failure
 
 _MAX_REASON = 200
 
@@ -27,7 +27,7 @@ def encode(
     try:
         return tokenizer.encode_batch([text], add_special_tokens=add_special_tokens)[0]
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+        if not is_library_failure(error):
             raise
         raise InvalidRequest(
             f"{param}: the model's tokenizer cannot read this text: {str(error)[:_MAX_REASON]}",

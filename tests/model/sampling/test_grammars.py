@@ -35,6 +35,7 @@ from millstream.text.grammars.call_grammar import calls_grammar
 from millstream.text.parsing.detection import detect
 from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import parse_whole
+from tests.fakes import Panic
 from tests.model.sampling_cases import random_params
 from tests.model.test_architectures import answers, make_runner
 from tests.text.tool_writer import callable_tools, is_valid, random_tools, tokens_of
@@ -379,8 +380,8 @@ def test_the_engine_s_runner_reads_it_when_the_model_is_loaded(
     assert is_read.wait(timeout=60)
 
 
-@pytest.mark.parametrize("error", [None, RuntimeError("planted"), OSError("planted")])
-def test_a_tokenizer_that_cannot_be_read_allows_nothing(error: Exception | None) -> None:
+@pytest.mark.parametrize("error", [None, RuntimeError("planted"), OSError("planted"), Panic()])
+def test_a_tokenizer_that_cannot_be_read_allows_nothing(error: BaseException | None) -> None:
     reads: list[int] = []
 
     def read() -> str:
@@ -394,6 +395,31 @@ def test_a_tokenizer_that_cannot_be_read_allows_nothing(error: Exception | None)
         progress = grammars.progress(make_request(Grammar(text=regex_grammar("a"))), VOCAB)
         assert allowed(progress) == set()
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("error", [RuntimeError("planted"), Panic("planted")])
+def test_a_grammar_that_the_library_fails_to_compile_fails_its_request_alone(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile(tokenizer: Any, text: str, **options: Any) -> Any:
+        compiled.append(text)
+        if text == bad.text:
+            raise error
+        return original(tokenizer, text, **options)
+
+    original = module.LLMatcher
+    monkeypatch.setattr(module, "LLMatcher", compile)
+    good, bad = Grammar(text=regex_grammar("a")), Grammar(text=regex_grammar("b"))
+    grammars = Grammars(TOKENIZER.to_str)
+    requests = [make_request(good, 0), make_request(bad, 1)]
+    for request in requests:
+        grammars.compile(request)
+        assert grammars.is_compiled(request), "nobody tries it again"
+    found = [allowed(grammars.progress(request, VOCAB)) for request in requests]
+    assert found == [set(TOKENIZER.encode("a").ids), set()]
+    assert compiled == [good.text, bad.text]
 
 
 def test_a_grammar_crosses_the_process_boundary() -> None:

@@ -33,6 +33,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from numpy.typing import NDArray
 
 from millstream.core.request import Grammar, Request
+from millstream.errors import is_library_failure
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Grammars:
         self._max_compiled = max_compiled
         self._read_tokenizer = read_tokenizer
         self._limits = LLParserLimits(verbose_errors=False)
-        self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[str, LLMatcher | None] = OrderedDict()
         self._lock = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
         self._is_read = False
@@ -87,25 +88,42 @@ class Grammars:
             if not self._is_read:
                 try:
                     self._tokenizer = LLTokenizer(self._read_tokenizer())
-                except Exception as error:  # a library's, in a thread that nobody waits for
+                except BaseException as error:  # in a thread that nobody waits for
+                    if not is_library_failure(error):
+                        raise
                     log.error("this model's tokenizer cannot follow a grammar: %s", error)
                 self._is_read = True
             return self._tokenizer
 
-    def _matcher(self, tokenizer: LLTokenizer, text: str) -> LLMatcher:
-        """A matcher of the grammar `text` at its beginning, which nobody else uses."""
+    def _matcher(self, tokenizer: LLTokenizer, text: str) -> LLMatcher | None:
+        """A matcher of the grammar `text` at its beginning, which nobody else uses; None if the
+        library failed to compile it."""
         with self._lock:
             if text in self._compiled:
                 self._compiled.move_to_end(text)
-                return self._compiled[text].deep_copy()
-        # Both let other threads run. Copies share what the first mask has found out.
-        matcher = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
-        matcher.compute_bitmask()
+                known = self._compiled[text]
+                return known and known.deep_copy()
+        matcher = self._compile(tokenizer, text)
         with self._lock:
             self._compiled[text] = matcher
             if len(self._compiled) > self._max_compiled:
                 self._compiled.popitem(last=False)
-            return matcher.deep_copy()
+            return matcher and matcher.deep_copy()
+
+    def _compile(self, tokenizer: LLTokenizer, text: str) -> LLMatcher | None:
+        """A matcher whose first mask is made; None if the library failed. Other threads can run.
+
+        Copies share what the first mask has found out.
+        """
+        try:
+            matcher = LLMatcher(tokenizer, text, log_level=0, limits=self._limits)
+            matcher.compute_bitmask()
+        except BaseException as error:
+            if not is_library_failure(error):
+                raise
+            log.error("a grammar cannot be compiled: %s", error)
+            return None
+        return matcher
 
 
 class Progress:
