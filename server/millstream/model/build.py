@@ -61,7 +61,11 @@ def runner_factory(
     trust = settings.trust_remote_code
 
     def load_and_build() -> ModelRunner:
-        grammars = Grammars(lambda: read_tokenizer(folder, trust_remote_code=trust))
+        grammars = Grammars(
+            lambda: read_tokenizer(folder, trust_remote_code=trust),
+            # Everybody who runs or waits may have one of their own.
+            max_compiled=max(128, settings.max_concurrent_requests + settings.max_queue_size),
+        )
         loaded = load_model(folder, settings)
         runner = build_runner(loaded, settings, grammars=grammars, speedups=speedups)
         grammars.prepare()  # now that nobody waits for the interpreter
