@@ -207,6 +207,23 @@ async def test_an_answer_that_nobody_reads_is_dropped(loopback: Loopback, last: 
     await loopback.wait_lost()
 
 
+async def test_answers_that_wait_have_so_many_bytes(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of two is dropped when the second comes, long before its time is over."""
+    monkeypatch.setattr(Patient, "send_timeout", 60)
+    monkeypatch.setattr(Patient, "unread", closing.UnreadAnswers(limit=ANSWER_BYTES))
+    first, second = await loopback.connect(), await loopback.connect()
+    for client in (first, second):
+        client.writer.write(post(path=b"/large") + b"\r\n")
+        await client.reader.readexactly(10)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    await loopback.wait_lost()
+    second.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    await second.reader.readuntil(b"\r\n\r\n")
+    assert len(await second.reader.readexactly(ANSWER_BYTES)) == ANSWER_BYTES
+
+
 async def test_an_answer_that_is_read_slowly_is_whole(loopback: Loopback) -> None:
     client = await loopback.connect()
     client.writer.write(post(path=b"/large") + b"\r\n")

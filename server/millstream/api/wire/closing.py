@@ -2,7 +2,7 @@
 
 A socket closed over unread input answers with a reset, which can overtake the last answer. So what
 still comes is read and dropped until the client is done, for so many seconds and bytes. A client
-that does not read is not waited for.
+that does not read is not waited for, and of large answers that wait there are only so many bytes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,42 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 5.0
 LINGER_BYTES = 32 * 1024 * 1024
 _ENOUGH_READ = 32 * 1024
+_LARGE_ANSWER = 1024 * 1024
+_MAX_UNREAD = 256 * 1024 * 1024
+
+
+class UnreadAnswers:
+    """The large answers that wait to be read, of all connections of one server.
+
+    limit: bytes in all. A single one may be larger.
+    """
+
+    def __init__(self, *, limit: int = _MAX_UNREAD) -> None:
+        self._limit = limit
+        self._waiting: dict[BoundedTransport, None] = {}
+
+    def add(self, transport: BoundedTransport) -> None:
+        """Ends those that wait for longest if this one is too much."""
+        self._waiting[transport] = None
+        oldest_first = list(self._waiting)
+        sizes = [each.get_write_buffer_size() for each in oldest_first]
+        excess = sum(sizes) - self._limit
+        for other, size in zip(oldest_first[:-1], sizes, strict=False):
+            if excess <= 0:
+                return
+            excess -= size
+            log.info("too much waits to be read; closed the connection that waits for longest")
+            other.abort()
+
+    def remove(self, transport: BoundedTransport) -> None:
+        self._waiting.pop(transport, None)
 
 
 class BoundedTransport(asyncio.Transport):
     """A transport whose `close()` keeps to the module's rules.
 
     is_input_open: whether the client may still be sending. send_timeout: seconds in which a client
-    must read something of what waits for it.
+    must read something of what waits for it. unread: where its large answers count.
     """
 
     def __init__(
@@ -33,12 +62,14 @@ class BoundedTransport(asyncio.Transport):
         loop: asyncio.AbstractEventLoop,
         is_input_open: Callable[[], bool],
         send_timeout: float,
+        unread: UnreadAnswers,
     ) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
         self._is_input_open = is_input_open
         self._send_timeout = send_timeout
+        self._unread = unread
         self._lingering: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._is_lost = False
@@ -87,16 +118,20 @@ class BoundedTransport(asyncio.Transport):
         if self._watching is None and (num_unread := self.get_write_buffer_size()):
             self._num_unread = num_unread
             self._watching = self._loop.call_later(self._send_timeout, self._look)
+            if num_unread >= _LARGE_ANSWER:
+                self._unread.add(self)
 
     def unwatch_reader(self) -> None:
         """Called when the client has read so much that more may be sent."""
         if self._watching is not None and not self.is_closing():
             self._watching.cancel()
             self._watching = None
+            self._unread.remove(self)
 
     def end(self) -> None:
         """Forgets the timers, once the connection is lost."""
         self._is_lost = True
+        self._unread.remove(self)
         for timer in (self._lingering, self._watching):
             if timer is not None:
                 timer.cancel()

@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from millstream.api.wire.closing import BoundedTransport
+from millstream.api.wire.closing import BoundedTransport, UnreadAnswers
 from millstream.api.wire.error_bodies import error_body
 from millstream.api.wire.framing import Connection, Refused
 from millstream.errors import (
@@ -35,10 +35,12 @@ class Protocol(H11Protocol):
     """One connection. See the module's rules for what differs from uvicorn's.
 
     send_timeout: seconds in which a client must read something of what waits for it.
-    max_connections: how many there may be at a time; None for any number.
+    max_connections: how many there may be at a time; None for any number. unread: the large answers
+    that wait on any of them.
     """
 
     send_timeout = 60.0
+    unread = UnreadAnswers()
     max_connections: int | None = None
     _timer: asyncio.TimerHandle | None = None
     transport: BoundedTransport
@@ -62,6 +64,7 @@ class Protocol(H11Protocol):
             loop=self.loop,
             is_input_open=lambda: self.conn.is_request_open,
             send_timeout=self.send_timeout,
+            unread=self.unread,
         )
         super().connection_made(bounded)
         if self.max_connections is not None and len(self.connections) > self.max_connections:

@@ -19,6 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from millstream.api.wire import descriptors
+from millstream.api.wire.closing import UnreadAnswers
 from millstream.api.wire.protocol import Protocol
 from millstream.errors import StartupError
 from millstream.runtime.client import EngineClient
@@ -71,6 +72,7 @@ def _explain(error: Exception, files: dict[str, str | None]) -> str:
 def _protocol(settings: Settings) -> type[asyncio.Protocol]:
     class Configured(Protocol):
         send_timeout = settings.send_timeout
+        unread = UnreadAnswers()
         max_connections = descriptors.max_connections()
 
     return Configured
