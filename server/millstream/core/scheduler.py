@@ -2,8 +2,8 @@
 
 Rules:
 1. Decode first: every running sequence with one pending token gets it computed in every step.
-   Prompt chunks fill the rest of the step's token budget, in order of rank (priority, arrival).
-   There is one however many run if the budget is larger than `max_running`, as it should be.
+   Prompt chunks fill the rest of the step's token budget, which is larger than `max_running`, in
+   order of rank (priority, arrival).
 2. Blocks for everything known of a sequence are taken when it is admitted; a decode step takes at
    most one more. When none is left, the running sequence of the worst rank is preempted: its
    blocks go back and it waits, at its old rank, to be computed again (the prefix cache helps).
@@ -38,7 +38,6 @@ class Scheduler:
     """Owns all sequences and the block pool. Mutated only by the engine loop."""
 
     def __init__(self, *, pool: BlockPool, max_running: int, max_step_tokens: int) -> None:
-        """max_step_tokens: the token budget. Raises ValueError if those who run may exceed it."""
         if max_step_tokens < max_running:
             raise ValueError("max_step_tokens must be at least max_running: decode comes first")
         self.pool = pool

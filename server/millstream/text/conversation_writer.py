@@ -21,7 +21,8 @@ from millstream.text.message_shapes import (
     put_into_shape,
 )
 from millstream.text.shown_texts import check_shown
-from millstream.text.template_trial import TEMPLATE_ERRORS, find_shape
+from millstream.text.template_errors import TEMPLATE_ERRORS
+from millstream.text.template_trial import find_shape
 
 _MAX_REASON = 500
 

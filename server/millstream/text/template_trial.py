@@ -15,10 +15,11 @@ from itertools import product
 from typing import Any
 
 import regex
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
 from millstream.errors import StartupError
+from millstream.text import probe_messages as probes
 from millstream.text.message_shapes import (
     REASONING_NAMES,
     ArgumentsForm,
@@ -28,45 +29,17 @@ from millstream.text.message_shapes import (
     NoContent,
     put_into_shape,
 )
+from millstream.text.template_errors import TEMPLATE_ERRORS
 
 log = logging.getLogger(__name__)
-
-TEMPLATE_ERRORS = (
-    TemplateError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a template may raise on values it did not expect, beside its own refusals."""
 
 TRIAL_SECONDS = 10.0
 
 Render = Callable[[Sequence[Message], Sequence[dict[str, Any]]], str]
 """What a template makes of messages and tools. Raises one of TEMPLATE_ERRORS."""
 
-_USER, _SECOND, _ASSISTANT = "probeuser", "probesecond", "probeassistant"
-_NAME, _VALUE, _RESULT, _THOUGHT = "probe_call", "probevalue", "proberesult", "probethought"
-_ARGUMENTS = f'{{"probekey": "{_VALUE}"}}'
-_CALL = {
-    "id": "call_0123456789abcdef",
-    "type": "function",
-    "function": {"name": _NAME, "arguments": _ARGUMENTS},
-}
-_TOOL = {
-    "type": "function",
-    "function": {
-        "name": _NAME,
-        "description": "A probe.",
-        "parameters": {"type": "object", "properties": {"probekey": {"type": "string"}}},
-    },
-}
 _PART_DUMP = regex.compile(r"""["']type["']\s*:\s*["']text["']""")
-_ARGUMENTS_DUMP = f"{{'probekey': '{_VALUE}'}}"
+_ARGUMENTS_DUMP = f"{{'probekey': '{probes.VALUE}'}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +88,27 @@ class _Trial:
         self._is_forbidden = False
 
     def shape(self) -> MessageShape:
-        self._find_contents("user", lambda content: [_user(content)])
+        self._find_contents("user", lambda content: [probes.user(content)])
         self._find_calls()
         self._find_contents(
-            "tool", lambda content: [_user(_USER), _assistant(None, calls=True), _result(content)]
+            "tool",
+            lambda content: [
+                probes.user(probes.USER),
+                probes.assistant(None, calls=True),
+                probes.result(content),
+            ],
         )
         self._find_contents(
-            "assistant", lambda content: [_user(_USER), _assistant(content), _user(_SECOND)]
+            "assistant",
+            lambda content: [
+                probes.user(probes.USER),
+                probes.assistant(content),
+                probes.user(probes.SECOND),
+            ],
         )
-        self._find_contents("system", lambda content: [_system(content), _user(_USER)])
+        self._find_contents(
+            "system", lambda content: [probes.system(content), probes.user(probes.USER)]
+        )
         self._find_text_beside_calls()
         self._find_reasoning()
         if self._is_forbidden:
@@ -133,20 +118,20 @@ class _Trial:
     def _find_contents(self, role: str, conversation: Callable[[Any], list[Message]]) -> None:
         """How a role's content is read: one text, one part, two parts."""
 
-        def shows(content: Any, *probes: str) -> bool:
+        def shows(content: Any, *texts: str) -> bool:
             # The form in question must reach the template as it is.
             form = {**self._shape.contents, role: ContentForm.AS_SENT}
             written = self._write(conversation(content), replace(self._shape, contents=form))
             return (
                 written is not None
                 and not _PART_DUMP.search(written.text)
-                and _is_shown(probes, written.text)
+                and _is_shown(texts, written.text)
             )
 
         first, second = "probefirstpart", "probesecondpart"
         reads_text = shows(first, first)
-        reads_part = shows(_parts(first), first)
-        reads_parts = reads_part and shows(_parts(first, second), first, second)
+        reads_part = shows(probes.parts(first), first)
+        reads_parts = reads_part and shows(probes.parts(first, second), first, second)
         if reads_text and reads_parts:
             form = ContentForm.AS_SENT
         elif reads_text:
@@ -160,7 +145,11 @@ class _Trial:
         self._shape = replace(self._shape, contents={**self._shape.contents, role: form})
 
     def _find_calls(self) -> None:
-        conversation = [_user(_USER), _assistant(None, calls=True), _result(_RESULT)]
+        conversation = [
+            probes.user(probes.USER),
+            probes.assistant(None, calls=True),
+            probes.result(probes.RESULT),
+        ]
         native = replace(self._shape, shows_calls=True)
         contents = native.contents
         shapes = (
@@ -178,7 +167,7 @@ class _Trial:
                 NoContent,
             )
         )
-        best = self._best(conversation, shapes, _NAME, _VALUE, _RESULT)
+        best = self._best(conversation, shapes, probes.NAME, probes.VALUE, probes.RESULT)
         if best is None:  # a template without results of tools may have calls
             shapes = (
                 replace(native, no_content=no_content, arguments=arguments)
@@ -186,30 +175,43 @@ class _Trial:
                     (ArgumentsForm.OBJECT, ArgumentsForm.TEXT), NoContent
                 )
             )
-            best = self._best([*conversation[:2], _user(_SECOND)], shapes, _NAME, _VALUE)
+            best = self._best(
+                [*conversation[:2], probes.user(probes.SECOND)], shapes, probes.NAME, probes.VALUE
+            )
         # A template that shows no calls must not fail for want of text beside them, so that the
         # client hears what is lost.
         self._shape = best or replace(self._shape, no_content=NoContent.EMPTY)
 
     def _find_text_beside_calls(self) -> None:
-        conversation = [_user(_USER), _assistant(_ASSISTANT, calls=True), _result(_RESULT)]
-        conversation += [_assistant(_SECOND), _user(_USER)]
+        conversation = [
+            probes.user(probes.USER),
+            probes.assistant(probes.ASSISTANT, calls=True),
+            probes.result(probes.RESULT),
+        ]
+        conversation += [probes.assistant(probes.SECOND), probes.user(probes.USER)]
         shapes = [
             replace(self._shape, splits_calls=splits, shows_text_beside_calls=True)
             for splits in (False, True)
         ]
         self._shape = (
-            self._best(conversation, shapes, _ASSISTANT, _NAME, _VALUE, _RESULT) or self._shape
+            self._best(
+                conversation, shapes, probes.ASSISTANT, probes.NAME, probes.VALUE, probes.RESULT
+            )
+            or self._shape
         )
 
     def _find_reasoning(self) -> None:
-        thought = {"reasoning_content": _THOUGHT}
+        thought = {"reasoning_content": probes.THOUGHT}
         shapes = [replace(self._shape, reasoning=name) for name in REASONING_NAMES]
         for conversation in (
-            [_user(_USER), _assistant(_ASSISTANT) | thought],
-            [_user(_USER), _assistant(None, calls=True) | thought, _result(_RESULT)],
+            [probes.user(probes.USER), probes.assistant(probes.ASSISTANT) | thought],
+            [
+                probes.user(probes.USER),
+                probes.assistant(None, calls=True) | thought,
+                probes.result(probes.RESULT),
+            ],
         ):
-            if best := self._best(conversation, shapes, _THOUGHT):
+            if best := self._best(conversation, shapes, probes.THOUGHT):
                 self._shape = best
                 return
         # It may show thoughts on a condition that no probe meets; then its source tells the name.
@@ -218,13 +220,13 @@ class _Trial:
             self._shape = replace(self._shape, reasoning=named[0])
 
     def _best(
-        self, conversation: list[Message], shapes: Iterable[MessageShape], *probes: str
+        self, conversation: list[Message], shapes: Iterable[MessageShape], *texts: str
     ) -> MessageShape | None:
-        """The first shape that shows all probes with the fewest defects."""
+        """The first shape that shows all texts with the fewest defects."""
         best, fewest = None, 1_000_000
         for shape in shapes:
             written = self._write(conversation, shape)
-            if written is None or not _is_shown(probes, written.text):
+            if written is None or not _is_shown(texts, written.text):
                 continue
             if written.defects == 0:
                 return shape
@@ -236,7 +238,7 @@ class _Trial:
         """What the template makes of it with the tools, or without; None if it refuses both."""
         shaped = put_into_shape(conversation, shape)
         has_calls = any("tool_calls" in message for message in conversation)
-        for tools in ([_TOOL], []) if has_calls else ([],):
+        for tools in ([probes.TOOL], []) if has_calls else ([],):
             try:
                 text = self._render(shaped, tools)
             except TemplateSyntaxError as error:
@@ -257,26 +259,5 @@ class _Trial:
         return None
 
 
-def _is_shown(probes: Sequence[str], text: str) -> bool:
-    return all(probe in text for probe in probes)
-
-
-def _parts(*texts: str) -> list[dict[str, str]]:
-    return [{"type": "text", "text": text} for text in texts]
-
-
-def _user(content: Any) -> Message:
-    return {"role": "user", "content": content}
-
-
-def _system(content: Any) -> Message:
-    return {"role": "system", "content": content}
-
-
-def _assistant(content: Any, *, calls: bool = False) -> Message:
-    message: Message = {"role": "assistant", "content": content}
-    return message | {"tool_calls": [_CALL]} if calls else message
-
-
-def _result(content: Any) -> Message:
-    return {"role": "tool", "content": content, "tool_call_id": _CALL["id"]}
+def _is_shown(probe_texts: Sequence[str], text: str) -> bool:
+    return all(probe in text for probe in probe_texts)
