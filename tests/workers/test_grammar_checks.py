@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from millstream.errors import EngineUnavailable
+from millstream.errors import EngineUnavailable, Overloaded
 from millstream.text.grammars.answer_formats import GrammarChecker, GrammarError, json_grammar
 from millstream.workers.grammar_checks import GrammarChecks, KeptOutcomes, PartError
 from millstream.workers.grammar_process import Part
@@ -157,6 +157,31 @@ async def test_slow_grammars_do_not_delay_others() -> None:
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)
+    await checks.stop()
+    assert children() == set()
+
+
+async def test_slow_grammars_take_turns_and_are_bounded() -> None:
+    checks = GrammarChecks(max_seconds=60)
+
+    def hopeless(number: int) -> Part:
+        return ("json", SLOW[1] | {"minLength": number})
+
+    seven = [asyncio.create_task(checks.texts([hopeless(number)])) for number in range(7)]
+    # Half a second's work is done long before that of one of the seven, which takes minutes.
+    names = {f"^[a-z]+{index}$": {"type": "string"} for index in range(140)}
+    async with asyncio.timeout(100):
+        await checks.texts([("json", {"type": "object", "patternProperties": names})])
+        seven.append(asyncio.create_task(checks.texts([hopeless(7)])))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await checks.texts([hopeless(8)])
+        assert caught.value.retry_after == 10
+        await checks.texts([text(maxLength=3)])
+    assert not any(task.done() for task in seven)
+    for task in seven:
+        task.cancel()
+    await asyncio.gather(*seven, return_exceptions=True)
     await checks.stop()
     assert children() == set()
 

@@ -17,11 +17,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from millstream.errors import EngineUnavailable
+from millstream.errors import EngineUnavailable, Overloaded
 from millstream.text.grammars.answer_formats import GrammarError
 from millstream.workers.grammar_process import GrammarProcess, Outcome, Part
 
 _QUICK_SECONDS = 0.1
+_SLOW_SECONDS = 0.25
+_SLOW_RETRY_SECONDS = 10
+_MAX_SLOW = 8
 _MAX_IDLE = 2
 
 log = logging.getLogger(__name__)
@@ -39,19 +42,17 @@ class GrammarChecks:
     """Checks grammars in children, one of which is kept warm. For one event loop; `stop()` it.
 
     A child works for a moment at once, beside one other. One that needs longer is paused, and goes
-    on when none before it does so, at a low priority: slow grammars delay each other and little
-    else.
+    on in turns with others like it, at a low priority: slow grammars delay each other and little
+    else. Where many are slow, the next is refused.
     """
 
-    def __init__(
-        self, *, max_seconds: float = 5.0, max_bytes: int = 512 * 2**20, max_children: int = 16
-    ) -> None:
+    def __init__(self, *, max_seconds: float = 5.0, max_bytes: int = 512 * 2**20) -> None:
         """max_seconds: CPU time for one call of `texts()`. max_bytes: address space of a child."""
         self._max_seconds = max_seconds
         self._max_bytes = max_bytes
-        self._places = asyncio.Semaphore(max_children)
         self._quick_turns = asyncio.Semaphore(2)
         self._slow_turns = asyncio.Semaphore(1)
+        self._num_slow = 0
         self._idle: list[GrammarProcess] = []
         self._kept = KeptOutcomes()
 
@@ -70,7 +71,7 @@ class GrammarChecks:
         """The grammar of each part as the engine takes it, checked.
 
         Raises PartError for the first that cannot be used, EngineUnavailable if nothing can be
-        checked now.
+        checked now, Overloaded if others take long.
         """
         keys = _keys(parts)
         outcomes = self._kept.of(keys)
@@ -94,20 +95,37 @@ class GrammarChecks:
 
     async def _check(self, parts: Mapping[str, Part]) -> dict[str, Outcome]:
         """What a child says of these parts, up to the first error."""
-        async with self._places, self._child() as child:
+        async with self._child() as child:
             async with self._quick_turns:
                 checking = asyncio.ensure_future(child.check(list(parts.values())))
                 await asyncio.wait({checking}, timeout=_QUICK_SECONDS)
                 if not checking.done():
                     child.pause()
             if not checking.done():
-                async with self._slow_turns:
-                    child.resume()
-                    await asyncio.wait({checking})
+                await self._go_on_slowly(child, checking)
             found = dict(zip(parts, checking.result(), strict=False))
             self._kept.keep(found)
         await self.warm()
         return found
+
+    async def _go_on_slowly(
+        self, child: GrammarProcess, checking: asyncio.Future[list[Outcome]]
+    ) -> None:
+        """Lets a child end its work in turns with others. Raises Overloaded if they are many."""
+        if self._num_slow >= _MAX_SLOW:
+            busy = Overloaded("Model is overloaded: too many formats take long to check")
+            busy.retry_after = _SLOW_RETRY_SECONDS
+            raise busy
+        self._num_slow += 1
+        try:
+            while not checking.done():
+                async with self._slow_turns:
+                    child.resume()
+                    await asyncio.wait({checking}, timeout=_SLOW_SECONDS)
+                    if not checking.done():
+                        child.pause()
+        finally:
+            self._num_slow -= 1
 
     @asynccontextmanager
     async def _child(self) -> AsyncIterator[GrammarProcess]:
