@@ -199,5 +199,5 @@ class EngineLoop:
         ) + self._scheduler.fail(
             [request_id for request_id, token in pairs if token == IMPOSSIBLE_TOKEN],
             code=FailureCode.NO_TOKEN_ALLOWED,
-            message="the request's constraints forbid every token",
+            message="the request's constraints forbid every token, or its grammar is too ambiguous",
         )

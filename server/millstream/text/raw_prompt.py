@@ -17,6 +17,7 @@ from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.text.detokenizer import Detokenizer
 from millstream.text.encoding import encode
 
+_MAX_PIECES_PER_TOKEN = 4  # with room for templates that write no heads
 _MAX_CHARACTERS_PER_TOKEN = 64  # no tokenizer packs more into a token on average
 
 
@@ -42,6 +43,19 @@ def check_characters(text: str, *, max_context: int, field: str) -> None:
             f"The {field} {has} {len(text)} characters, far more than this model's context of "
             f"{max_context} tokens. Shorten the {field}.",
             param=field,
+        )
+
+
+def check_pieces(count: int, *, max_context: int) -> None:
+    """Raises ContextTooLong for a conversation that is not worth rendering: it cannot fit.
+
+    count: its messages, parts and calls, each of which a template writes a token for, if not more.
+    """
+    if count > _MAX_PIECES_PER_TOKEN * max_context:
+        raise ContextTooLong(
+            f"The messages have {count} messages, parts and calls, far more than this model's "
+            f"context of {max_context} tokens. Shorten the messages.",
+            param="messages",
         )
 
 

@@ -19,6 +19,7 @@ from tests.api.conftest import Api
 
 MANY = 2000
 KEYS = {f"k{number}": 1 for number in range(MANY)}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def chat(*content: Any, **fields: Any) -> dict[str, Any]:
@@ -107,3 +108,23 @@ async def test_a_body_has_so_many_lists_and_objects(api: Api, unit: str) -> None
 async def test_brackets_in_texts_are_not_counted(api: Api, text: str) -> None:
     response = await api.ask("POST", "/tokenize", json={"prompt": "!", "model": text})
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "a"}] * 5_000,
+        [{"role": "user", "content": [{"type": "text", "text": "a"}] * 5_000}],
+        [
+            {"role": "assistant", "tool_calls": [CALL] * 5_000},
+            {"role": "user", "content": "a"},
+        ],
+    ],
+    ids=["messages", "parts", "calls"],
+)
+async def test_what_cannot_fit_is_not_rendered(messages: list[Any], api: Api) -> None:
+    response = await api.ask("POST", "/v1/chat/completions", json={"messages": messages})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "messages")
+    assert "messages, parts and calls" in error["message"]

@@ -11,7 +11,9 @@ from typing import Any
 
 from millstream.api.context import ServerContext
 from millstream.api.openai.chat.body import ChatRequest
+from millstream.api.openai.fields.chat_messages import Message
 from millstream.errors import InvalidRequest
+from millstream.text.raw_prompt import check_pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Prompts:
         Raises InvalidRequest for what this model cannot be given, ContextTooLong for a text that
         is far longer than the context.
         """
+        if max_context is not None:
+            check_pieces(sum(map(_num_pieces, chat.messages)), max_context=max_context)
         variables = self._variables(chat)
         text = self._render(chat, variables)
         token_ids = self._chat.tokenize(text, max_context=max_context)
@@ -71,3 +75,8 @@ class Prompts:
                 param="reasoning_effort",
             )
         return variables | effort
+
+
+def _num_pieces(message: Message) -> int:
+    parts = len(message.content) if isinstance(message.content, list) else 0
+    return 1 + parts + len(message.tool_calls or ())
