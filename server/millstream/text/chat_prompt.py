@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from millstream.errors import InvalidRequest
 from millstream.text.conversation_writer import ChatTemplate, ConversationWriter
 from millstream.text.encoding import encode
-from millstream.text.message_shapes import Message
+from millstream.text.message_moves import Message
 from millstream.text.raw_prompt import check_characters
 
 RESERVED_VARIABLES = frozenset(

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 from millstream.errors import InvalidRequest
 from millstream.text.call_arguments import read_arguments
+from millstream.text.message_moves import Message
 from millstream.text.message_shapes import (
     ArgumentsForm,
-    Message,
     MessageShape,
     arguments_path,
     put_into_shape,

@@ -13,8 +13,14 @@ from enum import Enum
 from typing import Any
 
 from millstream.text.call_arguments import read_arguments, write_arguments
-
-Message = dict[str, Any]
+from millstream.text.message_moves import (
+    Message,
+    PlacedMessage,
+    call_by_call,
+    placed,
+    system_before_user,
+    text_with_answer,
+)
 
 REASONING_NAMES = ("reasoning_content", "reasoning", "thinking")
 """What clients and templates call the assistant's thoughts."""
@@ -53,6 +59,9 @@ class MessageShape:
 
     contents: for each role. short_ids: calls are known by nine letters and digits.
     splits_calls: text beside calls becomes a message of its own before them.
+    joins_text: such text goes to the answer that ends the turn, where there is one.
+    one_call: each call is a message of its own, with its result behind it.
+    moves_system: in a conversation with results of tools, the system's text goes to the user.
     shows_calls: whether the template writes calls at all.
     shows_text_beside_calls: a template that leaves such text out does so on purpose.
     """
@@ -62,6 +71,9 @@ class MessageShape:
     arguments: ArgumentsForm = ArgumentsForm.OBJECT
     short_ids: bool = False
     splits_calls: bool = False
+    joins_text: bool = False
+    one_call: bool = False
+    moves_system: bool = False
     shows_calls: bool = False
     shows_text_beside_calls: bool = False
     reasoning: str = REASONING_NAMES[0]
@@ -73,11 +85,14 @@ def arguments_path(message: int, call: int) -> str:
 
 def put_into_shape(messages: Sequence[Message], shape: MessageShape) -> list[Message]:
     """The messages as this shape wants them. Raises InvalidRequest for impossible arguments."""
-    return [
-        shaped
-        for place, message in enumerate(messages)
-        for shaped in _shaped(message, shape, place=place)
-    ]
+    moved = placed(messages)
+    if shape.moves_system:
+        moved = system_before_user(moved)
+    if shape.joins_text:
+        moved = text_with_answer(moved)
+    if shape.one_call:
+        moved = list(call_by_call(moved))
+    return [shaped for each in moved for shaped in _shaped(each, shape)]
 
 
 def texts_of(content: Any) -> list[str]:
@@ -89,7 +104,8 @@ def texts_of(content: Any) -> list[str]:
     return []
 
 
-def _shaped(message: Message, shape: MessageShape, *, place: int) -> Iterator[Message]:
+def _shaped(original: PlacedMessage, shape: MessageShape) -> Iterator[Message]:
+    place, first_call, message = original
     shaped = dict(message)
     content = _content(message.get("content"), shape.contents.get(message.get("role", "")))
     calls = message.get("tool_calls")
@@ -106,7 +122,8 @@ def _shaped(message: Message, shape: MessageShape, *, place: int) -> Iterator[Me
         yield shaped
         return
     shaped["tool_calls"] = [
-        _call(call, shape, path=arguments_path(place, index)) for index, call in enumerate(calls)
+        _call(call, shape, path=arguments_path(place, index))
+        for index, call in enumerate(calls, start=first_call)
     ]
     if content and shape.splits_calls:
         yield {"role": message["role"], "content": content}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from millstream.text.message_shapes import Message
+from millstream.text.message_moves import Message
 
-USER, SECOND, ASSISTANT = "probeuser", "probesecond", "probeassistant"
+SYSTEM, USER, SECOND, ASSISTANT = "probesystem", "probeuser", "probesecond", "probeassistant"
 NAME, VALUE, RESULT, THOUGHT = (
     "probe_call",
     "probevalue",
@@ -18,6 +18,12 @@ CALL = {
     "id": "call_0123456789abcdef",
     "type": "function",
     "function": {"name": NAME, "arguments": ARGUMENTS},
+}
+SECOND_VALUE, SECOND_RESULT = "probeothervalue", "probeotherresult"
+SECOND_CALL = {
+    "id": "call_fedcba9876543210",
+    "type": "function",
+    "function": {"name": NAME, "arguments": f'{{"probekey": "{SECOND_VALUE}"}}'},
 }
 TOOL = {
     "type": "function",
@@ -41,10 +47,10 @@ def system(content: Any) -> Message:
     return {"role": "system", "content": content}
 
 
-def assistant(content: Any, *, calls: bool = False) -> Message:
+def assistant(content: Any, *, calls: int = 0) -> Message:
     message: Message = {"role": "assistant", "content": content}
-    return message | {"tool_calls": [CALL]} if calls else message
+    return message | {"tool_calls": [CALL, SECOND_CALL][:calls]} if calls else message
 
 
-def result(content: Any) -> Message:
-    return {"role": "tool", "content": content, "tool_call_id": CALL["id"]}
+def result(content: Any, *, call: int = 0) -> Message:
+    return {"role": "tool", "content": content, "tool_call_id": [CALL, SECOND_CALL][call]["id"]}

@@ -14,7 +14,8 @@ import regex
 
 from millstream.errors import InvalidRequest
 from millstream.text.call_arguments import read_arguments, strings_within
-from millstream.text.message_shapes import Message, arguments_path, texts_of
+from millstream.text.message_moves import Message
+from millstream.text.message_shapes import arguments_path, texts_of
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 
 _THOUGHT_ENDS = regex.compile("|".join(form.close for form in REASONING_FORMATS))

@@ -20,11 +20,11 @@ from jinja2.exceptions import SecurityError
 
 from millstream.errors import StartupError
 from millstream.text import probe_messages as probes
+from millstream.text.message_moves import Message
 from millstream.text.message_shapes import (
     REASONING_NAMES,
     ArgumentsForm,
     ContentForm,
-    Message,
     MessageShape,
     NoContent,
     put_into_shape,
@@ -94,7 +94,7 @@ class _Trial:
             "tool",
             lambda content: [
                 probes.user(probes.USER),
-                probes.assistant(None, calls=True),
+                probes.assistant(None, calls=1),
                 probes.result(content),
             ],
         )
@@ -109,6 +109,9 @@ class _Trial:
         self._find_contents(
             "system", lambda content: [probes.system(content), probes.user(probes.USER)]
         )
+        if self._shape.shows_calls:
+            self._find_several_calls()
+            self._find_system_beside_results()
         self._find_text_beside_calls()
         self._find_reasoning()
         if self._is_forbidden:
@@ -147,7 +150,7 @@ class _Trial:
     def _find_calls(self) -> None:
         conversation = [
             probes.user(probes.USER),
-            probes.assistant(None, calls=True),
+            probes.assistant(None, calls=1),
             probes.result(probes.RESULT),
         ]
         native = replace(self._shape, shows_calls=True)
@@ -182,23 +185,40 @@ class _Trial:
         # client hears what is lost.
         self._shape = best or replace(self._shape, no_content=NoContent.EMPTY)
 
-    def _find_text_beside_calls(self) -> None:
+    def _find_several_calls(self) -> None:
         conversation = [
             probes.user(probes.USER),
-            probes.assistant(probes.ASSISTANT, calls=True),
+            probes.assistant(None, calls=2),
+            probes.result(probes.RESULT),
+            probes.result(probes.SECOND_RESULT, call=1),
+        ]
+        texts = [probes.VALUE, probes.SECOND_VALUE, probes.RESULT, probes.SECOND_RESULT]
+        shapes = [replace(self._shape, one_call=one_call) for one_call in (False, True)]
+        self._shape = self._best(conversation, shapes, *texts) or self._shape
+
+    def _find_system_beside_results(self) -> None:
+        conversation = [
+            probes.system(probes.SYSTEM),
+            probes.user(probes.USER),
+            probes.assistant(None, calls=1),
             probes.result(probes.RESULT),
         ]
-        conversation += [probes.assistant(probes.SECOND), probes.user(probes.USER)]
-        shapes = [
-            replace(self._shape, splits_calls=splits, shows_text_beside_calls=True)
-            for splits in (False, True)
-        ]
-        self._shape = (
-            self._best(
-                conversation, shapes, probes.ASSISTANT, probes.NAME, probes.VALUE, probes.RESULT
+        shapes = [replace(self._shape, moves_system=moves) for moves in (False, True)]
+        texts = (probes.SYSTEM, probes.USER, probes.VALUE, probes.RESULT)
+        self._shape = self._best(conversation, shapes, *texts) or self._shape
+
+    def _find_text_beside_calls(self) -> None:
+        turn = [probes.user(probes.USER), probes.assistant(probes.ASSISTANT, calls=1)]
+        turn.append(probes.result(probes.RESULT))
+        answered = [*turn, probes.assistant(probes.SECOND), probes.user(probes.USER)]
+        texts = (probes.ASSISTANT, probes.NAME, probes.VALUE, probes.RESULT)
+        for splits, joins in ((False, False), (True, False), (True, True)):
+            shape = replace(
+                self._shape, splits_calls=splits, joins_text=joins, shows_text_beside_calls=True
             )
-            or self._shape
-        )
+            if all(self._best(each, [shape], *texts) for each in (turn, answered)):
+                self._shape = shape
+                return
 
     def _find_reasoning(self) -> None:
         thought = {"reasoning_content": probes.THOUGHT}
@@ -207,7 +227,7 @@ class _Trial:
             [probes.user(probes.USER), probes.assistant(probes.ASSISTANT) | thought],
             [
                 probes.user(probes.USER),
-                probes.assistant(None, calls=True) | thought,
+                probes.assistant(None, calls=1) | thought,
                 probes.result(probes.RESULT),
             ],
         ):

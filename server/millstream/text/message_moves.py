@@ -1,0 +1,96 @@
+"""Conversations whose messages are put in another order or division, for templates that need it.
+
+Rules: what is moved stays in the same turn, between two messages of the user. Every message comes
+with its place, and that of its first call, in what the client sent, so that errors can name them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+Message = dict[str, Any]
+
+
+class PlacedMessage(NamedTuple):
+    """place: of the message that the client sent. first_call: of the calls that this one has."""
+
+    place: int
+    first_call: int
+    message: Message
+
+
+def placed(messages: Sequence[Message]) -> list[PlacedMessage]:
+    """The messages as they are."""
+    return [PlacedMessage(place, 0, message) for place, message in enumerate(messages)]
+
+
+def call_by_call(messages: Sequence[PlacedMessage]) -> Iterator[PlacedMessage]:
+    """One message for each call, with its result behind it: known by its id, else by its order."""
+    rest = list(messages)
+    while rest:
+        place, _, message = rest.pop(0)
+        calls = message.get("tool_calls") or ()
+        if len(calls) < 2:
+            yield PlacedMessage(place, 0, message)
+            continue
+        results: list[PlacedMessage] = []
+        while rest and rest[0].message.get("role") == "tool":
+            results.append(rest.pop(0))
+        ids = [call.get("id") for call in calls]
+        for index, call in enumerate(calls):
+            head = {"role": message["role"]} if index else message
+            yield PlacedMessage(place, index, {**head, "tool_calls": [call]})
+            result = next(_results_of(call, ids, results), None)
+            if result is not None:
+                results.remove(result)
+                yield result
+        yield from results
+
+
+def _results_of(
+    call: Any, ids: Sequence[str | None], results: Iterable[PlacedMessage]
+) -> Iterator[PlacedMessage]:
+    """The results that may be those of a call, the likeliest first."""
+    known = [(result.message.get("tool_call_id"), result) for result in results]
+    yield from (result for name, result in known if name is not None and name == call.get("id"))
+    yield from (result for name, result in known if name is None or name not in ids)
+
+
+def system_before_user(messages: Sequence[PlacedMessage]) -> list[PlacedMessage]:
+    """The system's text in front of the first of the user, if tools have answered."""
+    roles = [each.message.get("role") for each in messages]
+    if roles[:1] != ["system"] or "user" not in roles or "tool" not in roles:
+        return list(messages)
+    first = roles.index("user")
+    system, user = messages[0].message.get("content"), messages[first].message
+    if not isinstance(system, str):
+        return list(messages)
+    joined = user | {"content": _joined(system, user.get("content"))}
+    return [*messages[1:first], messages[first]._replace(message=joined), *messages[first + 1 :]]
+
+
+def text_with_answer(messages: Sequence[PlacedMessage]) -> list[PlacedMessage]:
+    """What was said beside calls in front of the answer that ends the turn, if there is one."""
+    moved = list(messages)
+    for index, (_, _, message) in enumerate(moved):
+        text = message.get("content")
+        if not (isinstance(text, str) and text and message.get("tool_calls")):
+            continue
+        for later in range(index + 1, len(moved)):
+            answer = moved[later].message
+            if answer.get("role") == "user":
+                break
+            if answer.get("role") == "assistant" and not answer.get("tool_calls"):
+                silent = {**message, "content": None}
+                joined = answer | {"content": _joined(text, answer.get("content"))}
+                moved[index] = moved[index]._replace(message=silent)
+                moved[later] = moved[later]._replace(message=joined)
+                break
+    return moved
+
+
+def _joined(text: str, content: Any) -> Any:
+    if isinstance(content, list):
+        return [{"type": "text", "text": text}, *content]
+    return f"{text}\n\n{content}" if content else text
