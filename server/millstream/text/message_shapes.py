@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from millstream.text.call_arguments import read_arguments, write_arguments
+from millstream.text.call_ids import with_call_ids
 from millstream.text.message_moves import (
     Message,
     PlacedMessage,
@@ -85,7 +86,7 @@ def arguments_path(message: int, call: int) -> str:
 
 def put_into_shape(messages: Sequence[Message], shape: MessageShape) -> list[Message]:
     """The messages as this shape wants them. Raises InvalidRequest for impossible arguments."""
-    moved = placed(messages)
+    moved = placed(with_call_ids(messages) if shape.short_ids else messages)
     if shape.moves_system:
         moved = system_before_user(moved)
     if shape.joins_text:

@@ -10,7 +10,7 @@ import pytest
 
 from millstream.api.openai.chat.body import ChatRequest
 from millstream.api.openai.chat.body_checks import parse_chat_request
-from millstream.api.openai.fields.foreign_keys import KEYS
+from millstream.api.openai.fields.foreign_keys import KEYS, NULL_KEYS
 from millstream.errors import InvalidRequest
 
 API = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
@@ -63,11 +63,31 @@ def test_other_keys_are_refused_by_name(place: str) -> None:
     others = {key for keys in KEYS.values() for key in keys.model_fields} - KEYS[
         place
     ].model_fields.keys()
-    for key in {"prefix", "unknown", *others} - {"id"}:
+    nulls = {key for keys in NULL_KEYS.values() for key in keys.model_fields}
+    own_fields = {"id", "index"} if place == "call" else set()
+    for key in {"prefix", "unknown", *others, *nulls} - own_fields:
         with pytest.raises(InvalidRequest) as caught:
             parse_chat_request(body(place, **{key: "x"}))
         assert caught.value.param is not None
         assert caught.value.param.endswith(f".{key}")
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), [(p, k) for p in NULL_KEYS for k in NULL_KEYS[p].model_fields]
+)
+def test_a_key_that_says_nothing_is_taken_as_null(place: str, key: str) -> None:
+    request = parse_chat_request(body(place, **{key: None}))
+    assert parts_of(request, key) == parts_of(parse_chat_request(body("nowhere")))
+
+
+def test_the_documented_null_keys_are_those_in_the_code() -> None:
+    text = API.split("Taken as null only: ")[1].split("\n")[0]
+    documented = [
+        (place, key)
+        for place, keys in re.findall(r"in a (\w+) ((?:`\w+`(?:, )?)+)", text)
+        for key in re.findall(r"\w+", keys)
+    ]
+    assert documented == [(p, k) for p in NULL_KEYS for k in NULL_KEYS[p].model_fields]
 
 
 def test_the_documented_table_is_the_one_in_the_code() -> None:
@@ -107,6 +127,11 @@ def test_a_refusal_is_what_the_assistant_said(said: dict[str, Any], content: Any
         ({"type": "refusal"}, "refusal"),
         ({"type": "refusal", "text": "x"}, "refusal"),
         ({"type": "text", "text": "x", "refusal": "y"}, "refusal"),
+        ({"type": "output_text", "text": "", "thinking": "x"}, "thinking"),
+        ({"type": "thinking"}, "thinking"),
+        ({"type": "thinking", "text": "x"}, "thinking"),
+        ({"type": "thinking", "thinking": [{"type": "image"}]}, "thinking[0].type"),
+        ({"type": "reasoning", "reasoning": "x", "text": "y"}, "reasoning"),
         ({"type": "image_url", "image_url": {}}, "type"),
         ({"text": "x"}, "type"),
     ],
@@ -130,3 +155,63 @@ def test_calls_and_results_of_old_clients_are_calls_and_results() -> None:
     assert call["function"] == {"name": "f", "arguments": "{"}
     assert told == {"role": "tool", "name": "f", "content": "2", "tool_call_id": call["id"]}
     assert not request.ends_in_assistant_text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": "So.", "thinking": "Hm."},
+        {"content": "So.", "thinking": "Hm.", "reasoning": "Hm.", "reasoning_content": ""},
+        {"content": [{"type": "thinking", "thinking": "Hm.", "signature": "x"}], "refusal": "So."},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                {"type": "output_text", "text": "So."},
+            ]
+        },
+        {"content": [{"type": "reasoning", "text": "Hm."}, {"type": "text", "text": "So."}]},
+        {"content": [{"type": "reasoning", "reasoning": "Hm."}, {"type": "text", "text": "So."}]},
+    ],
+)
+def test_thoughts_are_reasoning_wherever_they_were_written(said: dict[str, Any]) -> None:
+    request = parse_chat_request({"messages": [USER, {"role": "assistant"} | said, USER]})
+    told = request.messages[1].to_template()
+    content = "So." if isinstance(said["content"], str) else [{"type": "text", "text": "So."}]
+    assert told == {"role": "assistant", "content": content, "reasoning_content": "Hm."}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "content": "x", "thinking": "a", "reasoning": "b"},
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "a"}],
+            "reasoning_content": "b",
+        },
+        {"role": "user", "content": [{"type": "reasoning", "text": "a"}]},
+        {"role": "user", "content": "x", "thinking": "a"},
+    ],
+)
+def test_thoughts_that_differ_or_are_another_s_are_refused(message: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat_request({"messages": [message, USER]})
+    assert caught.value.param == "messages[0].reasoning_content"
+
+
+def test_texts_are_texts_under_the_names_of_the_responses_api() -> None:
+    parts = [{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}]
+    request = parse_chat_request({"messages": [{"role": "user", "content": parts}]})
+    texts = [{"type": "text", "text": text} for text in "ab"]
+    assert request.messages[0].to_template()["content"] == texts
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": None}, {"type": ""}, {"type": "function"}])
+@pytest.mark.parametrize("name", [{}, {"id": None}, {"id": ""}])
+def test_a_call_as_its_deltas_were_joined_is_a_call(
+    kind: dict[str, Any], name: dict[str, Any]
+) -> None:
+    call = {"function": {"name": "f", "index": 0}, "index": 0} | kind | name
+    request = parse_chat_request({"messages": [{"role": "assistant", "tool_calls": [call]}, USER]})
+    (told,) = request.messages[0].to_template()["tool_calls"]
+    assert told == {"type": "function", "function": {"name": "f", "arguments": ""}}

@@ -5,37 +5,18 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Tag
+from pydantic import BeforeValidator
 
+from millstream.api.openai.fields.content_parts import Content
 from millstream.api.openai.fields.foreign_keys import (
     CalledFunctionKeys,
     CallKeys,
     MessageKeys,
-    PartKeys,
+    MessageNulls,
     Reads,
     keys_for_template,
     reads_nothing,
 )
-from millstream.intake.strict_body import tag
-
-
-class ContentPart(PartKeys):
-    """A text, or what the assistant said instead of an answer, which is its text as well."""
-
-    type: Literal["text", "refusal"]
-    text: str | None = None
-    refusal: str | None = None
-
-    @property
-    def said(self) -> str:
-        return (self.text if self.type == "text" else self.refusal) or ""
-
-
-Content = Annotated[
-    Annotated[str, Tag("text")] | Annotated[list[ContentPart], Tag("parts")],
-    Discriminator(tag(of_list="parts", otherwise="text")),
-]
-
 
 # Templates know `system` and `tool`; OpenAI's newer and older names mean the same.
 _TEMPLATE_ROLES = {"developer": "system", "function": "tool"}
@@ -55,28 +36,31 @@ def _argument_text(value: Any) -> Any:
 class Function(CalledFunctionKeys):
     """What clients add when they echo a call: description (null), and the arguments once more.
 
-    arguments: JSON as text; an object, or null for none, as clients of other servers send it.
+    arguments: JSON as text; an object, or none or null, as clients of other servers send it.
     """
 
     name: str
-    arguments: Annotated[str, BeforeValidator(_argument_text)]
+    arguments: Annotated[str, BeforeValidator(_argument_text)] = ""
     description: None = None
     parsed_arguments: Any = None
 
 
 class ToolCall(CallKeys):
-    """A call the assistant made in an earlier turn. `index` is left by clients that copy deltas."""
+    """A call the assistant made in an earlier turn.
+
+    Clients that join deltas leave an `index`, and an empty type.
+    """
 
     id: str | None = None
-    type: Literal["function"] = "function"
+    type: Literal["function", ""] | None = "function"
     function: Function
     index: int | None = None
 
 
-class Message(MessageKeys):
+class Message(MessageKeys, MessageNulls):
     """One turn. Fields that SDKs write as null when they echo an answer are accepted as null.
 
-    reasoning_content, reasoning: two names of what the assistant thought.
+    reasoning_content, reasoning, thinking: three names of what the assistant thought.
     parsed: the content once more, as OpenAI's SDKs echo it.
     """
 
@@ -87,6 +71,7 @@ class Message(MessageKeys):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: str | None = None
     refusal: str | None = None
     parsed: Any = None
     audio: None = None
@@ -113,9 +98,15 @@ class Message(MessageKeys):
         if self.role != "assistant":
             return False
         is_answer = "content" in self.model_fields_set
-        return is_answer or bool(
-            self.calls or self.reasoning_content or self.reasoning or self.refusal
-        )
+        return is_answer or bool(self.calls or self.thoughts or self.refusal)
+
+    @property
+    def thoughts(self) -> list[str]:
+        """What the assistant thought, once for each place that says it."""
+        parts = self.content if isinstance(self.content, list) else ()
+        in_parts = "\n".join(part.said for part in parts if part.is_thought)
+        found = (self.reasoning_content, self.reasoning, self.thinking, in_parts)
+        return [thought for thought in found if thought]
 
     def to_template(self, reads: Reads = reads_nothing) -> dict[str, Any]:
         """The message as the client sent it, in the words that chat templates know.
@@ -130,8 +121,8 @@ class Message(MessageKeys):
             message["tool_call_id"] = self.tool_call_id
         elif self.role == "function":
             message["tool_call_id"] = _id_of_old_call(self.name or "")
-        if reasoning := self.reasoning_content or self.reasoning:
-            message["reasoning_content"] = reasoning
+        if thoughts := self.thoughts:
+            message["reasoning_content"] = thoughts[0]
         if self.calls:
             message["tool_calls"] = [_template_call(call, reads) for call in self.calls]
         return message | keys_for_template(self, reads)
@@ -146,8 +137,11 @@ class Message(MessageKeys):
             parts = [
                 {"type": "text", "text": part.said} | keys_for_template(part, reads)
                 for part in self.content
+                if not part.is_thought
             ]
-            return [*parts, {"type": "text", "text": self.refusal}] if self.refusal else parts
+            if self.refusal:
+                return [*parts, {"type": "text", "text": self.refusal}]
+            return parts if parts or not self.content else ""
         if self.content and self.refusal:
             return f"{self.content}\n{self.refusal}"
         return self.content or self.refusal or self.content
@@ -156,8 +150,10 @@ class Message(MessageKeys):
 def _template_call(call: ToolCall, reads: Reads) -> dict[str, Any]:
     function = {"name": call.function.name, "arguments": call.function.arguments}
     function |= keys_for_template(call.function, reads)
-    shaped = {"id": call.id, "type": "function", "function": function}
-    return shaped | keys_for_template(call, reads)
+    shaped = {"type": "function", "function": function}
+    # Templates ask whether there is an id, and write one that is null as a word.
+    with_id = {"id": call.id} | shaped if call.id else shaped
+    return with_id | keys_for_template(call, reads)
 
 
 def _id_of_old_call(name: str) -> str:

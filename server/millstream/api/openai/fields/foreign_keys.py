@@ -28,11 +28,27 @@ class MessageKeys(Body):
     thinking_blocks: Any = None
 
 
+class MessageNulls(Body):
+    images: None = None
+    logprobs: None = None
+    reasoning_opaque: None = None
+    reasoning_text: None = None
+    stop_reason: None = None
+    token_ids: None = None
+
+
 class PartKeys(Body):
     annotations: Any = None
     cache_control: Any = None
     extra_content: Any = None
+    id: Any = None
+    index: Any = None
     provider_specific_fields: Any = None
+    signature: Any = None
+
+
+class PartNulls(Body):
+    citations: None = None
 
 
 class CallKeys(Body):
@@ -42,6 +58,7 @@ class CallKeys(Body):
 
 
 class CalledFunctionKeys(Body):
+    index: Any = None
     provider_specific_fields: Any = None
 
 
@@ -57,6 +74,9 @@ KEYS: dict[str, type[Body]] = {
     "tool and its function": ToolKeys,
 }
 """Place -> the keys that are taken there, as docs/api.md lists them."""
+
+NULL_KEYS: dict[str, type[Body]] = {"message": MessageNulls, "part": PartNulls}
+"""Place -> the keys that are taken there as null; another value would ask for something."""
 
 
 def keys_for_template(body: Body, reads: Reads) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from millstream.api.openai.fields.chat_messages import ContentPart, Message
+from millstream.api.openai.fields.chat_messages import Message
+from millstream.api.openai.fields.content_parts import ContentPart
 from millstream.errors import InvalidRequest
 
 
@@ -19,20 +20,32 @@ def check_messages(messages: Sequence[Message]) -> None:
         _check_reasoning(message, path=f"{path}.reasoning_content")
 
 
+_MEMBERS = {"refusal": ("refusal",), "thinking": ("thinking",), "reasoning": ("reasoning", "text")}
+"""The members that may say what a part of a type says; all other types are texts."""
+
+
 def _check_part(part: ContentPart, *, path: str) -> None:
-    other = "refusal" if part.type == "text" else "text"
-    if getattr(part, part.type) is None:
-        raise _refusal(f"{path}.{part.type}", "Field required")
-    if getattr(part, other) is not None:
-        raise _refusal(f"{path}.{other}", f"a part of type {part.type} has none")
+    members = _MEMBERS.get(part.type, ("text",))
+    given = [
+        name
+        for name in ("text", "refusal", "thinking", "reasoning")
+        if getattr(part, name) is not None
+    ]
+    if not set(given) & set(members):
+        raise _refusal(f"{path}.{members[0]}", "Field required")
+    for name in given:
+        if name not in members:
+            raise _refusal(f"{path}.{name}", f"a part of type {part.type} has none")
+    if len(given) > 1:
+        raise _refusal(f"{path}.{given[1]}", f"{given[0]} says it already; send one of them")
 
 
 def _check_reasoning(message: Message, *, path: str) -> None:
-    given = {message.reasoning_content, message.reasoning} - {None}
+    given = set(message.thoughts)
     if given and message.role != "assistant":
         raise _refusal(path, "only the assistant has reasoning")
     if len(given) > 1:
-        raise _refusal(path, "reasoning means the same and differs; send one of them")
+        raise _refusal(path, "several fields say what was thought, and differ; send one of them")
 
 
 def _refusal(path: str, reason: str) -> InvalidRequest:
