@@ -53,6 +53,14 @@ def named(**members: Any) -> dict[str, Any]:
         ({"type": "json_schema", "schema": SCHEMA}, ".schema", "json", SCHEMA),
         ({"type": "grammar", "grammar": 'start: "a"'}, ".grammar", "grammar", 'start: "a"'),
         ({"type": "regex", "value": "a+"}, ".value", "regex", "a+"),
+        ({"type": "json_schema", "name": "n", "schema": SCHEMA}, ".schema", "json", SCHEMA),
+        (
+            {"type": "json_schema", "name": "n", "description": "d", "schema": SCHEMA}
+            | {"strict": True},
+            ".schema",
+            "json",
+            SCHEMA,
+        ),
         (named(name="n", schema=SCHEMA), ".json_schema.schema", "json", SCHEMA),
         (
             named(name="n", description="d", strict=True, schema=SCHEMA),
@@ -73,7 +81,7 @@ def test_response_formats(fields: dict[str, Any], param: str, kind: str, value: 
     found = response_format(**fields)
     assert found is not None
     assert found[:3] == (f"response_format{param}", kind, value)
-    assert found.is_strict == bool(fields.get("json_schema", {}).get("strict"))
+    assert found.is_strict == bool((fields.get("json_schema") or fields).get("strict"))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +175,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "response_format.value.colour",
     ),
     ({"response_format": named(schema=SCHEMA) | {"value": {}}}, "response_format.value"),
+    (
+        {"response_format": named(schema=SCHEMA) | {"strict": True}},
+        "response_format.strict",
+    ),
+    ({"response_format": {"type": "json_object", "name": "n"}}, "response_format.name"),
+    ({"response_format": {"type": "json_schema", "name": "n"}}, "response_format.json_schema"),
     ({"response_format": named(schema=5)}, "response_format.json_schema.schema"),
     ({"response_format": named(strict="yes")}, "response_format.json_schema.strict"),
     ({"response_format": named(colour="red")}, "response_format.json_schema.colour"),
@@ -228,6 +242,10 @@ async def test_keywords_that_are_left_to_the_model_are_named(stream: bool, api: 
 async def test_a_strict_schema_leaves_nothing_to_the_model(api: Api) -> None:
     for fields, param in (
         (named(schema=UNIQUE, strict=True), "response_format.json_schema.schema"),
+        (
+            {"type": "json_schema", "name": "n", "schema": UNIQUE, "strict": True},
+            "response_format.schema",
+        ),
         (
             {"type": "json_schema", "value": {"schema": UNIQUE, "strict": True}},
             "response_format.value.schema",

@@ -28,6 +28,11 @@ def refused_param(**fields: Any) -> str | None:
     return caught.value.param
 
 
+def flat(name: Any = "f", **more: Any) -> dict[str, Any]:
+    """As the Responses API writes tools."""
+    return {"type": "function", "name": name} | more
+
+
 def test_tools_reach_the_template_as_they_were_sent() -> None:
     sent = tool("get_weather-2", description="d", parameters=SCHEMA)
     assert parse(tools=[sent, tool("g")]).offered_tools == [sent, tool("g")]
@@ -65,6 +70,13 @@ def test_tool_choice() -> None:
         ([tool(colour="red")], "tools[0].function.colour"),
         ([tool("f"), tool("g"), tool("f")], "tools[2].function.name"),
         ([tool(f"f{i}") for i in range(129)], "tools"),
+        ([flat("f g")], "tools[0].name"),
+        ([flat(parameters=[])], "tools[0].parameters"),
+        ([flat(colour="red")], "tools[0].colour"),
+        ([tool("f"), flat("f")], "tools[1].name"),
+        ([tool() | {"name": "f"}], "tools[0].name"),
+        ([tool() | {"parameters": {}}], "tools[0].parameters"),
+        ([tool(strict=True) | {"strict": False}], "tools[0].strict"),
     ],
 )
 def test_wrong_tools_are_named(tools: Any, param: str) -> None:
@@ -130,7 +142,10 @@ def test_strict_tools_are_held_to_their_schemas() -> None:
         ({"type": "tool", "function": {"name": "f"}}, "tool_choice.type"),
         ({"type": "function"}, "tool_choice.function"),
         ({"type": "function", "function": {}}, "tool_choice.function.name"),
-        ({"type": "function", "name": "f"}, "tool_choice.name"),
+        ({"type": "function", "name": "x"}, "tool_choice.name"),
+        (named("f") | {"name": "f"}, "tool_choice.name"),
+        ({"type": "auto", "name": "f"}, "tool_choice.name"),
+        ({"type": "any"} | {"function": {"name": "f"}}, "tool_choice.function"),
         (named("x"), "tool_choice.function.name"),
         (allowed("auto", "f") | named("f"), "tool_choice.allowed_tools"),
         ({"type": "allowed_tools"}, "tool_choice.allowed_tools"),
@@ -185,3 +200,58 @@ def test_reasoning_of_earlier_turns_reaches_the_template(fields: dict[str, Any])
 )
 def test_reasoning_that_is_nobodys_is_refused(message: dict[str, Any]) -> None:
     assert refused_param(messages=[*HELLO, message]) == "messages[1].reasoning_content"
+
+
+def test_flat_tools_are_the_same_tools() -> None:
+    sent = [flat("f", description="d", parameters=SCHEMA), flat("g", strict=None)]
+    nested = [tool("f", description="d", parameters=SCHEMA), tool("g")]
+    assert parse(tools=sent).offered_tools == nested
+    named_one = parse(tools=sent, tool_choice="g")
+    assert named_one.callable_tools == [nested[1]]
+
+
+@pytest.mark.parametrize(
+    ("strict", "path"),
+    [
+        (flat("g", strict=True), "strict"),
+        (tool("g") | {"strict": True}, "strict"),
+        (tool("g", strict=True) | {"strict": True}, "strict"),
+        (tool("g", strict=True) | {"strict": None}, "function.strict"),
+    ],
+)
+def test_strict_holds_wherever_it_is_written(strict: dict[str, Any], path: str) -> None:
+    request = parse(tools=[tool("f"), strict])
+    assert request.wanted_calls == (f"tools[1].{path}", (0, 1), False, None)
+    assert request.offered_tools == [tool("f"), tool("g")]
+    assert (request.tools or [])[1].called.strict
+
+
+@pytest.mark.parametrize(
+    ("choice", "same"),
+    [
+        ({"type": "auto"}, "auto"),
+        ({"type": "none"}, "none"),
+        ({"type": "required"}, "required"),
+        ({"type": "any"}, "required"),
+        ("any", "required"),
+        ({"type": "function", "name": "g"}, named("g")),
+        (
+            {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "name": "h"}]},
+            },
+            allowed("auto", "h"),
+        ),
+    ],
+)
+def test_choices_that_others_write_mean_the_same(choice: Any, same: Any) -> None:
+    found, meant = parse(tools=THREE, tool_choice=choice), parse(tools=THREE, tool_choice=same)
+    assert found.wanted_calls == meant.wanted_calls
+    assert found.offered_tools == meant.offered_tools
+    assert found.callable_tools == meant.callable_tools
+    assert found.is_tool_named == meant.is_tool_named
+
+
+def test_a_tool_that_is_called_any_can_be_named() -> None:
+    request = parse(tools=[tool("f"), tool("any")], tool_choice="any")
+    assert request.callable_tools == [tool("any")]

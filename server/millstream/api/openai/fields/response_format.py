@@ -1,7 +1,8 @@
 """The field `response_format`, in all the shapes of it that are about.
 
 Sources: OpenAI; TGI, where the schema or pattern is in `value`; llama.cpp, where it is in `schema`
-beside the type; Fireworks, whose type `grammar` has a `grammar`.
+beside the type; Fireworks, whose type `grammar` has a `grammar`; the Responses API, where the
+members of `json_schema` are beside the type.
 """
 
 from __future__ import annotations
@@ -59,11 +60,16 @@ class JsonSchema(Body):
 
 
 class ResponseFormat(Body):
+    """name, description, strict: those of a schema that is in `schema`."""
+
     type: Literal["text", "json_object", "json", "json_schema", "regex", "grammar"]
     json_schema: JsonSchema | None = None
     schema_: Schema | None = Field(None, alias="schema")
     value: Schema | None = None
     grammar: Text | None = None
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
 
     def wanted(self, path: str) -> WantedFormat | None:
         """What is asked for. path: of the field that this is the value of.
@@ -86,7 +92,7 @@ class ResponseFormat(Body):
         kind = _KINDS.get(self.type, "json")
         if kind != "json" and not isinstance(value, str):
             raise _refusal(f"{path}.{member}", f"type {self.type} needs a text")
-        return WantedFormat(f"{path}.{member}", kind, value)
+        return WantedFormat(f"{path}.{member}", kind, value, is_strict=bool(self.strict))
 
     def _member(self, path: str) -> tuple[str, Any]:
         """The one member beside the type, and its value; None if there is none."""
@@ -105,6 +111,10 @@ class ResponseFormat(Body):
             raise _refusal(f"{path}.{given[1]}", f"{given[0]} says it already; send one of them")
         if not given and self.type not in _COMPLETE:
             raise _refusal(f"{path}.{allowed[0]}", f"type {self.type} needs it")
+        is_flat = self.type == "json_schema" and given == ["schema"]
+        for name in ("name", "description", "strict"):
+            if getattr(self, name) is not None and not is_flat:
+                raise _refusal(f"{path}.{name}", "only beside type json_schema and a schema")
         return (given[0], members[given[0]]) if given else ("", None)
 
 

@@ -1,7 +1,6 @@
 """Fields that offer tools to the model, and those that demand calls.
 
-Sources: OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`; TGI's `tool_choice`, which is
-the bare name of a tool, or a function without a type.
+Sources: OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`; the tools of the Responses API.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from millstream.api.openai.fields.foreign_keys import (
     keys_for_template,
     reads_nothing,
 )
+from millstream.api.openai.fields.tool_choice import MAX_TOOLS, ToolChoice
 from millstream.errors import InvalidRequest
 from millstream.intake.strict_body import Body
-
-MAX_TOOLS = 128
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
@@ -34,43 +32,51 @@ class FunctionTool(ToolKeys):
 
 
 class Tool(ToolKeys):
+    """One that the model may call: in `function`, or beside the type, as in the Responses API.
+
+    strict: also beside `function`.
+    """
+
     type: Literal["function"]
-    function: FunctionTool
+    function: FunctionTool | None = None
+    name: ToolName | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @property
+    def called(self) -> FunctionTool:
+        """The function, wherever it was written. To be asked after `check_tools()`."""
+        if self.function is not None:
+            if self.strict is None:
+                return self.function
+            return self.function.model_copy(update={"strict": self.strict})
+        assert self.name is not None
+        return FunctionTool(
+            name=self.name,
+            description=self.description,
+            parameters=self.parameters,
+            strict=self.strict,
+        )
+
+    def path(self, member: str) -> str:
+        """The place of a member of the function within the tool."""
+        is_beside = self.function is None or (member == "strict" and self.strict is not None)
+        return member if is_beside else f"function.{member}"
 
     def to_template(self, reads: Reads = reads_nothing) -> dict[str, Any]:
         """The tool as chat templates expect it: without what was not given.
 
         reads: tells which foreign keys the template gets.
         """
-        function: dict[str, Any] = {"name": self.function.name}
-        if self.function.description is not None:
-            function["description"] = self.function.description
-        if self.function.parameters is not None:
-            function["parameters"] = self.function.parameters
-        function |= keys_for_template(self.function, reads)
+        called = self.called
+        function: dict[str, Any] = {"name": called.name}
+        if called.description is not None:
+            function["description"] = called.description
+        if called.parameters is not None:
+            function["parameters"] = called.parameters
+        function |= keys_for_template(called, reads)
         return {"type": "function", "function": function} | keys_for_template(self, reads)
-
-
-class FunctionName(Body):
-    name: str
-
-
-class NamedTool(Body):
-    type: Literal["function"]
-    function: FunctionName
-
-
-class AllowedTools(Body):
-    mode: Literal["auto", "required"]
-    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
-
-
-class ToolChoice(Body):
-    """One tool that must be called, or those that may."""
-
-    type: Literal["function", "allowed_tools"] = "function"
-    function: FunctionName | None = None
-    allowed_tools: AllowedTools | None = None
 
 
 class WantedCalls(NamedTuple):
@@ -106,7 +112,7 @@ class ToolFields(Body):
 
     def tools_for_template(self, reads: Reads) -> list[dict[str, Any]]:
         """Those as the model's template gets them. reads: see `Tool.to_template`."""
-        if self.tool_choice == "none":
+        if self._choice == "none":
             return []
         return [tool.to_template(reads) for tool in self.tools or ()]
 
@@ -120,7 +126,7 @@ class ToolFields(Body):
     @property
     def is_tool_named(self) -> bool:
         """Whether one tool is to be called, and no other."""
-        choice = self.tool_choice
+        choice = self._choice
         if isinstance(choice, str):
             return choice not in ("none", "auto", "required")
         return choice is not None and choice.type == "function"
@@ -131,13 +137,14 @@ class ToolFields(Body):
         likes. To be asked after `check_tools()`."""
         if not self.offered_tools:
             return None
-        functions = [tool.function for tool in self.tools or ()]
+        tools = self.tools or ()
+        functions = [tool.called for tool in tools]
         places = {function.name: place for place, function in enumerate(functions)}
-        choice = self.tool_choice
+        choice = self._choice
         names, mode, param = list(places), "auto", "tool_choice"
         if isinstance(choice, ToolChoice) and choice.allowed_tools is not None:
             mode = choice.allowed_tools.mode
-            names = [tool.function.name for tool in choice.allowed_tools.tools]
+            names = [tool.called for tool in choice.allowed_tools.tools]
         elif self.is_tool_named:
             mode, names = "required", [self._named]
         elif choice == "required":
@@ -146,7 +153,7 @@ class ToolFields(Body):
             strict = [place for place, function in enumerate(functions) if function.strict]
             if not strict:
                 return None
-            param = f"tools[{strict[0]}].function.strict"
+            param = f"tools[{strict[0]}].{tools[strict[0]].path('strict')}"
         is_single = self.is_tool_named or self.parallel_tool_calls is False
         return WantedCalls(
             param,
@@ -176,40 +183,49 @@ class ToolFields(Body):
         """Raises InvalidRequest for two tools of one name, and a choice of what is not there."""
         names: set[str] = set()
         for index, tool in enumerate(self.tools or ()):
-            if tool.function.name in names:
-                path = f"tools[{index}].function.name"
-                raise _refusal(path, f"{tool.function.name} is there twice")
-            names.add(tool.function.name)
-        choice = self.tool_choice
+            _check_tool(tool, path=f"tools[{index}]")
+            name = tool.called.name
+            if name in names:
+                raise _refusal(f"tools[{index}].{tool.path('name')}", f"{name} is there twice")
+            names.add(name)
+        choice = self._choice
         if isinstance(choice, ToolChoice):
-            self._check_choice(choice, names)
+            choice.check(names)
         elif self.is_tool_named and choice not in names:
             raise _refusal("tool_choice", "none, auto, required or the name of one of the tools")
         if not names and choice not in (None, "none", "auto"):
             raise _refusal("tool_choice", "there are no tools to call")
 
     @property
-    def _named(self) -> str:
+    def _choice(self) -> str | ToolChoice | None:
+        """The choice in OpenAI's words: modes written as objects, and Anthropic's "any"."""
         choice = self.tool_choice
         if isinstance(choice, ToolChoice):
-            assert choice.function is not None
-            return choice.function.name
+            choice = choice.mode or choice
+        is_mode = choice == "any" and all(tool.called.name != "any" for tool in self.tools or ())
+        return "required" if is_mode else choice
+
+    @property
+    def _named(self) -> str:
+        choice = self._choice
+        if isinstance(choice, ToolChoice):
+            return choice.called
         assert choice is not None
         return choice
 
-    def _check_choice(self, choice: ToolChoice, names: set[str]) -> None:
-        allowed = choice.allowed_tools
-        other = "allowed_tools" if choice.type == "function" else "function"
-        if getattr(choice, choice.type) is None:
-            raise _refusal(f"tool_choice.{choice.type}", f"type {choice.type} needs it")
-        if getattr(choice, other) is not None:
-            raise _refusal(f"tool_choice.{other}", f"type {choice.type} has none")
-        if choice.function is not None and choice.function.name not in names:
-            raise _refusal("tool_choice.function.name", "none of the tools has this name")
-        for index, tool in enumerate(allowed.tools if allowed else ()):
-            if tool.function.name not in names:
-                path = f"tool_choice.allowed_tools.tools[{index}].function.name"
-                raise _refusal(path, "none of the tools has this name")
+
+def _check_tool(tool: Tool, *, path: str) -> None:
+    """Raises InvalidRequest for a tool without a function, and one that has members twice."""
+    function = tool.function
+    if function is None:
+        if tool.name is None:
+            raise _refusal(f"{path}.function", "Field required")
+        return
+    for name in ("name", "description", "parameters"):
+        if getattr(tool, name) is not None:
+            raise _refusal(f"{path}.{name}", "function says it; send one of them")
+    if None not in (tool.strict, function.strict) and tool.strict != function.strict:
+        raise _refusal(f"{path}.strict", "function.strict differs; send one of them")
 
 
 def _refusal(path: str, reason: str) -> InvalidRequest:

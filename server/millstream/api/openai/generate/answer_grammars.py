@@ -134,17 +134,17 @@ class AnswerGrammars:
         unenforced: list[str] = []
         try:
             for place in wanted.places:
-                function = tools[place].function
+                function = tools[place].called
                 read = partial(_enforceable_arguments, function.parameters)
                 schema = await self._workers.threads.run(read)
                 if function.strict:
-                    _check_unenforced(f"tools[{place}].function.parameters", schema)
+                    _check_unenforced(_parameters_path(tools, place), schema)
                 called.append(CallableTool(function.name, schema.schema))
                 unenforced += schema.keywords
             await self._workers.grammars.texts([("json", tool.schema) for tool in called])
         except GrammarError as error:
             index = error.index if isinstance(error, PartError) else len(called)
-            path = f"tools[{wanted.places[index]}].function.parameters"
+            path = _parameters_path(tools, wanted.places[index])
             raise InvalidRequest(f"{path}: {error}", param=path) from error
         return called, tuple(dict.fromkeys(unenforced))
 
@@ -234,3 +234,7 @@ def _check_unenforced(path: str, schema: EnforceableSchema) -> None:
             "and it is left to the model",
             param=path,
         )
+
+
+def _parameters_path(tools: Sequence[Tool], place: int) -> str:
+    return f"tools[{place}].{tools[place].path('parameters')}"
