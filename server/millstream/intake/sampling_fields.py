@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator
 
 from millstream.errors import InvalidRequest
 from millstream.intake.first_error import at_most
-from millstream.intake.strict_body import Body, tag
+from millstream.intake.strict_body import Body, tag, whole_number
 
 MAX_STOPS = 16
 MAX_STOP_LENGTH = 1000
@@ -37,7 +37,9 @@ Word = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
 class SamplingFields(Body):
-    """One part of every generation request."""
+    """One part of every generation request, of which all fields take 40.0 for 40."""
+
+    _whole = field_validator("*", mode="before")(whole_number)
 
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)

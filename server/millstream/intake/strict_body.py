@@ -32,6 +32,11 @@ def invalid(error: ErrorDetails) -> InvalidRequest:
     return InvalidRequest(f"{path}: {error['msg']}", param=path)
 
 
+def whole_number(value: Any) -> Any:
+    """A float that is an integer as that: JSON has one kind of number, like some clients."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def tag(*, of_list: str, otherwise: str) -> Any:
     """A discriminator for `T | list[T]`, so that errors speak of the form that was sent."""
     return lambda value: of_list if isinstance(value, list) else otherwise

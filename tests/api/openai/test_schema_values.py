@@ -65,7 +65,14 @@ GOOD: dict[str, list[Any]] = {
 }
 """Of every field but those with members of their own, which have tests of their own."""
 
-OTHERS = {"messages", "stream_options", "response_format", "structured_outputs", "tools"}
+OTHERS = {
+    "messages",
+    "stream_options",
+    "response_format",
+    "structured_outputs",
+    "tools",
+    "usage",
+}
 
 BAD: dict[str, list[Any]] = {
     "max_tokens": [0, -1, 1.5, "8", True],
@@ -156,3 +163,29 @@ def test_wrong_values_are_named(field: str, value: Any) -> None:
     assert caught.value.status == 400
     assert caught.value.param is not None
     assert caught.value.param.split("[")[0] == field
+
+
+@pytest.mark.parametrize(
+    "field", ["top_k", "max_tokens", "max_completion_tokens", "n", "seed", "min_tokens", "priority"]
+)
+def test_a_whole_number_may_be_written_with_a_point(field: str) -> None:
+    value = getattr(parse(field, 40.0), field)
+    assert (value, type(value)) == (40, int)
+    for wrong in (40.5, float("inf"), float("nan")):
+        with pytest.raises(InvalidRequest) as caught:
+            parse(field, wrong)
+        assert caught.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_included"),
+    [
+        ({}, False),
+        ({"usage": {"include": False}}, False),
+        ({"usage": {"include": True}}, True),
+        ({"usage": {"include": False}, "stream_options": {"include_usage": True}}, True),
+    ],
+)
+def test_usage_is_asked_for_in_either_way(fields: dict[str, Any], is_included: bool) -> None:
+    request = parse_chat_request({"messages": HELLO, "stream": True} | fields)
+    assert request.include_usage == is_included

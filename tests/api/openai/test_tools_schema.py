@@ -38,6 +38,7 @@ def test_tools_reach_the_template_as_they_were_sent() -> None:
     assert parse(tools=[sent, tool("g")]).offered_tools == [sent, tool("g")]
     for strict in (None, False, True):
         empty = tool("f", description=None, parameters=None, strict=strict)
+        empty["function"]["return"] = None
         assert parse(tools=[empty]).offered_tools == [tool("f")]
     many = [tool(f"f{i}" + "x" * 60) for i in range(128)]
     assert parse(tools=many).offered_tools == many
@@ -67,6 +68,7 @@ def test_tool_choice() -> None:
         ([tool("x" * 65)], "tools[0].function.name"),
         ([tool(parameters=[])], "tools[0].function.parameters"),
         ([tool(strict="yes")], "tools[0].function.strict"),
+        ([tool(**{"return": {}})], "tools[0].function.return"),
         ([tool(colour="red")], "tools[0].function.colour"),
         ([tool("f"), tool("g"), tool("f")], "tools[2].function.name"),
         ([tool(f"f{i}") for i in range(129)], "tools"),

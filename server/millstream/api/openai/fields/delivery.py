@@ -20,21 +20,27 @@ class StreamOptions(Body):
     include_obfuscation: Literal[False] = False
 
 
+class UsageWish(Body):
+    include: bool
+
+
 class DeliveryFields(Body):
     """One part of every generation request. model: any name, one model is served.
 
-    user: a word for the log.
+    user: a word for the log. usage: OpenRouter's way to ask for include_usage.
     """
 
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    usage: UsageWish | None = None
     timeout: float | None = Field(None, gt=0, le=MAX_SECONDS)
     user: str | None = None
 
     @property
     def include_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        asked = self.stream_options is not None and self.stream_options.include_usage
+        return asked or (self.usage is not None and self.usage.include)
 
     @property
     def include_running_usage(self) -> bool:

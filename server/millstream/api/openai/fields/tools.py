@@ -23,12 +23,16 @@ ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
 class FunctionTool(ToolKeys):
-    """parameters: a JSON schema of the arguments. strict: whether calls are held to it."""
+    """parameters: a JSON schema of the arguments. strict: whether calls are held to it.
+
+    return: null, as transformers writes it for functions that say nothing of what they return.
+    """
 
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    return_: None = Field(None, alias="return")
 
 
 class Tool(ToolKeys):
@@ -52,12 +56,8 @@ class Tool(ToolKeys):
                 return self.function
             return self.function.model_copy(update={"strict": self.strict})
         assert self.name is not None
-        return FunctionTool(
-            name=self.name,
-            description=self.description,
-            parameters=self.parameters,
-            strict=self.strict,
-        )
+        names = ("name", "description", "parameters", "strict")
+        return FunctionTool.model_validate({name: getattr(self, name) for name in names})
 
     def path(self, member: str) -> str:
         """The place of a member of the function within the tool."""
