@@ -106,6 +106,7 @@ async def test_the_prompt_is_what_was_asked_for(api: Api) -> None:
     assert await end(add_generation_prompt=False) == "!$%"
     assert await end(continue_final_message=True) == "!$%"
     assert await end(reasoning_effort="high") == "!$%#"
+    assert await end(reasoning={"effort": "high"}) == "!$%#"
     assert await end(reasoning_effort="none") == "!$%"
     assert await end(chat_template_kwargs={"enable_thinking": True}) == "!$%#"
 

@@ -67,6 +67,7 @@ GOOD: dict[str, list[Any]] = {
 
 OTHERS = {
     "messages",
+    "reasoning",
     "stream_options",
     "response_format",
     "structured_outputs",
@@ -189,3 +190,32 @@ def test_a_whole_number_may_be_written_with_a_point(field: str) -> None:
 def test_usage_is_asked_for_in_either_way(fields: dict[str, Any], is_included: bool) -> None:
     request = parse_chat_request({"messages": HELLO, "stream": True} | fields)
     assert request.include_usage == is_included
+
+
+@pytest.mark.parametrize(
+    ("fields", "effort"),
+    [
+        ({"reasoning": {"effort": "low"}}, "low"),
+        ({"reasoning": {"effort": "low", "exclude": False, "summary": None}}, "low"),
+        ({"reasoning": {"effort": "none"}, "reasoning_effort": "none"}, "none"),
+        ({"reasoning": {}, "reasoning_effort": "high"}, "high"),
+        ({"reasoning": {}}, None),
+    ],
+)
+def test_an_effort_may_be_in_reasoning(fields: dict[str, Any], effort: str | None) -> None:
+    assert parse_chat_request({"messages": HELLO} | fields).wanted_effort == effort
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"reasoning": {"effort": "very"}}, "reasoning.effort"),
+        ({"reasoning": {"max_tokens": 5}}, "reasoning.max_tokens"),
+        ({"reasoning": {"exclude": True}}, "reasoning.exclude"),
+        ({"reasoning": {"effort": "low"}, "reasoning_effort": "high"}, "reasoning.effort"),
+    ],
+)
+def test_wrong_members_of_reasoning_are_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_chat_request({"messages": HELLO} | fields)
+    assert caught.value.param == param

@@ -46,6 +46,7 @@ async def refusal(api: Api, path: str, **body: Any) -> tuple[str, str]:
         {"messages": OPEN, "continue_final_message": True},
         {"messages": USER, "chat_template_kwargs": {"enable_thinking": True}},
         {"messages": USER, "reasoning_effort": "low"},
+        {"messages": USER, "reasoning": {"effort": "low"}},
         {"messages": USER, "reasoning_effort": "none", "model": "any"},
         {"messages": USER, "add_special_tokens": False, "tools": None, "tool_choice": None},
     ],

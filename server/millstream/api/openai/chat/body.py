@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
 from millstream.api.openai.fields.chat_messages import Message
 from millstream.api.openai.fields.delivery import DeliveryFields
 from millstream.api.openai.fields.formats import FormatFields
+from millstream.api.openai.fields.reasoning import ReasoningFields
 from millstream.api.openai.fields.tools import ToolFields
 from millstream.intake.first_error import at_most
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
@@ -18,10 +19,9 @@ MAX_MESSAGES = 10_000
 Label = Annotated[str, StringConstraints(max_length=512)]
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 Metadata = Annotated[dict[MetadataKey, Label], Field(max_length=16), at_most(16)]
-ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
-class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
+class ChatRequest(SamplingFields, FormatFields, ToolFields, ReasoningFields, DeliveryFields):
     """Every accepted field of a chat request."""
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -32,8 +32,6 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields, DeliveryFields):
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_effort: ReasoningEffort | None = None
-    include_reasoning: bool | None = None
 
     # Words for the log; what they ask of OpenAI's own service has no counterpart here.
     safety_identifier: Label | None = None

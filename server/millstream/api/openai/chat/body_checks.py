@@ -65,6 +65,7 @@ def _check_turn(request: ChatRequest) -> None:
 
 
 def _check_reasoning(request: ChatRequest) -> None:
+    request.check_effort()
     if request.include_reasoning is False and request.skip_special_tokens is False:
         raise InvalidRequest(
             "include_reasoning: false needs reasoning to be read, which skip_special_tokens: false "

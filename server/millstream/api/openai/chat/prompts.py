@@ -66,9 +66,9 @@ class Prompts:
         """What the client tells the chat template beside the messages."""
         variables = chat.chat_template_kwargs or {}
         self._chat.check_variables(variables)
-        if chat.reasoning_effort is None:
+        if chat.wanted_effort is None:
             return variables
-        effort = self._chat.reasoning_variables(chat.reasoning_effort)
+        effort = self._chat.reasoning_variables(chat.wanted_effort)
         if not variables.keys().isdisjoint(effort):
             raise InvalidRequest(
                 "reasoning_effort says what chat_template_kwargs says already; send one of them",

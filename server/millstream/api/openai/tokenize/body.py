@@ -41,6 +41,7 @@ CHAT_FIELDS = (
     "continue_final_message",
     "chat_template_kwargs",
     "reasoning_effort",
+    "reasoning",
     "tools",
     "tool_choice",
 )
