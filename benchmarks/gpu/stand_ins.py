@@ -39,5 +39,6 @@ def install() -> list[str]:
         missing.append("pydantic-settings")
         settings = ModuleType("millstream.settings")
         settings.Settings = Settings  # type: ignore[attr-defined]
+        settings.DEMO_MODEL = "demo"  # type: ignore[attr-defined]
         sys.modules["millstream.settings"] = settings
     return missing

@@ -217,4 +217,5 @@ def test_usage_can_run_along(endless_server: RunningServer) -> None:
     )
     counts = [chunk.usage.completion_tokens for chunk in chunks]
     assert counts == sorted(counts)
-    assert 0 < counts[0] < counts[-1] == last.usage.completion_tokens == 10
+    assert counts[0] == 0, "the event with the role has no token"
+    assert 0 < counts[1] < counts[-1] == last.usage.completion_tokens == 10
