@@ -45,6 +45,17 @@ def describe(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
+def test_a_notebook_shows_what_an_engine_is(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with Engine(model, tokenizer, max_concurrent_requests=2, max_queue_size=3) as engine:
+        shown = f"{engine.info.architecture} on cpu, float32"
+        assert repr(engine) == f"<Engine {shown}: 5 of 5 places free>"
+    assert repr(engine) == f"<Engine {engine.info.architecture}, closed>"
+    with Engine(model, tokenizer) as engine:
+        assert repr(engine) == f"<Engine {shown}: 0 answers open, any number may wait>"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_model_is_left_as_it_is(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype) -> None:
     model = AutoModelForCausalLM.from_pretrained(DEMO, dtype=dtype).train()

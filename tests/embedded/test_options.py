@@ -93,6 +93,21 @@ def test_every_option_reaches_the_engine(tokenizer: PreTrainedTokenizerBase) -> 
     assert set(SamplingOptions.__annotations__) <= set(Options.model_fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("max_new_tokens", "max_tokens"),
+        ("temprature", "temperature"),
+        ("eos_token_id", "stop_token_ids"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_near_one(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=rf"'{name}'; did you mean {meant}\?"):
+        check_options({name: 7}, vocab_size=50)
+    with pytest.raises(TypeError, match=r"'zzz'; there are"):
+        check_options({"zzz": 7}, vocab_size=50)
+
+
 def test_none_is_not_given(tokenizer: PreTrainedTokenizerBase) -> None:
     none = request_for(tokenizer, **dict.fromkeys(SamplingOptions.__annotations__))
     assert (none.max_tokens, none.stop_token_ids, none.sampling.temperature) == (100, (4,), 1.0)

@@ -112,6 +112,15 @@ class Engine:
         self._close = weakref.finalize(self, self._background.close, self._session.stop)
         self._background.submit(self._session.start).result()
 
+    def __repr__(self) -> str:
+        client, info = self._session.client, self._info
+        if not self._close.alive:
+            return f"<Engine {info.architecture}, closed>"
+        free = f"{client.max_open - client.num_open:,} of {client.max_open:,} places free"
+        if client.max_open > _UNLIMITED:
+            free = f"{client.num_open:,} answers open, any number may wait"
+        return f"<Engine {info.architecture} on {info.device}, {info.dtype}: {free}>"
+
     @property
     def info(self) -> EngineInfo:
         """What is served: device, precision, KV cache, context."""

@@ -8,6 +8,7 @@ config recommends.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -19,6 +20,16 @@ from millstream.intake.engine_request import check_token_ids, engine_request
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 from millstream.intake.strict_body import invalid
 from millstream.text.vocabulary import Vocabulary
+
+# What others call them, where that is spelled too differently to be found.
+_ELSEWHERE = {
+    "max_new_tokens": "max_tokens",
+    "max_length": "max_tokens",
+    "min_new_tokens": "min_tokens",
+    "stop_strings": "stop",
+    "eos_token_id": "stop_token_ids",
+    "bad_words_ids": "bad_words",
+}
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -74,13 +85,20 @@ def check_options(given: Mapping[str, Any], *, vocab_size: int) -> Options:
     for name in given:
         if name not in SamplingOptions.__annotations__:
             known = ", ".join(SamplingOptions.__annotations__)
-            raise TypeError(f"there is no option {name!r}; there are: {known}")
+            raise TypeError(f"there is no option {name!r};{_hint(name)} there are: {known}")
     try:
         options = Options(**{name: _as_in_json(value) for name, value in given.items()})
     except ValidationError as error:
         raise invalid(error.errors(include_url=False)[0]) from error
     check_token_ids(options, vocab_size=vocab_size)
     return options
+
+
+def _hint(name: str) -> str:
+    """The known name that is near to an unknown one, as a question."""
+    known = SamplingOptions.__annotations__
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, known, n=1)
+    return f" did you mean {near[0]}?" if near else ""
 
 
 def _as_in_json(value: Any) -> Any:
