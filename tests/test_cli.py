@@ -144,6 +144,7 @@ def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     text = describe(info, Settings(), host=host, port=81)
     base = "http://[::1]:81" if ":" in host else f"http://{host}:81"
     assert f"ready on {base}" in text
+    assert f"{base}/docs" in text
     assert f"curl -N {base}/v1/chat/completions" in text
     for fact in ("millstream-demo", "Fake", "40 tokens in 10 blocks", "attention none", "toy"):
         assert fact in text

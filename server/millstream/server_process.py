@@ -130,6 +130,7 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> s
     limits = f"{settings.max_concurrent_requests} requests at once"
     return f"""
 Millstream {__version__} is ready on {base}
+  pages      {base}{settings.root_path or ""}/docs shows every route and lets you try it
   model      {settings.model_name} ({info.architecture}, {millions} parameters)
   device     {info.device}, {info.dtype}{weights}, attention {attention}
   KV cache   {tokens:,} tokens in {cache}

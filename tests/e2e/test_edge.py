@@ -124,6 +124,21 @@ def test_the_document_and_its_page(guarded: Guarded) -> None:
     assert "openapi.json" in page.text
 
 
+@pytest.mark.parametrize("path", ["/", "/llm", "/llm/"])
+def test_the_address_leads_to_the_page(path: str, guarded: Guarded) -> None:
+    page = guarded.http.get(path, headers={"Accept": "text/html,*/*"})
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script" not in page.text
+    (link,) = re.findall(r'href="(.+?)"', page.text)
+    assert guarded.http.get(link).status_code == 200
+    line = guarded.http.get(path, headers={"Accept": "*/*"})
+    assert line.headers["content-type"].startswith("text/plain")
+    assert "/llm/docs" in line.text
+    head = guarded.http.head(path)
+    assert (head.status_code, head.text) == (200, "")
+
+
 @pytest.mark.parametrize("is_counted", [True, False])
 @pytest.mark.parametrize(("key", "status"), [(KEYS[0], 413), ("wrong", 401)], ids=["413", "401"])
 def test_refusals_of_large_bodies_arrive(

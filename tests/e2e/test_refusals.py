@@ -156,10 +156,35 @@ def test_a_body_that_is_not_proper_json_is_refused(name: str, small_server: Runn
     assert not _INTERNALS.search(response.text)
 
 
-@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded"])
-def test_other_content_types_get_415(media_type: str, small_server: RunningServer) -> None:
-    response = post(small_server, VALID, **{"Content-Type": media_type})
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": f"multipart/{FORM}"},
+        {"Content-Type": FORM, "Origin": "null"},
+        {"Content-Type": FORM, "Sec-Fetch-Site": "none"},
+        {"Content-Type": "", "Origin": "https://page.example"},
+        {"Content-Type": "", "Sec-Fetch-Mode": "no-cors"},
+    ],
+    ids=str,
+)
+def test_what_a_page_may_send_unasked_gets_415(
+    headers: dict[str, str], small_server: RunningServer
+) -> None:
+    response = post(small_server, VALID, **headers)
     assert_dual_error(response, status=415, code="unsupported_media_type")
+
+
+@pytest.mark.parametrize("media_type", [FORM, f"{FORM.title()}; charset=utf-8"])
+def test_what_curl_sends_by_itself_is_read_as_json(
+    media_type: str, small_server: RunningServer
+) -> None:
+    assert post(small_server, VALID, **{"Content-Type": media_type}).status_code == 200
+    refused = post(small_server, b"messages=hello", **{"Content-Type": media_type})
+    assert_dual_error(refused, status=400, code="invalid_json")
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,10 @@ class RootPath:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._root_path and scope["type"] == "http":
             path, root = scope["path"], self._root_path
-            has_root = path == root or path.startswith(root + "/")
-            scope = {**scope, "root_path": root, "path": path if has_root else root + path}
+            if path == root:
+                path += "/"
+            full = path if path.startswith(root + "/") else root + path
+            scope = {**scope, "root_path": root, "path": full}
         await self._app(scope, receive, send)
 
 

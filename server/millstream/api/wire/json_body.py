@@ -1,7 +1,8 @@
 """Reading a JSON body without trusting it.
 
 Rules: size is refused by header before a byte is read, and again while reading; only JSON is
-accepted, strictly (UTF-8, finite numbers, no lone surrogates); a client that stops sending does
+accepted, strictly (UTF-8, finite numbers, no lone surrogates), and declared as such where a browser
+may have sent it; a client that stops sending does
 not hold a connection for ever. What is large is parsed and checked beside the event loop, and of
 what is parsed in one call, which keeps the interpreter, there is a limit.
 """
@@ -28,6 +29,8 @@ T = TypeVar("T")
 _BODY_SECONDS = 30.0
 _LARGE_BYTES = 64 * 1024
 _MAX_CONTAINERS = 100_000
+# What a client sends that was told nothing of types: none, or that of `curl -d`.
+_UNDECLARED = ("", "application/x-www-form-urlencoded")
 
 
 async def read_json(
@@ -78,15 +81,23 @@ def _check_headers(request: Request, *, limit: int) -> None:
     given = request.headers.get("content-type", "").partition(";")[0].strip()
     # Names of types and codings have no case (RFC 9110, 8.3.1 and 8.4.1).
     media_type = given.lower()
-    if media_type not in ("", "application/json") and not media_type.endswith("+json"):
+    is_declared = media_type == "application/json" or media_type.endswith("+json")
+    is_harmless = media_type in _UNDECLARED and not _may_be_from_browser(request)
+    if not is_declared and not is_harmless:
         raise UnsupportedMediaType(
-            f"the body must be JSON, not {given}; send 'Content-Type: application/json'"
+            f"the body must be JSON, not {given or 'undeclared'}; "
+            "send 'Content-Type: application/json'"
         )
     if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("compressed bodies are not accepted")
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
         raise PayloadTooLarge(f"the body has {length} bytes, more than the limit of {limit}")
+
+
+def _may_be_from_browser(request: Request) -> bool:
+    """Whether a page may have caused it: browsers say so, and pages cannot keep them from it."""
+    return any(name == "origin" or name.startswith("sec-fetch-") for name in request.headers)
 
 
 async def _read(request: Request, *, limit: int) -> bytes:
