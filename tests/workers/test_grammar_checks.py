@@ -186,6 +186,16 @@ async def test_slow_grammars_take_turns_and_are_bounded() -> None:
     assert children() == set()
 
 
+async def test_a_crowd_shares_few_children(checks: GrammarChecks) -> None:
+    crowd = [asyncio.create_task(checks.texts([text(minLength=n)])) for n in range(60)]
+    most = 0
+    while not all(task.done() for task in crowd):
+        most = max(most, len(children()))
+        await asyncio.sleep(0)
+    assert [len(await task) for task in crowd] == [1] * 60
+    assert 1 <= most <= 4
+
+
 async def test_a_child_that_was_killed_while_idle_is_replaced(checks: GrammarChecks) -> None:
     await checks.warm()
     (child,) = children()

@@ -15,7 +15,7 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from millstream.errors import EngineUnavailable, Overloaded
 from millstream.text.grammars.answer_formats import GrammarError
@@ -95,8 +95,9 @@ class GrammarChecks:
 
     async def _check(self, parts: Mapping[str, Part]) -> dict[str, Outcome]:
         """What a child says of these parts, up to the first error."""
-        async with self._child() as child:
+        async with AsyncExitStack() as stack:
             async with self._quick_turns:
+                child = await stack.enter_async_context(self._child())
                 checking = asyncio.ensure_future(child.check(list(parts.values())))
                 await asyncio.wait({checking}, timeout=_QUICK_SECONDS)
                 if not checking.done():
