@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import regex
-from jinja2 import TemplateSyntaxError
-from jinja2.exceptions import SecurityError
 
 from millstream.errors import StartupError
 from millstream.text import probe_messages as probes
@@ -27,27 +25,12 @@ from millstream.text.message_shapes import (
     ContentForm,
     MessageShape,
     NoContent,
-    put_into_shape,
 )
-from millstream.text.template_errors import TEMPLATE_ERRORS
+from millstream.text.probed_template import ProbedTemplate, Render
 
 log = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 10.0
-
-Render = Callable[[Sequence[Message], Sequence[dict[str, Any]]], str]
-"""What a template makes of messages and tools. Raises one of TEMPLATE_ERRORS."""
-
-_PART_DUMP = regex.compile(r"""["']type["']\s*:\s*["']text["']""")
-_ARGUMENTS_DUMP = f"{{'probekey': '{probes.VALUE}'}}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """What the template made of a conversation. defects: signs of a shape it does not know."""
-
-    text: str
-    defects: int
 
 
 def find_shape(render: Render, source: str) -> MessageShape:
@@ -82,10 +65,9 @@ def find_shape(render: Render, source: str) -> MessageShape:
 
 class _Trial:
     def __init__(self, render: Render, source: str) -> None:
-        self._render = render
+        self._template = ProbedTemplate(render)
         self._source = source
         self._shape = MessageShape()
-        self._is_forbidden = False
 
     def shape(self) -> MessageShape:
         self._find_contents("user", lambda content: [probes.user(content)])
@@ -114,7 +96,7 @@ class _Trial:
             self._find_system_beside_results()
         self._find_text_beside_calls()
         self._find_reasoning()
-        if self._is_forbidden:
+        if self._template.is_forbidden:
             log.warning("the sandbox refuses a part of the chat template: calls may not be read")
         return self._shape
 
@@ -124,12 +106,8 @@ class _Trial:
         def shows(content: Any, *texts: str) -> bool:
             # The form in question must reach the template as it is.
             form = {**self._shape.contents, role: ContentForm.AS_SENT}
-            written = self._write(conversation(content), replace(self._shape, contents=form))
-            return (
-                written is not None
-                and not _PART_DUMP.search(written.text)
-                and _is_shown(texts, written.text)
-            )
+            shape = replace(self._shape, contents=form)
+            return self._template.shows(conversation(content), shape, *texts)
 
         first, second = "probefirstpart", "probesecondpart"
         reads_text = shows(first, first)
@@ -170,7 +148,7 @@ class _Trial:
                 NoContent,
             )
         )
-        best = self._best(conversation, shapes, probes.NAME, probes.VALUE, probes.RESULT)
+        best = self._template.best(conversation, shapes, probes.NAME, probes.VALUE, probes.RESULT)
         if best is None:  # a template without results of tools may have calls
             shapes = (
                 replace(native, no_content=no_content, arguments=arguments)
@@ -178,7 +156,7 @@ class _Trial:
                     (ArgumentsForm.OBJECT, ArgumentsForm.TEXT), NoContent
                 )
             )
-            best = self._best(
+            best = self._template.best(
                 [*conversation[:2], probes.user(probes.SECOND)], shapes, probes.NAME, probes.VALUE
             )
         # A template that shows no calls must not fail for want of text beside them, so that the
@@ -194,7 +172,7 @@ class _Trial:
         ]
         texts = [probes.VALUE, probes.SECOND_VALUE, probes.RESULT, probes.SECOND_RESULT]
         shapes = [replace(self._shape, one_call=one_call) for one_call in (False, True)]
-        self._shape = self._best(conversation, shapes, *texts) or self._shape
+        self._shape = self._template.best(conversation, shapes, *texts) or self._shape
 
     def _find_system_beside_results(self) -> None:
         conversation = [
@@ -205,7 +183,7 @@ class _Trial:
         ]
         shapes = [replace(self._shape, moves_system=moves) for moves in (False, True)]
         texts = (probes.SYSTEM, probes.USER, probes.VALUE, probes.RESULT)
-        self._shape = self._best(conversation, shapes, *texts) or self._shape
+        self._shape = self._template.best(conversation, shapes, *texts) or self._shape
 
     def _find_text_beside_calls(self) -> None:
         turn = [probes.user(probes.USER), probes.assistant(probes.ASSISTANT, calls=1)]
@@ -216,7 +194,7 @@ class _Trial:
             shape = replace(
                 self._shape, splits_calls=splits, joins_text=joins, shows_text_beside_calls=True
             )
-            if all(self._best(each, [shape], *texts) for each in (turn, answered)):
+            if all(self._template.best(each, [shape], *texts) for each in (turn, answered)):
                 self._shape = shape
                 return
 
@@ -231,53 +209,10 @@ class _Trial:
                 probes.result(probes.RESULT),
             ],
         ):
-            if best := self._best(conversation, shapes, probes.THOUGHT):
+            if best := self._template.best(conversation, shapes, probes.THOUGHT):
                 self._shape = best
                 return
         # It may show thoughts on a condition that no probe meets; then its source tells the name.
         named = [name for name in REASONING_NAMES if regex.search(rf"\b{name}\b", self._source)]
         if named:
             self._shape = replace(self._shape, reasoning=named[0])
-
-    def _best(
-        self, conversation: list[Message], shapes: Iterable[MessageShape], *texts: str
-    ) -> MessageShape | None:
-        """The first shape that shows all texts with the fewest defects."""
-        best, fewest = None, 1_000_000
-        for shape in shapes:
-            written = self._write(conversation, shape)
-            if written is None or not _is_shown(texts, written.text):
-                continue
-            if written.defects == 0:
-                return shape
-            if written.defects < fewest:
-                best, fewest = shape, written.defects
-        return best
-
-    def _write(self, conversation: list[Message], shape: MessageShape) -> _Written | None:
-        """What the template makes of it with the tools, or without; None if it refuses both."""
-        shaped = put_into_shape(conversation, shape)
-        has_calls = any("tool_calls" in message for message in conversation)
-        for tools in ([probes.TOOL], []) if has_calls else ([],):
-            try:
-                text = self._render(shaped, tools)
-            except TemplateSyntaxError as error:
-                raise StartupError(
-                    f"the chat template has a syntax error in line {error.lineno}: {error.message}"
-                ) from error
-            except SecurityError as error:
-                if not has_calls and len(conversation) == 1:
-                    raise StartupError(
-                        f"the chat template does what its sandbox forbids: {error}"
-                    ) from error
-                self._is_forbidden = True
-            except TEMPLATE_ERRORS:
-                continue
-            else:
-                defects = text.count("None") + text.count(_ARGUMENTS_DUMP)
-                return _Written(text, defects + len(_PART_DUMP.findall(text)))
-        return None
-
-
-def _is_shown(probe_texts: Sequence[str], text: str) -> bool:
-    return all(probe in text for probe in probe_texts)
