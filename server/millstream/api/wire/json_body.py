@@ -2,9 +2,9 @@
 
 Rules: size is refused by header before a byte is read, and again while reading; only JSON is
 accepted, strictly (UTF-8, finite numbers, no lone surrogates), and declared as such where a browser
-may have sent it; a client that stops sending does
-not hold a connection for ever. What is large is parsed and checked beside the event loop, and of
-what is parsed in one call, which keeps the interpreter, there is a limit.
+may have sent it; a client that stops sending does not hold a connection for ever. What is large is
+parsed and checked beside the event loop, and of what is parsed in one call, which keeps the
+interpreter, there is a limit.
 """
 
 from __future__ import annotations

@@ -99,19 +99,31 @@ def calls_grammar(
         calls += f" ({following} body){{0,{max_calls - 1}}}"
     lark.rule("calls", f"{calls} {lark.literal(writing.after)}")
     forced = f"{lark.literal(writing.before + writing.call)} calls"
-    messages = [lark.until("TEXT", writing.message_end, opening) for opening in writing.messages]
     if is_forced or answer is not None:
-        start = f"({messages[0]})? {forced}" if messages else forced
-        if answer is not None:
-            opening = lark.literal(writing.messages[-1] if messages else "")
-            thought = f"({messages[0]})? " if messages else ""
-            start += f" | {thought}{opening} @{lark.answer(answer)}"
-    elif messages:
-        last = " | ".join(f"{lark.literal(opening)} TEXT" for opening in writing.messages)
-        start = f"({' | '.join(messages)}){{0,{_MAX_MESSAGES}}} ({last} | {forced})"
-    else:
-        start = " | ".join(lark.free_starts(forced))
-    return lark.text(start)
+        return lark.text(_forced_start(lark, writing, forced, answer=answer))
+    return lark.text(_free_start(lark, writing, forced))
+
+
+def _forced_start(lark: _Lark, writing: CallWriting, forced: str, *, answer: str | None) -> str:
+    """An answer that is calls, after one message at most, or has the form `answer` instead."""
+    messages = _messages(lark, writing)
+    thought = f"({messages[0]})? " if messages else ""
+    if answer is None:
+        return thought + forced
+    opening = lark.literal(writing.messages[-1] if messages else "")
+    return f"{thought}{forced} | {thought}{opening} @{lark.answer(answer)}"
+
+
+def _free_start(lark: _Lark, writing: CallWriting, forced: str) -> str:
+    """Any answer, which may end in calls."""
+    if not (messages := _messages(lark, writing)):
+        return " | ".join(lark.free_starts(forced))
+    last = " | ".join(f"{lark.literal(opening)} TEXT" for opening in writing.messages)
+    return f"({' | '.join(messages)}){{0,{_MAX_MESSAGES}}} ({last} | {forced})"
+
+
+def _messages(lark: _Lark, writing: CallWriting) -> list[str]:
+    return [lark.until("TEXT", writing.message_end, opening) for opening in writing.messages]
 
 
 class _Lark:
