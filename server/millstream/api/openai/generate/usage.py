@@ -47,31 +47,36 @@ class CountingParser:
 
     def read(self, delta: TextDelta) -> tuple[list[Delta], int]:
         """The parts that a delta makes certain, and how many tokens are now known as reasoning."""
-        num_tokens = len(delta.token_ids)
-        if not delta.pieces:
-            parts = self._parser.push(delta.text) if delta.text else []
-            num_reasoning = self._count(parts, num_tokens)
+        text, finish_reason, token_ids, _, _, _, pieces, _ = delta
+        if pieces:
+            parts, num_reasoning = self._read_pieces(pieces, len(token_ids))
         else:
-            parts, num_reasoning = [], 0
-            for place, piece in enumerate(delta.pieces):
-                found = self._parser.push(piece) if piece else []
-                num_reasoning += self._count(found, int(place < num_tokens))
-                parts += found
-            self._num_unread += max(num_tokens - len(delta.pieces), 0)
-            parts = merge(parts)
-        if delta.finish_reason is not None:
+            parts = self._parser.push(text) if text else []
+            num_reasoning = self._count(parts, len(token_ids))
+        if finish_reason is not None:
             rest = self._parser.finish()
             num_reasoning += self._count(rest, 0)
             num_reasoning += self._num_unread if self._is_reasoning else 0
             parts = merge([*parts, *rest])
         return parts, num_reasoning
 
+    def _read_pieces(self, pieces: Sequence[str], num_tokens: int) -> tuple[list[Delta], int]:
+        """As if the tokens came one by one, and what they say together."""
+        parts: list[Delta] = []
+        num_reasoning = 0
+        for place, piece in enumerate(pieces):
+            found = self._parser.push(piece) if piece else []
+            num_reasoning += self._count(found, int(place < num_tokens))
+            parts += found
+        self._num_unread += max(num_tokens - len(pieces), 0)
+        return merge(parts), num_reasoning
+
     def _count(self, parts: Sequence[Delta], num_tokens: int) -> int:
-        self._num_unread += num_tokens
+        num_unread = self._num_unread + num_tokens
         if not parts:
+            self._num_unread = num_unread
             return 0
-        self._is_reasoning = isinstance(parts[-1], Reasoning)
-        is_counted = self._is_reasoning or isinstance(parts[0], Reasoning)
-        num_counted = self._num_unread if is_counted else 0
         self._num_unread = 0
-        return num_counted
+        # For every token; isinstance() would take longer.
+        self._is_reasoning = type(parts[-1]) is Reasoning
+        return num_unread if self._is_reasoning or type(parts[0]) is Reasoning else 0
