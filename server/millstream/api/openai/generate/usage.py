@@ -61,7 +61,7 @@ class CountingParser:
         return parts, num_reasoning
 
     def _read_pieces(self, pieces: Sequence[str], num_tokens: int) -> tuple[list[Delta], int]:
-        """As if the tokens came one by one, and what they say together."""
+        """What the tokens say together, each read by itself."""
         parts: list[Delta] = []
         num_reasoning = 0
         for place, piece in enumerate(pieces):
