@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
-from millstream.cli import build_parser, main, parse_settings
+from millstream.announcement import describe
+from millstream.cli import main
+from millstream.command_line import GROUPS, build_parser, parse_settings
 from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
-from millstream.server_process import describe
 from millstream.settings import Settings
 from tests.fakes import fake_info
 
@@ -120,6 +122,53 @@ def test_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         main(["serve", "--max-queue", "3"])
     assert caught.value.code == 2
     assert "--max-queue" in capsys.readouterr().err
+
+
+def printed_help(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_says_how_to_begin(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed_help(capsys=capsys)
+    assert re.findall(r"^  +(millstream serve.*?)  ", text, re.M)[0] == "millstream serve"
+    assert "millstream serve --model-id" in text
+    assert "engine" not in text.split(), "a command for the server itself"
+
+
+def test_no_command_is_answered_with_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == printed_help(capsys=capsys)
+    with pytest.raises(SystemExit) as caught:
+        main(["serv"])
+    assert caught.value.code == 2
+    assert "engine" not in capsys.readouterr().err
+
+
+def test_help_shows_each_flag_once_in_its_group(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed_help("serve", capsys=capsys)
+    groups = {
+        title: re.findall(r"^  (--[a-z-]+)", part, re.M)
+        for title, part in re.findall(r"^([a-z ]+):\n(.*?)(?=\n\n|\Z)", text, re.M | re.S)
+    }
+    flags = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
+    assert [flag for title in GROUPS.values() for flag in groups[title]] == flags
+    for flag in flags:
+        assert len(re.findall(rf"(?<![\w-]){flag}(?![\w-])", text.split("examples:")[0])) == 1, flag
+    assert "--port" in groups["network and access"]
+    assert "--trust-remote-code, --no-trust-remote-code\n" in text
+    for name in Settings.model_fields:
+        assert "_" not in name or f"--{name}" not in text
+    examples = re.findall(r"^  .*?millstream (serve --.+)$", text.split("examples:")[1], re.M)
+    assert len(examples) == 2
+    for example in examples:
+        settings_for(*example.split()[1:])
 
 
 def test_startup_error_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

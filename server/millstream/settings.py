@@ -67,17 +67,6 @@ class Settings(BaseSettings):
         description="model name in answers and /v1/models (default: the model id, or the last "
         "part of a folder's path)",
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="precision of weights and cache; auto takes what suits the hardware"
-    )
-    quantize: Literal["none", "int8", "int4"] = Field(
-        "none", description="fewer bits for the weights of linear layers (CPU)"
-    )
-    batch_invariant: bool = Field(
-        default=False,
-        description="the same tokens to the bit whatever else is running (CPU); costs some speed",
-    )
     chat_template: str | None = Field(
         None, description="file with a chat template, for a model without or instead of its own"
     )
@@ -128,6 +117,12 @@ class Settings(BaseSettings):
     ssl_keyfile_password: SecretStr | None = Field(
         None, exclude=True, description="password of the private key"
     )
+    ping_seconds: Seconds = Field(
+        15.0, description="seconds between the comments that keep a silent stream open"
+    )
+    send_timeout: Seconds = Field(
+        60.0, description="seconds a client may stop reading its answer before it is closed"
+    )
     max_concurrent_requests: Count = Field(
         32, le=1024, description="requests that generate at the same time"
     )
@@ -146,6 +141,18 @@ class Settings(BaseSettings):
     max_total_tokens: Count | None = Field(
         None, description="longest prompt plus answer of a request (default: the model's context)"
     )
+    payload_limit: Count = Field(2_000_000, description="largest request body in bytes; 413 above")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="precision of weights and cache; auto takes what suits the hardware"
+    )
+    quantize: Literal["none", "int8", "int4"] = Field(
+        "none", description="fewer bits for the weights of linear layers (CPU)"
+    )
+    batch_invariant: bool = Field(
+        default=False,
+        description="the same tokens to the bit whatever else is running (CPU); costs some speed",
+    )
     max_batch_prefill_tokens: Count | None = Field(
         None,
         description="tokens per step, decode included (default: 256 on CPU, 4096 on GPU); at least "
@@ -163,13 +170,6 @@ class Settings(BaseSettings):
     )
     threads: Count | None = Field(
         None, description="CPU threads of the model (default: all cores; one for a small model)"
-    )
-    payload_limit: Count = Field(2_000_000, description="largest request body in bytes; 413 above")
-    ping_seconds: Seconds = Field(
-        15.0, description="seconds between the comments that keep a silent stream open"
-    )
-    send_timeout: Seconds = Field(
-        60.0, description="seconds a client may stop reading its answer before it is closed"
     )
     engine_timeout: Seconds = Field(
         300.0, description="seconds one step may take before the engine is restarted"

@@ -105,6 +105,8 @@ def test_sigint_ends_an_idle_server_at_once(own_server: RunningServer) -> None:
     own_server.signal(signal.SIGINT)
     # Far less than the 90 s of grace: there is nobody to wait for.
     assert own_server.wait_exit() == 0
+    assert "shutting down: no request is open" in own_server.log()
+    assert "waiting" not in own_server.log()
     own_server.assert_gone(children)
     own_server.assert_clean_log()
 
@@ -133,6 +135,7 @@ def test_a_second_sigterm_skips_the_wait(own_server: RunningServer) -> None:
         readers = opened(own_server, streams, 2)
         own_server.signal(signal.SIGTERM)
         wait_until(lambda: own_server.health()[0] == 503, "/health says 503")
+        assert "waiting up to 90 s for 2 open requests; a second Ctrl-C" in own_server.log()
         for reader in readers:
             assert '"finish_reason":null' in reader.next()
         own_server.signal(signal.SIGTERM)
@@ -140,6 +143,7 @@ def test_a_second_sigterm_skips_the_wait(own_server: RunningServer) -> None:
             assert_ends_with_error(reader, code="shutting_down")
     assert own_server.wait_exit() == 0
     own_server.assert_gone(children)
+    assert "shutting down: waiting no longer" in own_server.log()
     own_server.assert_clean_log()
 
 
@@ -175,6 +179,8 @@ def test_an_engine_killed_while_draining_is_told_and_ends_the_server(
             assert_ends_with_error(reader, code="engine_dead")
     # Far less than the 90 s of grace: there is nobody to wait for.
     assert own_server.wait_exit() == 0
+    assert "shutting down: no request is open" in own_server.log()
+    assert "waiting" not in own_server.log()
     own_server.assert_gone(children)
     own_server.assert_clean_log()
 

@@ -131,11 +131,25 @@ class Server(uvicorn.Server):
     def begin_exit(self) -> None:
         """Drains; called again, ends the drain at once."""
         if self._draining is None:
-            log.info("shutting down: waiting up to %.0f s for open requests", self._grace)
+            self._say_what_is_open()
             self._drain(self._grace)
         else:
+            log.info("shutting down: waiting no longer")
             self._draining.cancel()
             self._drain(0)
+
+    def _say_what_is_open(self) -> None:
+        count = self.engine.num_open
+        if not count:
+            log.info("shutting down: no request is open")
+            return
+        log.info(
+            "shutting down: waiting up to %.0f s for %d open %s; a second Ctrl-C or SIGTERM "
+            "ends %s at once",
+            self._grace,
+            count,
+            *(("request", "it") if count == 1 else ("requests", "them")),
+        )
 
     def _drain(self, grace: float) -> None:
         self._draining = asyncio.ensure_future(self.engine.drain(grace=grace))

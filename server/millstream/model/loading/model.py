@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +18,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as hf_logging
 
 from millstream.core.request import SamplingParams
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
+from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
 from millstream.model.loading.source import weight_paths
 from millstream.settings import Settings
@@ -139,7 +136,7 @@ def _load(recipe: _Recipe) -> PreTrainedModel:
     folder, device, plan = recipe.folder, recipe.device, recipe.plan
     options: dict[str, Any] = {} if plan is None else {"quantization_config": plan.config()}
     try:
-        with _quiet_transformers():
+        with progress_of_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=recipe.config,
@@ -169,23 +166,6 @@ def _load(recipe: _Recipe) -> PreTrainedModel:
     if unused := len(info["unexpected_keys"]):
         log.info("%d tensors of the checkpoint are not part of %s", unused, type(model).__name__)
     return served
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Inside, transformers shows a progress bar in a terminal only, and logs errors only."""
-    ours: Any = hf_logging  # not typed
-    had_bar = ours.is_progress_bar_enabled()
-    verbosity = ours.get_verbosity()
-    if not (sys.stderr.isatty() and log.isEnabledFor(logging.INFO)):
-        ours.disable_progress_bar()
-    ours.set_verbosity_error()
-    try:
-        yield
-    finally:
-        ours.set_verbosity(verbosity)
-        if had_bar:
-            ours.enable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,0 +1,49 @@
+"""What the operator reads on standard output once the server is ready."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+from millstream.core.status import EngineInfo
+from millstream.settings import DEMO_MODEL, Settings
+from millstream.version import __version__
+
+log = logging.getLogger(__name__)
+
+
+def announce(info: EngineInfo, settings: Settings, listener: socket.socket) -> None:
+    """Prints it, and says in the log if that fails."""
+    host, port = listener.getsockname()[:2]
+    try:
+        print(describe(info, settings, host=host, port=port), flush=True)
+    except (OSError, ValueError) as error:
+        log.warning("ready, but standard output cannot be written: %s", error)
+
+
+def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> str:
+    """What the operator wants to know once the server is ready."""
+    shown = f"[{host}]" if ":" in host else host
+    base = f"{'http' if settings.ssl_certfile is None else 'https'}://{shown}:{port}"
+    key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
+    tokens = info.num_blocks * info.block_size
+    note = ""
+    if settings.model_id == DEMO_MODEL:
+        note = "\n  This is the embedded demo model, a toy. Name a real one with --model-id.\n"
+    millions = f"{info.num_parameters / 1e6:,.1f} M"
+    cache = f"{info.num_blocks:,} blocks, {info.kv_cache_bytes / 2**20:,.0f} MiB"
+    weights = f", {info.quantization} weights" if info.quantization else ""
+    attention = info.attention_backend + (", batch-invariant" if settings.batch_invariant else "")
+    limits = f"{settings.max_concurrent_requests} requests at once"
+    return f"""
+Millstream {__version__} is ready on {base}
+  pages      {base}{settings.root_path or ""}/docs shows every route and lets you try it
+  model      {settings.model_name} ({info.architecture}, {millions} parameters)
+  device     {info.device}, {info.dtype}{weights}, attention {attention}
+  KV cache   {tokens:,} tokens in {cache}
+  limits     {limits}, {settings.max_queue_size} waiting, {info.max_context:,} tokens each
+{note}
+Try it:
+  curl -N {base}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
+    -d '{{"messages": [{{"role": "user", "content": "Count to 10"}}], "stream": true}}'
+"""

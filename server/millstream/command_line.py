@@ -1,0 +1,146 @@
+"""The flags of the command line, made of the settings, and what `--help` says of them.
+
+Rules: a flag is spelled with hyphens or underscores, and shown with hyphens. A group of flags
+begins with the setting that GROUPS names, and goes on to the next group's first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from millstream.errors import StartupError
+from millstream.settings import Settings
+from millstream.version import __version__
+
+GROUPS = {
+    "model_id": "model",
+    "chat_template": "prompts and answers",
+    "host": "network and access",
+    "max_concurrent_requests": "limits",
+    "device": "speed and memory",
+    "engine_timeout": "operation",
+}
+"""The first setting of each group, and the group's title."""
+
+_EXAMPLES = """\
+examples:
+  millstream serve                                  the demo model, on http://127.0.0.1:8080
+  millstream serve --model-id Qwen/Qwen3-0.6B       a model of the Hugging Face Hub
+  millstream serve --help                           all flags
+
+The address that the server prints has a page that shows every route and lets you try it.
+"""
+_SERVE_EXAMPLES = """\
+examples:
+  millstream serve --model-id ./models/qwen3 --port 9000 --quantize int8
+  MILLSTREAM_API_KEY=secret millstream serve --model-id Qwen/Qwen3-0.6B --host 0.0.0.0
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes underscores for hyphens in the names of flags."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_hyphenated(one) for one in given], namespace)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """One flag per field of Settings. Without a command, `command` is None."""
+    parser = _Parser(
+        prog="millstream",
+        description="Serve a chat model over an OpenAI-compatible API.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"millstream {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve a model (the embedded demo model if none is named)",
+        usage="millstream serve [--FLAG VALUE ...]",
+        description="Serve a model. Every flag is also an environment variable: MILLSTREAM_ and\n"
+        "its name in capitals, with underscores.",
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    _add_flags(serve)
+    return parser
+
+
+def build_engine_parser() -> argparse.ArgumentParser:
+    """The command that the server itself starts its engine by; no help speaks of it."""
+    parser = argparse.ArgumentParser(prog="millstream engine")
+    parser.add_argument("--settings", required=True)
+    parser.add_argument("--folder", required=True)
+    parser.add_argument("endpoint")
+    return parser
+
+
+def parse_settings(options: dict[str, Any]) -> Settings:
+    """Settings from flags and the environment. Raises StartupError that names the flag."""
+    try:
+        return Settings(**options)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            name = str(problem["loc"][0])
+            line = f"{_flag(name)}: {problem['msg']}"
+            is_secret = Settings.model_fields[name].exclude
+            lines.append(line if is_secret else f"{line} (got {problem['input']})")
+        raise StartupError("; ".join(lines)) from error
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group()
+    for name, field in Settings.model_fields.items():
+        if name in GROUPS:
+            group = parser.add_argument_group(GROUPS[name])
+        if field.annotation is bool:
+            group.add_argument(
+                _flag(name),
+                dest=name,
+                action=argparse.BooleanOptionalAction,
+                help=(field.description or "").replace("%", "%%"),
+            )
+        else:
+            group.add_argument(
+                _flag(name),
+                dest=name,
+                action="append" if _is_list(field) else "store",
+                metavar=_metavar(name, field),
+                help=_help(field),
+            )
+
+
+def _hyphenated(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _is_list(field: FieldInfo) -> bool:
+    return any(get_origin(part) is tuple for part in get_args(field.annotation))
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "{" + ",".join(str(choice) for choice in get_args(field.annotation)) + "}"
+    return name.split("_")[-1].upper()
+
+
+def _help(field: FieldInfo) -> str:
+    text = (field.description or "").replace("%", "%%")
+    return text if field.default is None else f"{text} [{field.default}]"
