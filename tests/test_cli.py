@@ -159,8 +159,6 @@ def test_help_shows_each_flag_once_in_its_group(capsys: pytest.CaptureFixture[st
     }
     flags = [f"--{name.replace('_', '-')}" for name in Settings.model_fields]
     assert [flag for title in GROUPS.values() for flag in groups[title]] == flags
-    for flag in flags:
-        assert len(re.findall(rf"(?<![\w-]){flag}(?![\w-])", text.split("examples:")[0])) == 1, flag
     assert "--port" in groups["network and access"]
     assert "--trust-remote-code, --no-trust-remote-code\n" in text
     for name in Settings.model_fields:
@@ -197,6 +195,9 @@ def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     assert f"curl -N {base}/v1/chat/completions" in text
     for fact in ("millstream-demo", "Fake", "40 tokens in 10 blocks", "attention none", "toy"):
         assert fact in text
+    assert "answers of at most" not in text
+    limited = Settings(max_output_tokens=4096)
+    assert "each, answers of at most 4,096\n" in describe(info, limited, host=host, port=81)
     assert "toy" not in describe(info, Settings(model_id="other"), host=host, port=81)
     guarded = Settings(ssl_certfile="x.pem", api_key=(SecretStr("sesame"),))
     text = describe(info, guarded, host=host, port=81)

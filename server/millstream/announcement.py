@@ -35,13 +35,16 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> s
     weights = f", {info.quantization} weights" if info.quantization else ""
     attention = info.attention_backend + (", batch-invariant" if settings.batch_invariant else "")
     limits = f"{settings.max_concurrent_requests} requests at once"
+    longest = f"{info.max_context:,} tokens each"
+    if settings.max_output_tokens is not None:
+        longest += f", answers of at most {settings.max_output_tokens:,}"
     return f"""
 Millstream {__version__} is ready on {base}
   pages      {base}{settings.root_path or ""}/docs shows every route and lets you try it
   model      {settings.model_name} ({info.architecture}, {millions} parameters)
   device     {info.device}, {info.dtype}{weights}, attention {attention}
   KV cache   {tokens:,} tokens in {cache}
-  limits     {limits}, {settings.max_queue_size} waiting, {info.max_context:,} tokens each
+  limits     {limits}, {settings.max_queue_size} waiting, {longest}
 {note}
 Try it:
   curl -N {base}/v1/chat/completions -H 'Content-Type: application/json'{key} \\

@@ -62,6 +62,7 @@ async def _serve(
         max_running=settings.max_concurrent_requests,
         max_waiting=settings.max_queue_size,
         max_waiting_tokens=settings.max_queue_tokens,
+        max_answer_tokens=settings.max_output_tokens,
         engine_timeout=settings.engine_timeout,
     )
     engine.start()

@@ -136,10 +136,17 @@ class Settings(BaseSettings):
         None, description="seconds a request may wait for its turn; then it fails as overloaded"
     )
     request_timeout: Seconds | None = Field(
-        None, description="seconds a request may take in all, waiting included; then it fails"
+        None,
+        description="seconds a request may take in all, waiting included; then it fails (default: "
+        "none, since it depends on the model and the machine how long an answer may take)",
     )
     max_total_tokens: Count | None = Field(
         None, description="longest prompt plus answer of a request (default: the model's context)"
+    )
+    max_output_tokens: Count | None = Field(
+        None,
+        description="longest answer, whatever a request asks for; it then ends with finish_reason "
+        "length (default: what the context leaves)",
     )
     payload_limit: Count = Field(2_000_000, description="largest request body in bytes; 413 above")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -158,6 +158,7 @@ async def serve(
         ThreadHost(build_runner=lambda: runner, max_running=4),
         max_running=4,
         max_waiting=2,
+        max_answer_tokens=settings.max_output_tokens,
         engine_timeout=60,
     )
     workers = Workers()

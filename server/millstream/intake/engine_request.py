@@ -62,7 +62,7 @@ def engine_request(
     bad_words: Iterable[tuple[int, ...]],
     end_of_turn: Iterable[int],
 ) -> Request:
-    """What the engine is asked. wanted, room: tokens asked for, and left in the context.
+    """What the engine is asked. wanted, room: tokens asked for, and those there may be.
 
     Raises InvalidRequest for fields that this prompt or this model leave no room for.
     """
@@ -159,13 +159,14 @@ def check_something_is_allowed(params: SamplingParams, stop_token_ids: Sequence[
 
 
 def answer_length(fields: SamplingFields, *, wanted: int | None, room: int) -> int:
-    """Tokens the answer may have: what was asked for, at most the room left in the context.
+    """Tokens the answer may have: what was asked for, at most the room for it.
 
     Raises InvalidRequest if min_tokens do not fit.
     """
     if (fields.min_tokens or 0) > room:
         raise InvalidRequest(
-            f"min_tokens is {fields.min_tokens}, but only {room} tokens fit after the prompt",
+            f"min_tokens is {fields.min_tokens}, but the answer to this prompt may have only "
+            f"{room} tokens",
             param="min_tokens",
         )
     return min(wanted or room, room)

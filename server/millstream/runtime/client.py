@@ -51,6 +51,7 @@ class EngineClient:
         max_running: int,
         max_waiting: int,
         max_waiting_tokens: int | None = None,
+        max_answer_tokens: int | None = None,
         engine_timeout: float,
     ) -> None:
         self._supervisor = Supervisor(host, self, engine_timeout=engine_timeout)
@@ -62,6 +63,7 @@ class EngineClient:
             post=self._supervisor.post,
             on_close=self._changed.set,
         )
+        self._max_answer_tokens = max_answer_tokens
         self._info: EngineInfo | None = None
         self._failure: StartupError | None = None
         self._is_draining = False
@@ -134,7 +136,7 @@ class EngineClient:
                 f"tokens for prompt and answer together. Shorten the {param}.",
                 param=param,
             )
-        return limit - num_prompt
+        return min(limit - num_prompt, self._max_answer_tokens or limit)
 
     def start(self) -> None:
         """Starts the engine and returns; `wait_ready()` waits for it."""

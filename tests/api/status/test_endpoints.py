@@ -32,6 +32,7 @@ async def test_the_model_is_listed_and_found(api: Api) -> None:
     (model,) = listed["data"]
     assert (model["id"], model["root"], model["parent"]) == ("fake", "demo", None)
     assert model["max_model_len"] == api.engine.info.max_context
+    assert model["max_output_tokens"] is None
     found = await api.ask("GET", "/v1/models/fake")
     assert TypeAdapter(Model).validate_json(found.content) == model
 

@@ -24,6 +24,7 @@ class Model(TypedDict):
     """root: what was loaded under this name. parent: of an adapter; there are none.
 
     max_model_len: tokens of prompt and answer together; null while the model loads.
+    max_output_tokens: those of the longest answer; null if the context alone limits it.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Model(TypedDict):
     root: str
     parent: None
     max_model_len: int | None
+    max_output_tokens: int | None
 
 
 @closed
@@ -89,4 +91,5 @@ class Models:
             "root": settings.model_name if is_folder else settings.model_id,
             "parent": None,
             "max_model_len": engine.info.max_context if engine.state is State.READY else None,
+            "max_output_tokens": settings.max_output_tokens,
         }
