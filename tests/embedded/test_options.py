@@ -19,7 +19,7 @@ from tests.fakes import fake_info
 SERVER_ONLY = {
     *("model_id", "served_model_name", "host", "port", "payload_limit", "ping_seconds"),
     *("send_timeout", "engine_timeout", "graceful_termination_timeout", "log_level"),
-    *("max_queue_tokens", "max_queue_seconds", "request_timeout"),
+    *("max_queue_tokens", "max_queue_seconds", "request_timeout", "max_output_tokens"),
     *("chat_template", "tool_call_parser", "reasoning_parser"),
     *("api_key", "allowed_hosts", "allowed_origins", "allow_credentials", "root_path"),
     *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"),
