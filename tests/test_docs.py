@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from millstream import __version__
-from millstream.api.openai.chat.body import ChatRequest
+from millstream.intake.requests.chat import ChatRequest
 from millstream.settings import Settings
 
 ROOT = Path(__file__).parent.parent

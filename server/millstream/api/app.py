@@ -16,9 +16,7 @@ from millstream.api.described.route import DescribedRoute, Handler
 from millstream.api.guards.protection import protect
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
 from millstream.api.openai.chat.endpoint import CHAT, ChatCompletions
-from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.completions.endpoint import COMPLETIONS, Completions
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
@@ -30,6 +28,8 @@ from millstream.api.wire.error_bodies import (
     handle_unexpected,
 )
 from millstream.errors import MillstreamError
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.prompts import Prompts
 
 
 def build_app(context: ServerContext) -> ASGIApp:

@@ -86,6 +86,11 @@ class EngineClient:
         return self.streams.limit
 
     @property
+    def max_waiting_tokens(self) -> int | None:
+        """Prompt tokens that may wait for their first answer token, if there is a limit."""
+        return self.streams.waiting_prompts.limit
+
+    @property
     def num_open(self) -> int:
         """Streams that hold a place, running or waiting."""
         return len(self.streams)

@@ -15,7 +15,7 @@ class WaitingPrompts:
     """The requests whose prompts wait, and how long they are. limit: tokens, or None."""
 
     def __init__(self, *, limit: int | None) -> None:
-        self._limit = limit
+        self.limit = limit
         self._lengths: dict[int, int] = {}
         self.num_tokens = 0
 
@@ -30,7 +30,7 @@ class WaitingPrompts:
         if request.follows is not None:
             return
         total = self.num_tokens + len(request.prompt)
-        if self.num_tokens and self._limit is not None and total > self._limit:
+        if self.num_tokens and self.limit is not None and total > self.limit:
             raise Overloaded(
                 f"Model is overloaded: {self.num_tokens} prompt tokens are waiting already"
             )

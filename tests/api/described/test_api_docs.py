@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.completions.body import CompletionRequest
-from millstream.api.openai.fields.delivery import StreamOptions
-from millstream.api.openai.fields.unsupported import NEUTRAL, UNSUPPORTED
 from millstream.core.status import EngineInfo
+from millstream.intake.fields.delivery import StreamOptions
+from millstream.intake.fields.unsupported import NEUTRAL, UNSUPPORTED
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.completion import CompletionRequest
 
 API = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 FIELDS = API.split("## Request fields")[1].split("## The answer")[0]

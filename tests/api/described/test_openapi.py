@@ -19,9 +19,9 @@ from millstream.api.context import ServerContext
 from millstream.api.described.document import document
 from millstream.api.described.page import with_document
 from millstream.api.described.route import DescribedRoute
-from millstream.api.openai.chat.body import ChatRequest
 from millstream.api.openai.chat.endpoint import CHAT
-from millstream.api.openai.fields.unsupported import UNSUPPORTED
+from millstream.intake.fields.unsupported import UNSUPPORTED
+from millstream.intake.requests.chat import ChatRequest
 from millstream.settings import Settings
 from tests.api.described_transport import check_answer, check_events
 from tests.api.serving import Serve, context, serve

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.chat.body import ChatRequest
 from millstream.core.request import SamplingParams
+from millstream.intake.requests.chat import ChatRequest
 from millstream.runtime.messages import encode
 from tests.api.conftest import END, Api
 

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 from tokenizers import Tokenizer
 
-from millstream.api.openai.generate.choices import Choice, merge
 from millstream.core.request import FinishReason, TokenEvent
 from millstream.errors import GenerationFailed
+from millstream.generation.choices import Choice, merge
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
 from millstream.errors import InvalidRequest
+from millstream.intake.requests.completion import CompletionRequest, parse_completion_request
 from tests.api.openai.test_schema_values import BAD, GOOD, OTHERS
 
 OWN_GOOD: dict[str, list[Any]] = {

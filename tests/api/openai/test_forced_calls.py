@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, decoders
 
-from millstream.api.openai.chat.body_checks import parse_chat_request
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.intake.requests.chat_checks import parse_chat_request
 from millstream.text.grammars.answer_formats import MAX_CHARACTERS
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.detection import detect

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.body_checks import parse_chat_request
-from millstream.api.openai.fields.foreign_keys import KEYS, NULL_KEYS
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.foreign_keys import KEYS, NULL_KEYS
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.chat_checks import parse_chat_request
 
 API = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
 USER = {"role": "user", "content": "hi"}

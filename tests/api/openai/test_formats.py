@@ -9,11 +9,11 @@ import pytest
 from llguidance import LLTokenizer
 from tokenizers import AddedToken, Tokenizer, decoders
 
-from millstream.api.openai.chat.body_checks import parse_chat_request
-from millstream.api.openai.fields.response_format import WantedFormat
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.intake.fields.response_format import WantedFormat
+from millstream.intake.requests.chat_checks import parse_chat_request
 from millstream.text.grammars.answer_formats import (
     choice_grammar,
     json_grammar,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.completions.body import CompletionRequest
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.completion import CompletionRequest
 from tests.api.conftest import Api
 
 TOO_DEEP = "TOO_DEEP"  # replaced in the text: json.dumps cannot write it

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.completions.body import CompletionRequest
 from millstream.api.openai.tokenize.body import DetokenizeRequest
 from millstream.api.wire import json_body
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.completion import CompletionRequest
 from millstream.intake.strict_body import Body, invalid
 from tests.api.conftest import Api
 

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Report, WholeChoice
-from millstream.api.openai.generate.choices import Choice
 from millstream.core.request import TokenEvent
+from millstream.generation.choices import Choice
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.vocabulary import Vocabulary

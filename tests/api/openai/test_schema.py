@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from openai.types.chat import completion_create_params
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.body_checks import parse_chat_request
-from millstream.api.openai.fields.unsupported import NEUTRAL, UNSUPPORTED
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.unsupported import NEUTRAL, UNSUPPORTED
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.chat_checks import parse_chat_request
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.errors import InvalidRequest
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.chat_checks import parse_chat_request
 
 HELLO = [{"role": "user", "content": "hello"}]
 SCHEMA = {"type": "object", "properties": {"x": {"enum": ["a", None], "default": None}}}

@@ -8,17 +8,17 @@ from typing import Any
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.body_checks import parse_chat_request
 from millstream.api.openai.chat.builder import ChatBuilder
-from millstream.api.openai.chat.preparation import Preparation, Prepared
-from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.generate.answer import Identity, Report
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all
-from millstream.api.openai.generate.choices import Choice
 from millstream.api.openai.generate.started_answer import StartedAnswer
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.chat_preparation import Preparation, Prepared
+from millstream.generation.choices import Choice
+from millstream.generation.prompts import Prompts
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.chat_checks import parse_chat_request
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler
 

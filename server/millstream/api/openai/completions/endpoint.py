@@ -8,16 +8,16 @@ from typing import Any
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.openai.completions.body import CompletionRequest, parse_completion_request
 from millstream.api.openai.completions.builder import CompletionBuilder, CompletionReport
-from millstream.api.openai.completions.preparation import CompletionPreparation, PreparedPrompt
 from millstream.api.openai.completions.shapes import Completion, CompletionChunk
 from millstream.api.openai.completions.text_logprobs import AnsweredPrompt
 from millstream.api.openai.generate.answer import Identity
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all
-from millstream.api.openai.generate.choices import Choice
 from millstream.api.openai.generate.started_answer import StartedAnswer
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.choices import Choice
+from millstream.generation.text_preparation import CompletionPreparation, PreparedPrompt
+from millstream.intake.requests.completion import CompletionRequest, parse_completion_request
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler
 

@@ -1,1 +1,1 @@
-"""What every route that generates does: places, streams, choices, events."""
+"""What every route that generates does: places, bodies, events."""

@@ -17,16 +17,16 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.fields.delivery import DeliveryFields
 from millstream.api.openai.generate.answer import Identity
-from millstream.api.openai.generate.choices import close_all
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.sse import EventStream
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest
+from millstream.generation.choices import close_all
 from millstream.intake.engine_request import choice_request
+from millstream.intake.fields.delivery import DeliveryFields
 from millstream.runtime.stream import TokenStream
 
 # What proxies log for this; nobody is there to read it.

@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response
 
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
-from millstream.api.openai.generate.choices import Choice, close_all, merge
 from millstream.api.openai.generate.usage import usage
 from millstream.api.wire.error_bodies import error_event
 from millstream.errors import MillstreamError
+from millstream.generation.choices import Choice, close_all, merge
 from millstream.text.assembler import TextDelta
 
 UNENFORCED_HEADER = "X-Unenforced-Keywords"

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError, create_model
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.body_checks import parse_chat_request
-from millstream.api.openai.fields.refused import without_unsupported
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.refused import without_unsupported
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.chat_checks import parse_chat_request
 from millstream.intake.sampling_fields import TokenId
 from millstream.intake.strict_body import Body, invalid
 

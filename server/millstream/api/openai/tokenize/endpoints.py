@@ -19,7 +19,6 @@ from typing_extensions import TypedDict
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.openai.chat.prompts import Prompts
 from millstream.api.openai.tokenize.body import (
     ConversationBody,
     DetokenizeRequest,
@@ -32,6 +31,7 @@ from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
+from millstream.generation.prompts import Prompts
 from millstream.text.encoding import decode, encode
 
 Work = Callable[[dict[str, Any], EngineInfo], Response]

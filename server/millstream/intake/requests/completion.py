@@ -9,10 +9,10 @@ from typing import Annotated, Any, cast
 
 from pydantic import Discriminator, Field, Tag, ValidationError
 
-from millstream.api.openai.fields.delivery import DeliveryFields
-from millstream.api.openai.fields.formats import FormatFields
-from millstream.api.openai.fields.refused import without_unsupported
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.delivery import DeliveryFields
+from millstream.intake.fields.formats import FormatFields
+from millstream.intake.fields.refused import without_unsupported
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields, TokenId
 from millstream.intake.strict_body import invalid
 

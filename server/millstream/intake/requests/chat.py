@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from millstream.api.openai.fields.chat_messages import Message
-from millstream.api.openai.fields.delivery import DeliveryFields
-from millstream.api.openai.fields.formats import FormatFields
-from millstream.api.openai.fields.reasoning import ReasoningFields
-from millstream.api.openai.fields.tools import ToolFields
+from millstream.intake.fields.chat_messages import Message
+from millstream.intake.fields.delivery import DeliveryFields
+from millstream.intake.fields.formats import FormatFields
+from millstream.intake.fields.reasoning import ReasoningFields
+from millstream.intake.fields.tools import ToolFields
 from millstream.intake.first_error import at_most
 from millstream.intake.sampling_fields import MAX_TOP_LOGPROBS, SamplingFields
 

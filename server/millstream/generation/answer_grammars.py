@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
 
-from millstream.api.openai.fields.response_format import WantedFormat
-from millstream.api.openai.fields.tools import Tool, WantedCalls
 from millstream.core.request import Grammar
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.response_format import WantedFormat
+from millstream.intake.fields.tools import Tool, WantedCalls
 from millstream.text.grammars.answer_formats import (
     CHECKED_MARK,
     GrammarError,

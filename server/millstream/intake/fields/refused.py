@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from millstream.api.openai.fields.unsupported import NEUTRAL, UNSUPPORTED
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.unsupported import NEUTRAL, UNSUPPORTED
 
 
 def is_neutral(name: str, value: Any) -> bool:

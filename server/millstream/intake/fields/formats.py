@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from millstream.api.openai.fields.response_format import (
+from millstream.errors import InvalidRequest
+from millstream.intake.fields.response_format import (
     ANY_OBJECT,
     ResponseFormat,
     Schema,
     Text,
     WantedFormat,
 )
-from millstream.errors import InvalidRequest
 from millstream.intake.strict_body import Body
 
 MAX_CHOICE_TEXTS = 1024

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.fields.message_checks import check_messages
-from millstream.api.openai.fields.refused import without_unsupported
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.message_checks import check_messages
+from millstream.intake.fields.refused import without_unsupported
+from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.strict_body import invalid
 
 _FIELDS = frozenset(ChatRequest.model_fields)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from millstream.api.openai.fields.chat_messages import Message
-from millstream.api.openai.fields.content_parts import ContentPart
 from millstream.errors import InvalidRequest
+from millstream.intake.fields.chat_messages import Message
+from millstream.intake.fields.content_parts import ContentPart
 
 
 def check_messages(messages: Sequence[Message]) -> None:

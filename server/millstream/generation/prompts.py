@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from millstream.api.context import ServerContext
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.fields.chat_messages import Message
 from millstream.errors import InvalidRequest
+from millstream.generation.context import ModelContext
+from millstream.intake.fields.chat_messages import Message
+from millstream.intake.requests.chat import ChatRequest
 from millstream.text.raw_prompt import check_pieces
 
 
@@ -31,7 +31,7 @@ class RenderedPrompt:
 class Prompts:
     """Makes the prompts of one model. Safe to call from several threads."""
 
-    def __init__(self, context: ServerContext) -> None:
+    def __init__(self, context: ModelContext) -> None:
         self._chat = context.chat
         self._parsers = context.parsers
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from millstream.api.context import ServerContext
-from millstream.api.openai.completions.body import CompletionRequest, TextOrIds
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Request
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.context import ModelContext
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
+from millstream.intake.requests.completion import CompletionRequest, TextOrIds
 from millstream.text.raw_prompt import EncodedPrompt, decode_ids, encode_text
 
 
@@ -30,7 +30,7 @@ class PreparedPrompt:
 class CompletionPreparation:
     """Prepares requests for one model, beside the event loop that it is called from."""
 
-    def __init__(self, context: ServerContext, *, grammars: AnswerGrammars) -> None:
+    def __init__(self, context: ModelContext, *, grammars: AnswerGrammars) -> None:
         self._context = context
         self._grammars = grammars
 
@@ -73,9 +73,9 @@ class CompletionPreparation:
 
     def _check_total(self, prompts: list[EncodedPrompt]) -> None:
         """Raises InvalidRequest for prompts that could never wait together."""
-        limit = self._context.settings.max_queue_tokens
+        limit = self._context.engine.max_waiting_tokens
         total = sum(len(prompt.token_ids) for prompt in prompts)
-        if len(prompts) > 1 and total > limit:
+        if len(prompts) > 1 and limit is not None and total > limit:
             raise InvalidRequest(
                 f"prompt: {len(prompts)} prompts with {total} tokens are more than the {limit} "
                 "tokens that may wait; send them in several requests",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 
-from millstream.api.openai.generate.usage import CountingParser
+from millstream.generation.counting_parser import CountingParser
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
 from millstream.text.parsing.output import OutputParser, ToolCallStart

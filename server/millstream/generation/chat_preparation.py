@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from millstream.api.context import ServerContext
-from millstream.api.openai.chat.body import ChatRequest
-from millstream.api.openai.chat.prompts import Prompts, RenderedPrompt
-from millstream.api.openai.generate.answer_grammars import AnswerGrammars
 from millstream.core.request import Grammar, Request
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.context import ModelContext
+from millstream.generation.prompts import Prompts, RenderedPrompt
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
+from millstream.intake.requests.chat import ChatRequest
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.markup_parser import GrammarHold
 from millstream.text.parsing.output import OutputParser
@@ -56,7 +56,7 @@ class Preparation:
     """Prepares requests for one model, beside the event loop that it is called from."""
 
     def __init__(
-        self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
+        self, context: ModelContext, *, prompts: Prompts, grammars: AnswerGrammars
     ) -> None:
         self._context = context
         self._prompts = prompts

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from millstream.api.openai.fields.foreign_keys import (
+from millstream.errors import InvalidRequest
+from millstream.intake.fields.foreign_keys import (
     Reads,
     ToolKeys,
     keys_for_template,
     reads_nothing,
 )
-from millstream.api.openai.fields.tool_choice import MAX_TOOLS, ToolChoice
-from millstream.errors import InvalidRequest
+from millstream.intake.fields.tool_choice import MAX_TOOLS, ToolChoice
 from millstream.intake.strict_body import Body
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]

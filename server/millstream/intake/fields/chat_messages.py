@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
 
-from millstream.api.openai.fields.content_parts import Content
-from millstream.api.openai.fields.foreign_keys import (
+from millstream.intake.fields.content_parts import Content
+from millstream.intake.fields.foreign_keys import (
     CalledFunctionKeys,
     CallKeys,
     MessageKeys,

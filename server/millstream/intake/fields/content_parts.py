@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Tag
 
-from millstream.api.openai.fields.foreign_keys import PartKeys, PartNulls
+from millstream.intake.fields.foreign_keys import PartKeys, PartNulls
 from millstream.intake.strict_body import Body, tag
 
 

@@ -1,0 +1,1 @@
+"""Whole requests, whoever asks: every field, checked alone and with the others."""
