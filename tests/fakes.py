@@ -2,7 +2,8 @@
 
 It keeps what was written to every slot of its "KV cache" and computes each next token from what
 it reads back through the block table. A scheduler that hands out a block twice, forgets to compute
-a token or reuses a stale prefix gets other tokens than the request gets alone.
+a token or reuses a stale prefix gets other tokens than the request gets alone. So does one that
+mixes up states: where a plan says what becomes of them, a token follows from the state as well.
 `tests/model/test_runner.py` checks that the real runner answers the same plans in the same way.
 """
 
@@ -143,6 +144,7 @@ class FakeRunner(WholeSteps):
     def __init__(self, info: EngineInfo, *, failing: frozenset[int] = frozenset()) -> None:
         self.info = info
         self._slots: dict[int, int] = {}
+        self._states: dict[int, tuple[int, ...]] = {}
         self.failing = failing
         self.scrubbed: list[int] = []
         self.num_steps = 0
@@ -170,6 +172,11 @@ class FakeRunner(WholeSteps):
             for position, token in enumerate(tokens, chunk.start):
                 block = chunk.block_table[position // size]
                 self._slots[block * size + position % size] = token
+            for move in chunk.states:
+                before = () if move.source is None else self._states[move.source]
+                self._states[move.target] = (*before, *tokens[: move.length])
+                tokens = tokens[move.length :]
+            assert not (chunk.states and tokens), "the moves are not of the chunk's length"
 
     def _read(self, plan: Plan) -> StepOutput:
         sampled: list[int] = []
@@ -193,7 +200,11 @@ class FakeRunner(WholeSteps):
         """What the cache holds of the first `end` tokens."""
         size = self.info.block_size
         slots = (chunk.block_table[p // size] * size + p % size for p in range(end))
-        return tuple(self._slots[slot] for slot in slots)
+        known = tuple(self._slots[slot] for slot in slots)
+        if chunk.states and end == chunk.start + len(chunk.tokens):
+            state = self._states[chunk.states[-1].target]
+            return known if known == state else (*known, *state)
+        return known
 
     def _score(self, chunk: Chunk, position: int) -> TokenLogprob:
         return fake_logprob(self._known(chunk, position + 1), chunk.history[position + 1])
@@ -246,6 +257,7 @@ class LaunchingFake(FakeRunner):
         self.planted: set[int] = set()
         self.num_late = self.num_unwanted = 0
         self.nan_slots: set[int] = set()
+        self.nan_states: set[int | None] = set()
         self._unfinished: list[FakeDraws] = []
 
     def scrub(self, blocks: Sequence[int]) -> None:
@@ -302,7 +314,12 @@ class LaunchingFake(FakeRunner):
             self.nan_slots -= written
             blocks = chunk.block_table[: (positions[-1]) // size + 1]
             reads_nan = any(b * size + i in self.nan_slots for b in blocks for i in range(size))
+            # The stretches after the first read what the chunk itself has written.
+            reads_nan |= any(move.source in self.nan_states for move in chunk.states[:1])
+            targets = {move.target for move in chunk.states}
+            self.nan_states -= targets
             if reads_nan or chunk.request_id in planted:
                 broken.add(chunk.request_id)
                 self.nan_slots |= written
+                self.nan_states |= targets
         return broken

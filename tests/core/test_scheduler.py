@@ -12,6 +12,7 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureCode, Request, TokenLogprob
 from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
+from millstream.core.states import StatePool
 from tests.fakes import (
     FakeRunner,
     LaunchingFake,
@@ -24,10 +25,17 @@ from tests.fakes import (
 
 
 def make_scheduler(
-    *, num_blocks: int = 64, block_size: int = 4, max_running: int = 8, max_step_tokens: int = 64
+    *,
+    num_blocks: int = 64,
+    block_size: int = 4,
+    max_running: int = 8,
+    max_step_tokens: int = 64,
+    states: StatePool | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     pool = BlockPool(num_blocks=num_blocks, block_size=block_size)
-    scheduler = Scheduler(pool=pool, max_running=max_running, max_step_tokens=max_step_tokens)
+    scheduler = Scheduler(
+        pool=pool, max_running=max_running, max_step_tokens=max_step_tokens, states=states
+    )
     info = fake_info(num_blocks=num_blocks, block_size=block_size, max_step_tokens=max_step_tokens)
     return scheduler, FakeRunner(info)
 
@@ -135,6 +143,7 @@ class Driver:
         statistics = self.scheduler.statistics()
         assert (statistics.num_running, statistics.num_waiting) == (0, 0)
         assert statistics.num_blocks_used == 0
+        assert statistics.states is None or statistics.states.num_used == 0
         assert not self.scheduler.has_work
 
 
@@ -199,8 +208,19 @@ def assert_as_alone(driver: Driver, request: Request, *, is_whole: bool) -> None
         assert driver.finished[request.id] == ("stop" if is_stop else "length")
 
 
-@pytest.mark.parametrize("seed", range(1500))
-def test_random_schedule_equals_solo(seed: int) -> None:
+def random_states(source: random.Random, *, block_size: int, num_own: int) -> StatePool:
+    """A pool that often is too small for all who may run, and seldom leaves room for snapshots."""
+    return StatePool(
+        num_slots=source.randint(num_own, 8 * num_own),
+        block_size=block_size,
+        num_own=num_own,
+        interval=source.choice([1, 4, 100]),
+    )
+
+
+@pytest.mark.parametrize("has_states", [False, True])
+@pytest.mark.parametrize("seed", range(1000))
+def test_random_schedule_equals_solo(seed: int, has_states: bool) -> None:
     source = random.Random(seed)
     num_blocks, block_size = source.randint(2, 14), source.choice([1, 2, 4])
     max_running = source.randint(1, 6)
@@ -209,6 +229,7 @@ def test_random_schedule_equals_solo(seed: int) -> None:
         block_size=block_size,
         max_running=max_running,
         max_step_tokens=max_running + source.randint(0, 12),
+        states=random_states(source, block_size=block_size, num_own=1) if has_states else None,
     )
     if source.random() < 0.3:
         runner.failing = frozenset(source.sample(range(60), 5))
@@ -220,8 +241,9 @@ def test_random_schedule_equals_solo(seed: int) -> None:
         assert_as_alone(driver, request, is_whole=not is_cut)
 
 
-@pytest.mark.parametrize("seed", range(1500))
-def test_planning_ahead_changes_no_answer(seed: int) -> None:
+@pytest.mark.parametrize("has_states", [False, True])
+@pytest.mark.parametrize("seed", range(1000))
+def test_planning_ahead_changes_no_answer(seed: int, has_states: bool) -> None:
     """Random schedules again, each plan made while the one before is open whenever that is possible
     (or, for some seeds, now and then). Steps fail, tokens are late, logits are not finite."""
     source = random.Random(seed)
@@ -236,6 +258,7 @@ def test_planning_ahead_changes_no_answer(seed: int) -> None:
         block_size=block_size,
         max_running=max_running,
         max_step_tokens=max_running + source.randint(0, 12),
+        states=random_states(source, block_size=block_size, num_own=2) if has_states else None,
     )
     runner = LaunchingFake(
         fake_info(num_blocks=num_blocks, block_size=block_size),

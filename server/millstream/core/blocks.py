@@ -29,7 +29,10 @@ def chain_hash(parent: BlockHash, tokens: Sequence[int]) -> BlockHash:
 
 
 class BlockPool:
-    """All blocks of the KV cache. Mutated only by the scheduler that owns it."""
+    """All blocks of the KV cache. Mutated only by the scheduler that owns it.
+
+    num_blocks: how many there are; block_size: tokens of each.
+    """
 
     def __init__(self, *, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
@@ -51,6 +54,10 @@ class BlockPool:
     def num_cached(self) -> int:
         """Blocks whose content is known by hash, used or free."""
         return len(self._hash_of)
+
+    def is_known(self, block_hash: BlockHash) -> bool:
+        """Whether a block holds the prefix with this hash."""
+        return block_hash in self._block_of
 
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
@@ -98,6 +105,7 @@ class BlockPool:
         free = [block for block in blocks if self._references[block] == 0]
         for block in free:
             self._forget(block)
+            self._free.move_to_end(block, last=False)
         return free
 
     def _forget(self, block: int) -> None:

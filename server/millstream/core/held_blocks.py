@@ -10,17 +10,18 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from millstream.core.blocks import BlockPool
 from millstream.core.sequence import Sequence
+from millstream.core.states import StatePool
 
 
 class HeldBlocks:
     """Mutated only by the scheduler that owns it."""
 
-    def __init__(self, pool: BlockPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: BlockPool, states: StatePool | None = None) -> None:
+        self._pool, self._states = pool, states
         self._sequences: dict[int, Sequence] = {}
         self._suspects: set[int] = set()  # request ids
         self._unclean: list[int] = []
@@ -28,8 +29,12 @@ class HeldBlocks:
     def __contains__(self, request_id: int) -> bool:
         return request_id in self._sequences
 
-    def tables(self) -> Iterator[list[int]]:
-        return (sequence.block_table for sequence in self._sequences.values())
+    def check(self, others: Iterable[Sequence]) -> None:
+        """Raises AssertionError unless all references are those of held and `others`' sequences."""
+        everybody = [*others, *self._sequences.values()]
+        self._pool.check([sequence.block_table for sequence in everybody])
+        if self._states is not None:
+            self._states.check([s.states for s in everybody if s.states is not None])
 
     def hold(self, sequence: Sequence) -> None:
         """Takes over the blocks of a sequence; frees them at once if no step is open."""
@@ -46,12 +51,14 @@ class HeldBlocks:
             self._suspects.add(request_id)
         if sequence.open_chunks:
             return
-        blocks = sequence.block_table
+        blocks, states = sequence.block_table, sequence.states
         sequence.release(self._pool)
         del self._sequences[request_id]
         if request_id in self._suspects:
             self._suspects.remove(request_id)
             self._unclean += self._pool.forget_free(blocks)
+            if states is not None:
+                states.forget()
 
     def take_unclean(self) -> list[int]:
         """Free blocks that may hold NaN, each given once."""

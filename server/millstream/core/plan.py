@@ -21,6 +21,18 @@ UNKNOWN_TOKEN = -1
 """In a chunk: the token that the step before this one is still drawing for the same request."""
 
 
+class StateMove(NamedTuple):
+    """A stretch of a chunk, and where its sequence's state is before it and goes to after it.
+
+    length: in tokens. source: the slot to read; None at the start of a sequence, where there is no
+    state. target: the slot to write, which may be the source.
+    """
+
+    length: int
+    source: int | None
+    target: int
+
+
 class Chunk(NamedTuple):
     """The part of one sequence that a step computes.
 
@@ -31,6 +43,7 @@ class Chunk(NamedTuple):
     is_last: whether the token that follows is to be drawn; False when the prompt goes on later.
     score_from: position from which on the log probabilities of the prompt's next tokens are
         wanted, or None.
+    states: where the sequence's state goes, stretch after stretch; empty for models without.
     """
 
     request: Request
@@ -40,6 +53,7 @@ class Chunk(NamedTuple):
     history: list[int]
     is_last: bool
     score_from: int | None = None
+    states: tuple[StateMove, ...] = ()
 
     @property
     def request_id(self) -> int:

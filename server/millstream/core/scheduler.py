@@ -27,6 +27,7 @@ from millstream.core.held_blocks import HeldBlocks
 from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import FailureCode, FailureEvent, Request, TokenEvent
 from millstream.core.sequence import Sequence
+from millstream.core.states import StatePool
 from millstream.core.status import Statistics
 
 MAX_OVERTAKEN = 16
@@ -35,18 +36,26 @@ _rank = attrgetter("rank")
 
 
 class Scheduler:
-    """Owns all sequences and the block pool. Mutated only by the engine loop."""
+    """Owns all sequences and the pools. Mutated only by the engine loop."""
 
-    def __init__(self, *, pool: BlockPool, max_running: int, max_step_tokens: int) -> None:
+    def __init__(
+        self,
+        *,
+        pool: BlockPool,
+        max_running: int,
+        max_step_tokens: int,
+        states: StatePool | None = None,
+    ) -> None:
+        """states: for a model that has them."""
         if max_step_tokens < max_running:
             raise ValueError("max_step_tokens must be at least max_running: decode comes first")
-        self.pool = pool
+        self.pool, self.states = pool, states
         self.max_running = max_running
         self.max_step_tokens = max_step_tokens
         self._running: list[Sequence] = []
         self._waiting: list[Sequence] = []
         self._sequences: dict[int, Sequence] = {}
-        self._held = HeldBlocks(pool)
+        self._held = HeldBlocks(pool, states)
         self._num_open = 0
         self._num_arrived = 0
         self._num_preemptions = 0
@@ -78,7 +87,7 @@ class Scheduler:
         return True
 
     def plan(self) -> Plan | None:
-        """The next step, or None when there is nothing to compute, or nothing to compute yet."""
+        """The next step, or None when there is nothing to compute (yet)."""
         if self._num_open and not self._can_go_ahead():
             return None
         chunks: dict[int, Chunk] = {}
@@ -170,12 +179,12 @@ class Scheduler:
             num_blocks_used=self.pool.num_used,
             num_blocks_cached=self.pool.num_cached,
             num_preemptions=self._num_preemptions,
+            states=self.states.statistics() if self.states else None,
         )
 
     def check(self) -> None:
         """Raises AssertionError if any invariant of the scheduler or the pool is broken."""
-        tables = [sequence.block_table for sequence in self._sequences.values()]
-        self.pool.check([*tables, *self._held.tables()])
+        self._held.check(self._sequences.values())
         assert len(self._running) <= self.max_running, "too many running"
         assert sorted(self._running, key=_rank) == self._running, "running not in order"
         assert sorted(self._waiting, key=_rank) == self._waiting, "waiting not in order"
@@ -231,7 +240,7 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence) -> bool:
         # One spare block per runner keeps an admission from causing a preemption at once.
-        if not sequence.acquire(self.pool, spare=len(self._running)):
+        if not sequence.acquire(self.pool, spare=len(self._running), state_pool=self.states):
             return False
         self._waiting.remove(sequence)
         insort(self._running, sequence, key=_rank)

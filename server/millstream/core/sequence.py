@@ -19,6 +19,7 @@ from itertools import islice
 from millstream.core.blocks import BlockHash, BlockPool, chain_hash, root_hash
 from millstream.core.plan import UNKNOWN_TOKEN, Chunk, StepOutput
 from millstream.core.request import FinishReason, Request, TokenEvent
+from millstream.core.states import SequenceStates, StatePool
 
 _UNKNOWN = (UNKNOWN_TOKEN,)
 
@@ -32,6 +33,7 @@ class Sequence:
     open_chunks: those whose steps are not committed, oldest first. num_void: leading open chunks
     whose result will be discarded.
     num_scored: positions whose prompt log probabilities were delivered.
+    states: the slots of its state while it runs, if the model has states.
     num_overtaken: how often a later request was admitted while this one did not fit.
     """
 
@@ -47,6 +49,7 @@ class Sequence:
         "open_chunks",
         "rank",
         "request",
+        "states",
         "tokens",
     )
 
@@ -63,6 +66,7 @@ class Sequence:
         self.num_cached: int | None = None
         self.num_scored = 0
         self.num_overtaken = 0
+        self.states: SequenceStates | None = None
 
     @property
     def num_generated(self) -> int:
@@ -102,7 +106,8 @@ class Sequence:
         score_from = None if request.prompt_logprobs is None else self.num_scored
         is_last = end >= len(tokens)
         part = tokens[start:end] or _UNKNOWN
-        chunk = Chunk(request, part, start, self.block_table, tokens, is_last, score_from)
+        moves = () if self.states is None else self.states.open(start, end)
+        chunk = Chunk(request, part, start, self.block_table, tokens, is_last, score_from, moves)
         self.open_chunks.append(chunk)
         return chunk
 
@@ -111,17 +116,21 @@ class Sequence:
         self.open_chunks.popleft()
         if self.num_void:
             self.num_void -= 1
+            if self.states is not None:
+                self.states.close_void()
             return False
         return True
 
     def make_void(self) -> None:
         """Makes the open chunk void: it computes a token that was not drawn."""
         self.num_void = len(self.open_chunks)
+        if self.states is not None:
+            self.states.make_void()
 
-    def acquire(self, pool: BlockPool, *, spare: int) -> bool:
+    def acquire(self, pool: BlockPool, *, spare: int, state_pool: StatePool | None = None) -> bool:
         """Takes the cached prefix and blocks for all known tokens; False if `pool` has too few.
 
-        spare: blocks that must be left over.
+        spare: blocks that must be left over. state_pool: also takes slots of it.
         """
         size = pool.block_size
         # At least one token is computed again: its logits are needed.
@@ -130,10 +139,21 @@ class Sequence:
             num_reusable = min(num_reusable, self.num_scored // size)
         self._extend_hashes(num_reusable, size)
         prefix = pool.acquire_prefix(self.hashes[:num_reusable])
+        if state_pool is not None:
+            found = SequenceStates.acquire(
+                state_pool, self.hashes[: len(prefix)], prompt=len(self.request.prompt)
+            )
+            if found is None:
+                pool.release(prefix)
+                return False
+            self.states, depth = found
+            pool.release(prefix[depth:])
+            prefix = prefix[:depth]
         needed = pool.blocks_for(len(self.tokens)) - len(prefix)
         blocks = pool.allocate(needed) if needed + spare <= pool.num_free else None
         if blocks is None:
             pool.release(prefix)
+            self._release_states()
             return False
         self.block_table = prefix + blocks
         self.num_computed = len(prefix) * size
@@ -161,6 +181,7 @@ class Sequence:
         self.block_table = []
         self.num_computed = self.num_void = 0
         self.open_chunks.clear()
+        self._release_states()
 
     def mark_computed(self, count: int, pool: BlockPool) -> None:
         """The next `count` tokens are in the cache now; full blocks can be found by others."""
@@ -172,6 +193,8 @@ class Sequence:
             self._extend_hashes(num_full, size)
             for index in range(first, num_full):
                 pool.publish(self.block_table[index], self.hashes[index])
+        if self.states is not None:
+            self.states.close(self.hashes)
 
     def take(self, tokens: tuple[int, ...], output: StepOutput) -> TokenEvent:
         """Appends what was drawn, if anything; the event that tells of it."""
@@ -207,6 +230,11 @@ class Sequence:
         if num_generated >= self.request.max_tokens:
             return "length"
         return None
+
+    def _release_states(self) -> None:
+        if self.states is not None:
+            self.states.release()
+            self.states = None
 
     def _extend_hashes(self, num_blocks: int, block_size: int) -> None:
         """Makes `hashes` cover the first `num_blocks` full blocks of `tokens`."""

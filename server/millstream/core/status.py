@@ -15,6 +15,8 @@ class EngineInfo:
     quantization: how the weights are stored, if not in dtype.
     num_blocks, block_size, kv_cache_bytes: the KV cache. stop_token_ids: the model's end-of-turn
     tokens. defaults: the sampling that its generation_config.json recommends.
+    num_states, state_bytes: slots for the states of sequences, and what one takes, if the model has
+    states; own_states: those that a running sequence needs.
     """
 
     architecture: str
@@ -31,6 +33,18 @@ class EngineInfo:
     stop_token_ids: tuple[int, ...]
     quantization: str | None = None
     defaults: SamplingParams = field(default_factory=SamplingParams)
+    num_states: int = 0
+    state_bytes: int = 0
+    own_states: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StateStatistics:
+    """Slots for the states of sequences: all, those that are held, and those that are snapshots."""
+
+    num_slots: int
+    num_used: int
+    num_cached: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +57,4 @@ class Statistics:
     num_blocks_used: int = 0
     num_blocks_cached: int = 0
     num_preemptions: int = 0
+    states: StateStatistics | None = None

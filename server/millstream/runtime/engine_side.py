@@ -15,6 +15,7 @@ import zmq
 
 from millstream.core.blocks import BlockPool
 from millstream.core.scheduler import Scheduler
+from millstream.core.states import StatePool
 from millstream.errors import StartupError
 from millstream.runtime.compiling_channel import CompilingChannel, CompilingThread
 from millstream.runtime.loop import EngineLoop
@@ -99,6 +100,7 @@ def run_engine(
             pool=BlockPool(num_blocks=info.num_blocks, block_size=info.block_size),
             max_running=max_running,
             max_step_tokens=info.max_step_tokens,
+            states=StatePool.of(info),
         )
         channel.send(Ready(info))
         EngineLoop(
