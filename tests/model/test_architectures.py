@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from millstream.core.blocks import BlockPool
 from millstream.core.request import Request, SamplingParams
 from millstream.core.scheduler import Scheduler
+from millstream.core.states import StatePool
 from millstream.model.build import runner_factory
 from millstream.model.runner import ModelRunner
 from millstream.settings import Settings
@@ -33,6 +34,7 @@ def answers(
         pool=BlockPool(num_blocks=num_blocks or info.num_blocks, block_size=info.block_size),
         max_running=8,
         max_step_tokens=max_step_tokens,
+        states=StatePool.of(info),
     )
     for request in requests:
         assert scheduler.fits(request)

@@ -9,7 +9,7 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import StepOutput
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
-from millstream.model.sizing import count_blocks, max_step_tokens
+from millstream.model.sizing import cache_budget, count_blocks, count_slots, max_step_tokens
 from millstream.settings import Settings
 from tests.fakes import make_request
 
@@ -17,14 +17,10 @@ GIB = 2**30
 
 
 def blocks(*, wanted: int | None, step_bytes: int) -> int:
-    return count_blocks(
-        free_bytes=20 * GIB,
-        share=0.5,
-        block_bytes=GIB,
-        wanted_bytes=wanted,
-        step_bytes=step_bytes,
-        useful_blocks=1000,
+    budget = cache_budget(
+        free_bytes=20 * GIB, share=0.5, wanted_bytes=wanted, step_bytes=step_bytes
     )
+    return count_blocks(budget, block_bytes=GIB, useful_blocks=1000)
 
 
 def test_the_cache_leaves_room_for_the_largest_step() -> None:
@@ -35,6 +31,17 @@ def test_the_cache_leaves_room_for_the_largest_step() -> None:
         blocks(wanted=15 * GIB, step_bytes=5 * GIB + 1)
     with pytest.raises(StartupError, match="no room for the KV cache"):
         blocks(wanted=None, step_bytes=20 * GIB)
+
+
+def test_states_take_what_fits_and_what_is_useful_but_need_room_for_one_sequence() -> None:
+    assert count_slots(10 * GIB, slot_bytes=GIB, needed=2, useful=100) == 10
+    assert count_slots(10 * GIB, slot_bytes=GIB, needed=2, useful=4) == 4
+    with pytest.raises(StartupError, match=r"states of one sequence: they take 2,048\.0 MiB"):
+        count_slots(2 * GIB - 1, slot_bytes=GIB, needed=2, useful=100)
+
+
+def test_blocks_of_a_model_without_attention_only_count_tokens() -> None:
+    assert count_blocks(0, block_bytes=0, useful_blocks=7) == 7
 
 
 @pytest.mark.parametrize("places", [1, 4, 64, 256, 512])

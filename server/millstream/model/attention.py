@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from millstream.errors import StartupError
+from millstream.model.states.state_step import StateStep
 
 ATTENTION_NAME = "millstream"
 BATCH_KWARG = "millstream_batch"
@@ -43,7 +44,13 @@ class LayerOptions:
 
 
 class AttentionBatch(Protocol):
-    """Attention among the packed tokens of one forward call, which belong to several sequences."""
+    """Attention among the packed tokens of one forward call, which belong to several sequences.
+
+    states: those of the sequences, for layers that keep them; None for a model without.
+    """
+
+    @property
+    def states(self) -> StateStep | None: ...
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions

@@ -5,8 +5,8 @@
    compared later must have been rounded alike.
 3. The model's own logits, by its own attention, while it is still as it was loaded.
 4. The probe, which runs the model with our attention in place of its own: it tells the shapes and
-   windows that all later steps need. `Forward` before any module is changed: changes are compared
-   through it.
+   windows that all later steps need; before it, what other layers keep. `Forward` before any
+   module is changed: changes are compared through it.
 5. Modules are made faster; only now is it known which threads compute.
 6. The cache takes the memory that is left, so all weights must be laid out by now.
 7. The packer writes to the cache, and is made for it.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,8 @@ import torch
 from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
 from millstream.model.acceleration import accelerate, load_kernels, prepare_int8
-from millstream.model.checks.probe import probe_layers
+from millstream.model.checks.model_failures import refusing
+from millstream.model.checks.probe import ProbedLayer, probe_layers
 from millstream.model.checks.verify import own_logits, verify
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
@@ -47,8 +49,10 @@ from millstream.model.paging.packer import Packer
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.sampler import Sampler, best_tokens
-from millstream.model.sizing import make_cache, max_blocks_per_request, max_step_tokens
+from millstream.model.sizing import make_caches, max_blocks_per_request, max_step_tokens
 from millstream.model.speedups import Speedups
+from millstream.model.states.observation import ObservedStates, observe_states
+from millstream.model.states.state_cache import bytes_per_slot
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -96,14 +100,28 @@ def build_runner(
     kernels = load_kernels(loaded, settings, speedups, num_bytes=num_bytes)  # 1
     prepare_int8(loaded, kernels, settings)  # 2
     expected = own_logits(loaded)  # 3
-    layers = probe_layers(loaded.model, max_context=loaded.max_context, device=loaded.device)  # 4
-    forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()})
+    observed, layers = probe_model(loaded, settings)  # 4
+    forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()}, observed)
     threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
     shapes = {i: layer.shape for i, layer in layers.items()}
-    cache = make_cache(loaded, settings, shapes)  # 6
+    own_states = 2 if loaded.device.type == "cuda" else 1  # steps are planned ahead there
+    cache, states = make_caches(  # 6
+        loaded,
+        settings,
+        shapes,
+        states={} if observed is None else observed.shapes,
+        own_states=own_states,
+    )
     backends, staging = _attention(loaded, settings, shapes, kernels)  # 7
-    packer = Packer(cache, backends, staging)
+    packer = Packer(cache, backends, staging, states=states)
     info = _describe(loaded, settings, cache, num_parameters=num_parameters, packer=packer)
+    if states is not None:
+        info = replace(
+            info,
+            num_states=states.num_slots,
+            state_bytes=bytes_per_slot(states.shapes),
+            own_states=own_states,
+        )
     verify(loaded, cache, packer, forward, expected)  # 8
     eager = EagerExecution(packer, forward, threads, plans_ahead=staging is not None)
     execution: Execution = eager
@@ -121,6 +139,23 @@ def build_runner(
         execution = _invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
     sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)
     return ModelRunner(execution=execution, sampler=sampler, cache=cache, info=info)
+
+
+def probe_model(
+    loaded: LoadedModel, settings: Settings
+) -> tuple[ObservedStates | None, dict[int, ProbedLayer]]:
+    """What the model's layers keep and see. Raises StartupError if it cannot be served exactly."""
+    with refusing(loaded.model):
+        observed = observe_states(loaded.model, loaded.device)
+    if observed is not None and settings.batch_invariant:
+        raise StartupError(
+            f"--batch-invariant: {type(loaded.model).__name__} keeps states, and how their layers "
+            "round depends on the batch; leave it out for this model"
+        )
+    layers = probe_layers(
+        loaded.model, max_context=loaded.max_context, device=loaded.device, observed=observed
+    )
+    return observed, layers
 
 
 def _require_cpu(loaded: LoadedModel) -> None:

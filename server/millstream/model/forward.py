@@ -14,6 +14,10 @@ from millstream.model.attention import (
     WINDOWS_KWARG,
     AttentionBatch,
 )
+from millstream.model.states.model_cache import ModelCache
+from millstream.model.states.observation import ObservedStates
+from millstream.model.states.splitting import Splitting
+from millstream.model.states.state_step import StateStep
 
 
 class Shortcut(Protocol):
@@ -29,14 +33,26 @@ class Shortcut(Protocol):
 class Forward:
     """Calls the model on packed tokens; computes the output layer only for wanted rows.
 
-    shortcut: asked first, where there is one.
+    shortcut: asked first, where there is one. splitting: how modules with states are called, for a
+    model that has them.
     """
 
-    def __init__(self, model: PreTrainedModel, windows: dict[int, int | None]) -> None:
-        """windows: the sliding window of each layer index, None where all is seen."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        windows: dict[int, int | None],
+        observed: ObservedStates | None = None,
+    ) -> None:
+        """windows: the sliding window of each layer index, None where all is seen. observed: what
+        layers keep of a sequence, if they do."""
         self.model = model
         self._windows = windows
+        self._observed = observed
         self.shortcut: Shortcut | None = None
+        self.splitting: Splitting | None = None
+        if observed is not None:
+            self.splitting = Splitting(observed.carriers)
+            self._cache = ModelCache()
         self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
         model.set_attn_implementation(ATTENTION_NAME)
 
@@ -52,7 +68,26 @@ class Forward:
         if self._keeps_rows:
             # Some models cannot take an empty selection; one row costs next to nothing.
             options["logits_to_keep"] = rows if len(rows) else rows.new_zeros(1)
-        logits: Tensor = self.model(
-            input_ids=input_ids, position_ids=positions, use_cache=False, **options
-        ).logits[0]
+        logits = self._call(input_ids, positions, options, batch.states)
         return logits[: len(rows)] if self._keeps_rows else logits[rows]
+
+    def _call(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        options: dict[str, Any],
+        states: StateStep | None,
+    ) -> Tensor:
+        """What the model itself computes, [T or fewer, vocab]."""
+        if self._observed is None or self.splitting is None or states is None:
+            logits: Tensor = self.model(
+                input_ids=input_ids, position_ids=positions, use_cache=False, **options
+            ).logits[0]
+            return logits
+        self._cache.step = states
+        options |= {self._observed.cache_name: self._cache, "use_cache": True}
+        with self.splitting.installed():
+            found: Tensor = self.model(
+                input_ids=input_ids, position_ids=positions, **options
+            ).logits[0]
+        return found

@@ -1,11 +1,13 @@
-"""How many tokens a step computes, and how large the KV cache is.
+"""How many tokens a step computes, and how large the caches are.
 
-The cache takes a share of the memory that is free once the weights are loaded, or as much as the
-user asks for. In both cases the largest step must still fit beside it, and no block is made that
-the allowed number of requests could never use.
+Keys, values and states take a share of the memory that is free once the weights are loaded, or as
+much as the user asks for. In both cases the largest step must still fit beside them, and nothing is
+made that the allowed number of requests could never use.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,6 +17,12 @@ from millstream.errors import StartupError
 from millstream.model.loading.memory import available_bytes
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.kv_cache import KVCache, LayerShape, bytes_per_token
+from millstream.model.states.state_cache import (
+    StateCache,
+    StateKey,
+    StateShape,
+    bytes_per_slot,
+)
 from millstream.settings import Settings
 
 _CPU_STEP_TOKENS = 256
@@ -24,6 +32,9 @@ _CPU_SHARE = 0.5
 _CUDA_SHARE = 0.85
 # Float32 copies of what a token has in hidden and intermediate width, all alive at once.
 _ACTIVATION_BYTES = 4 * 12
+# Of the memory of both caches where a model has both: what keys and values leave is worth a prefix.
+_STATES_SHARE = 0.5
+_SNAPSHOTS_PER_PLACE = 4
 _WIDTHS = ("hidden_size", "intermediate_size")
 _LOGIT_BYTES = 4 * 8  # logits, and what the sampler sorts and sums
 
@@ -42,35 +53,54 @@ def max_blocks_per_request(loaded: LoadedModel, settings: Settings) -> int:
     return -(-loaded.max_context // settings.block_size)
 
 
-def make_cache(loaded: LoadedModel, settings: Settings, shapes: dict[int, LayerShape]) -> KVCache:
-    """A cache as large as settings or free memory allow, but not larger than can be used.
+def make_caches(
+    loaded: LoadedModel,
+    settings: Settings,
+    shapes: dict[int, LayerShape],
+    *,
+    states: Mapping[StateKey, StateShape],
+    own_states: int,
+) -> tuple[KVCache, StateCache | None]:
+    """Caches as large as settings or free memory allow, but not larger than can be used.
 
-    shapes: of the keys and values of each layer. Raises StartupError as `count_blocks()` does.
+    shapes: of the keys and values of each layer; states: of what other layers keep, of which each
+    running sequence needs own_states slots. Raises StartupError as `count_blocks()` does.
     """
     max_blocks = max_blocks_per_request(loaded, settings)
+    max_running = settings.max_concurrent_requests
     block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
-    is_cpu = loaded.device.type == "cpu"
-    num_blocks = count_blocks(
+    budget = cache_budget(
         free_bytes=available_bytes(loaded.device),
-        share=_CPU_SHARE if is_cpu else _CUDA_SHARE,
-        block_bytes=block_bytes,
+        share=_CPU_SHARE if loaded.device.type == "cpu" else _CUDA_SHARE,
         wanted_bytes=settings.kv_cache_memory,
         step_bytes=_largest_step_bytes(
             loaded.model.config.get_text_config(),
             num_tokens=max_step_tokens(loaded.device, settings),
-            num_rows=settings.max_concurrent_requests,
+            num_rows=max_running,
             block_bytes=block_bytes,
             max_blocks=max_blocks,
         ),
-        useful_blocks=settings.max_concurrent_requests * max_blocks,
     )
-    return KVCache(
+    slots = None
+    if states:
+        num_slots = count_slots(
+            budget if not shapes else int(budget * _STATES_SHARE),
+            slot_bytes=bytes_per_slot(states),
+            needed=own_states,
+            useful=max_running * (own_states + _SNAPSHOTS_PER_PLACE),
+        )
+        slots = StateCache(states, num_slots=num_slots, device=loaded.device)
+        budget -= slots.num_bytes
+    cache = KVCache(
         shapes,
-        num_blocks=num_blocks,
+        num_blocks=count_blocks(
+            budget, block_bytes=block_bytes, useful_blocks=max_running * max_blocks
+        ),
         block_size=settings.block_size,
         dtype=loaded.dtype,
         device=loaded.device,
     )
+    return cache, slots
 
 
 def _largest_step_bytes(
@@ -89,33 +119,52 @@ def _largest_step_bytes(
     return int(activations + logits + gathered)
 
 
-def count_blocks(
-    *,
-    free_bytes: int,
-    share: float,
-    block_bytes: int,
-    wanted_bytes: int | None,
-    step_bytes: int,
-    useful_blocks: int,
+def cache_budget(
+    *, free_bytes: int, share: float, wanted_bytes: int | None, step_bytes: int
 ) -> int:
-    """Blocks that fit in `wanted_bytes`, or in this share of free memory; never more than useful.
+    """Bytes for the caches: `wanted_bytes`, or this share of free memory.
 
-    Raises StartupError when there is no room for `wanted_bytes`, or for one block, and for the
-    `step_bytes` that the largest step needs.
+    Raises StartupError when there is no room for `wanted_bytes` beside the `step_bytes` that the
+    largest step needs.
     """
-    if wanted_bytes is not None and wanted_bytes + step_bytes > free_bytes:
+    if wanted_bytes is None:
+        return max(min(int(free_bytes * share), free_bytes - step_bytes), 0)
+    if wanted_bytes + step_bytes > free_bytes:
         raise StartupError(
             f"--kv-cache-memory: {wanted_bytes / 2**20:,.0f} MiB asked for and "
             f"{free_bytes / 2**20:,.0f} MiB are free, of which the largest step needs "
             f"{step_bytes / 2**20:,.0f} MiB; ask for less, or lower --max-batch-prefill-tokens"
         )
-    budget = wanted_bytes
-    if budget is None:
-        budget = max(min(int(free_bytes * share), free_bytes - step_bytes), 0)
+    return wanted_bytes
+
+
+def count_blocks(budget: int, *, block_bytes: int, useful_blocks: int) -> int:
+    """Blocks that fit in `budget` bytes, but never more than useful.
+
+    block_bytes: 0 for a model without attention; its blocks only count tokens. Raises StartupError
+    where there is no room for one block.
+    """
+    if not block_bytes:
+        return useful_blocks
     count = min(budget // block_bytes, useful_blocks)
     if count < 1:
         raise StartupError(
             f"no room for the KV cache: one block takes {block_bytes / 2**20:,.1f} MiB and "
             f"{budget / 2**20:,.1f} MiB are left. Choose a smaller model or dtype."
+        )
+    return count
+
+
+def count_slots(budget: int, *, slot_bytes: int, needed: int, useful: int) -> int:
+    """Slots for states that fit in `budget` bytes, but never more than useful.
+
+    Raises StartupError where there is no room for those that one sequence needs.
+    """
+    count = min(budget // slot_bytes, useful)
+    if count < needed:
+        raise StartupError(
+            f"no room for the states of one sequence: they take {needed * slot_bytes / 2**20:,.1f} "
+            f"MiB and {budget / 2**20:,.1f} MiB are left for states. Give --kv-cache-memory more, "
+            "or choose a smaller model."
         )
     return count

@@ -1,4 +1,4 @@
-"""Small tensors between the host and the device, without making the host wait.
+"""Memory on the device, and small tensors between it and the host, without making the host wait.
 
 Rules:
 1. On a CUDA device every copy goes through pinned memory and only joins the queue of the device;
@@ -8,11 +8,22 @@ Rules:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def blank(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A tensor of zeros; on the CPU it takes memory only where it is written."""
+    if device.type != "cpu":
+        return torch.zeros(size, dtype=dtype, device=device)
+    # torch.zeros writes every page; numpy's come from calloc, which leaves that to the system.
+    raw = np.zeros(math.prod(size) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(raw).view(dtype).view(size)
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -16,16 +16,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DummyLayer
 
 from millstream.errors import StartupError
 from millstream.model.attention import BATCH_KWARG, attend_dense, causal_mask, layer_options
 from millstream.model.checks.model_failures import refusing
 from millstream.model.paging.kv_cache import LayerShape
+from millstream.model.states.model_cache import StatelessCache
+from millstream.model.states.observation import ObservedStates
 from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 
 PROBE_NAME = "millstream-probe"
@@ -84,9 +88,13 @@ class _Probe:
 
 @torch.inference_mode()
 def probe_layers(
-    model: PreTrainedModel, *, max_context: int, device: torch.device
+    model: PreTrainedModel,
+    *,
+    max_context: int,
+    device: torch.device,
+    observed: ObservedStates | None = None,
 ) -> dict[int, ProbedLayer]:
-    """What each attention layer needs, by layer index.
+    """What each attention layer needs, by layer index. observed: the states of other layers.
 
     Raises StartupError if the model cannot be served exactly up to `max_context` tokens.
     """
@@ -97,9 +105,10 @@ def probe_layers(
     with refusing(model):
         model.set_attn_implementation(PROBE_NAME)
         probe = _Probe(max_context)
-        fresh = _run(model, probe, length, device=device, past=None)
-        _check_layers(model, probe)
-        claimed = _run(model, _Probe(max_context), length, device=device, past=max_context - length)
+        run = partial(_run, model, length=length, device=device, observed=observed)
+        fresh = run(probe, past=None)
+        _check_layers(model, probe, observed)
+        claimed = run(_Probe(max_context), past=max_context - length)
         if not logits_difference(claimed, fresh) <= REPEATED_LOGITS:
             raise StartupError(
                 "it takes positions from the length of its cache, not only from position_ids "
@@ -109,7 +118,7 @@ def probe_layers(
     return probe.layers
 
 
-class _ClaimedPast(DynamicCache):
+class _ClaimedPast(StatelessCache):
     """A cache that claims that `past` tokens came before, and has none of them."""
 
     def __init__(self, past: int) -> None:
@@ -125,20 +134,18 @@ class _ClaimedPast(DynamicCache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         return query_length, self._past
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        return key_states, value_states
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise StartupError("it keeps more of the past than keys and values")
-
-    has_previous_state = get_conv_state = get_recurrent_state = _refuse
-    update_conv_state = update_recurrent_state = update_indexer = _refuse
+    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Tensor:
+        raise StartupError("it keeps more of the past than keys, values and states")
 
 
 def _run(
-    model: PreTrainedModel, probe: _Probe, length: int, *, device: torch.device, past: int | None
+    model: PreTrainedModel,
+    probe: _Probe,
+    *,
+    length: int,
+    device: torch.device,
+    past: int | None,
+    observed: ObservedStates | None,
 ) -> Tensor:
     """Logits [1, length, vocab] float32 of tokens at the last positions of the context.
 
@@ -148,7 +155,8 @@ def _run(
     positions = ids + probe.max_context - length
     cache: dict[str, Any] = {"use_cache": False}
     if past is not None:
-        cache = {"use_cache": True, "past_key_values": _ClaimedPast(past)}
+        name = "past_key_values" if observed is None else observed.cache_name
+        cache = {"use_cache": True, name: _ClaimedPast(past)}
     logits: Tensor = model(
         input_ids=ids, position_ids=positions, **cache, **{BATCH_KWARG: probe}
     ).logits
@@ -222,15 +230,22 @@ def _row(function: MaskFunction, query: int, keys: Tensor) -> Tensor:
         raise StartupError("a layer's mask depends on the tokens, not on positions only") from error
 
 
-def _check_layers(model: PreTrainedModel, probe: _Probe) -> None:
-    """Every layer is attention, and transformers' own cache keeps all that the masks show."""
+def _check_layers(model: PreTrainedModel, probe: _Probe, observed: ObservedStates | None) -> None:
+    """Every layer attends, keeps a state, or looks at one token at a time and says so, and
+    transformers' own cache keeps all that the masks show."""
     config, layers = model.config.get_text_config(decoder=True), probe.layers
-    if len(layers) != config.num_hidden_layers:
+    kept_layers = DynamicCache(config=config).layers
+    known = set(layers) | (set() if observed is None else observed.layers)
+    if observed is not None:
+        known |= {i for i, kept in enumerate(kept_layers) if isinstance(kept, DummyLayer)}
+    if len(known) != config.num_hidden_layers:
         raise StartupError(
-            f"only {len(layers)} of its {config.num_hidden_layers} layers use attention over all "
-            "tokens, and layers of another kind cannot be served yet"
+            f"only {len(known)} of its {config.num_hidden_layers} layers use attention over all "
+            "tokens or keep a state by the interface of transformers' caches"
         )
-    for index, kept in enumerate(DynamicCache(config=config).layers):
+    for index, kept in enumerate(kept_layers):
+        if index not in layers:
+            continue
         limit = min(getattr(kept, "sliding_window", probe.max_context), probe.max_context)
         if limit < (layers[index].window or probe.max_context):
             raise StartupError("its masks show more than the sliding window that its cache keeps")

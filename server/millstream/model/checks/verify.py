@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from millstream.core.plan import Chunk, Plan
+from millstream.core.plan import Chunk, Plan, StateMove
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
 from millstream.model.checks.model_failures import refusing
@@ -36,7 +36,10 @@ def verify(
     tolerance = PAGED_LOGITS[loaded.dtype]
     with refusing(loaded.model):
         ids = _sample_ids(loaded)[:length]
-        for end, actual in _paged_logits(packer, cache.block_size, forward, ids):
+        has_states = forward.splitting is not None
+        for end, actual in _paged_logits(
+            packer, cache.block_size, forward, ids, has_states=has_states
+        ):
             if not actual.isfinite().all():
                 raise StartupError("paged attention computes logits that are not finite")
             difference = logits_difference(actual, expected[end - 1])
@@ -95,19 +98,24 @@ def _sample_ids(loaded: LoadedModel) -> Tensor:
 
 
 def _paged_logits(
-    packer: Packer, block_size: int, forward: Forward, ids: Tensor
+    packer: Packer, block_size: int, forward: Forward, ids: Tensor, *, has_states: bool
 ) -> list[tuple[int, Tensor]]:
     """Logits [vocab] of the last token of each chunk, with the chunk's end."""
     # Blocks in descending order, so that a mix-up of block and position shows.
     count = -(-len(ids) // block_size)
     table = list(range(count))[::-1]
     request = Request(id=1, prompt=(0,), sampling=SamplingParams(), max_tokens=1)
-    results, start = [], 0
+    results: list[tuple[int, Tensor]] = []
+    start = 0
     for length in _LENGTHS:
         tokens = tuple(ids[start : start + length].tolist())
         if not tokens:
             break
-        chunk = Chunk(request, tokens, start, table, [], is_last=True)
+        states: tuple[StateMove, ...] = ()
+        if has_states:  # from slot to slot, so that a mix-up of source and target shows
+            number = len(results)
+            states = (StateMove(len(tokens), (number - 1) % 2 if number else None, number % 2),)
+        chunk = Chunk(request, tokens, start, table, [], is_last=True, states=states)
         step = packer.pack(Plan((chunk,)))
         logits = forward(step.input_ids, step.positions, rows=step.wanted, batch=step.batch)
         start += len(tokens)

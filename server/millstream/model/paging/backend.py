@@ -20,6 +20,7 @@ from torch import Tensor
 from millstream.model.attention import LayerOptions
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.step import PagedStep, Span
+from millstream.model.states.state_step import StateStep
 
 
 class AttentionBackend(Protocol):
@@ -60,11 +61,16 @@ class PagedAttention:
     """The attention of one step, for one forward call: the AttentionBatch that models are given."""
 
     def __init__(
-        self, step: PagedStep, cache: KVCache, backends: Sequence[AttentionBackend]
+        self,
+        step: PagedStep,
+        cache: KVCache,
+        backends: Sequence[AttentionBackend],
+        states: StateStep | None = None,
     ) -> None:
         """backends: best first; the last one handles every option."""
         self.step = step
         self.cache = cache
+        self.states = states
         self._backends = backends
 
     def attend(

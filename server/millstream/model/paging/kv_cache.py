@@ -11,13 +11,13 @@ Rules:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from millstream.model.transfers import blank
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,11 @@ class KVCache:
         self.padding_block = num_blocks
         self.spare_block = num_blocks + 1
 
-        def blank(shape: LayerShape, dim: int) -> Tensor:
-            size = (num_blocks + 2, block_size, shape.kv_heads, dim)
-            return _zeros(size, dtype, device)
+        def tensor(shape: LayerShape, dim: int) -> Tensor:
+            return blank((num_blocks + 2, block_size, shape.kv_heads, dim), dtype, device)
 
-        self.keys = {layer: blank(shape, shape.key_dim) for layer, shape in shapes.items()}
-        self.values = {layer: blank(shape, shape.value_dim) for layer, shape in shapes.items()}
+        self.keys = {layer: tensor(shape, shape.key_dim) for layer, shape in shapes.items()}
+        self.values = {layer: tensor(shape, shape.value_dim) for layer, shape in shapes.items()}
 
     @property
     def num_bytes(self) -> int:
@@ -89,15 +88,6 @@ def read_blocks(cache: Tensor, tables: Tensor) -> Tensor:
     rows, count = tables.shape
     found = cache.index_select(0, tables.flatten())
     return found.view(rows, count * cache.shape[1], *cache.shape[2:]).transpose(1, 2)
-
-
-def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A tensor of zeros; on the CPU it takes memory only where it is written."""
-    if device.type != "cpu":
-        return torch.zeros(size, dtype=dtype, device=device)
-    # torch.zeros writes every page; numpy's come from calloc, which leaves that to the system.
-    raw = np.zeros(math.prod(size) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(raw).view(dtype).view(size)
 
 
 def bytes_per_token(shapes: dict[int, LayerShape], dtype: torch.dtype) -> int:

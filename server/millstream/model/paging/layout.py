@@ -14,6 +14,7 @@ from torch import Tensor
 from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.model.paging.block_tables import BlockTables
 from millstream.model.paging.step import HostSpan
+from millstream.model.states.state_step import HostStates
 from millstream.model.transfers import upload
 
 Numbers = NDArray[np.int64]
@@ -22,7 +23,8 @@ Numbers = NDArray[np.int64]
 class Layout(NamedTuple):
     """A step on the host. token_ids, positions, slots [T] int64: of each row of the batch; wanted
     [s + c] int64: rows that need logits, first those that are sampled, then those that score the
-    prompt; decodes, prompts: what attention reads, None where there are no such rows.
+    prompt; decodes, prompts: what attention reads, None where there are no such rows; states: what
+    layers with states read and write, None for a model without.
 
     slots: where the keys and values of the rows go, counted in tokens of the cache.
     """
@@ -33,6 +35,7 @@ class Layout(NamedTuple):
     wanted: Numbers
     decodes: HostSpan | None
     prompts: HostSpan | None
+    states: HostStates | None = None
 
 
 def lay_out(plan: Plan, tables: BlockTables, block_size: int) -> Layout:
@@ -40,9 +43,11 @@ def lay_out(plan: Plan, tables: BlockTables, block_size: int) -> Layout:
     chunks = plan.chunks
     rows = tables.rows(chunks)
     starts = np.array([chunk.start for chunk in chunks], dtype=np.int64)
+    states = HostStates.of_chunks(chunks) if chunks[0].states else None
     if all(len(chunk.tokens) == 1 and chunk.is_last for chunk in chunks):  # nothing is scored
         token_ids = np.array([chunk.tokens[0] for chunk in chunks], dtype=np.int64)
-        return _lay_out_decodes(rows, starts, token_ids, tables, block_size)
+        decodes = _lay_out_decodes(rows, starts, token_ids, tables, block_size)
+        return decodes if states is None else decodes._replace(states=states)
     lengths = np.array([len(chunk.tokens) for chunk in chunks], dtype=np.int64)
     ends = np.cumsum(lengths)
     num_tokens = int(ends[-1])
@@ -72,6 +77,7 @@ def lay_out(plan: Plan, tables: BlockTables, block_size: int) -> Layout:
         wanted=np.concatenate([ends[is_sampled] - 1, *scored]),
         decodes=span(slice(0, num_decodes)),
         prompts=span(slice(num_decodes, len(rows))),
+        states=states,
     )
 
 

@@ -17,6 +17,7 @@ from millstream.model.paging.gathered import GatheredBackend
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import Layout, lay_out
 from millstream.model.paging.step import PagedStep
+from millstream.model.states.state_cache import StateCache
 
 
 class Uploader(Protocol):
@@ -71,11 +72,13 @@ class Packer:
         cache: KVCache,
         backends: Sequence[AttentionBackend] = (),
         uploader: Uploader | None = None,
+        *,
+        states: StateCache | None = None,
     ) -> None:
         """backends: asked before plain torch, best first; uploader: of the device, by default for
-        the CPU."""
+        the CPU; states: of a model whose layers keep some."""
         self.backend_name = "+".join(backend.name for backend in backends) or GatheredBackend.name
-        self._cache = cache
+        self._cache, self._states = cache, states
         self._backends = (*backends, GatheredBackend())
         self._uploader = uploader or HostUploader()
         self._tables = BlockTables(cache.padding_block)
@@ -95,10 +98,13 @@ class Packer:
             decodes=None if layout.decodes is None else layout.decodes.put(put),
             prompts=None if layout.prompts is None else layout.prompts.put(put),
         )
+        states = None
+        if layout.states is not None and self._states is not None:
+            states = layout.states.put(put, self._states)
         uploader.flush()
         return ModelInput(
             input_ids=input_ids.unsqueeze(0),
             positions=positions.unsqueeze(0),
             wanted=wanted,
-            batch=PagedAttention(step, self._cache, self._backends),
+            batch=PagedAttention(step, self._cache, self._backends, states),
         )

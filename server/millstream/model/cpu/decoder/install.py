@@ -82,6 +82,8 @@ def fuse(
     try:
         if not speedups.stack:
             raise UnusualError("not wanted")
+        if forward.splitting is not None:
+            raise UnusualError("some keep states")
         stack = _stack(model, forward, recognised, sample)
     except UnusualError as error:
         summary += f"; its layers are run one by one: {error}"

@@ -55,11 +55,12 @@ class Attention(NamedTuple):
 class DenseBatch:
     """Attention among the tokens of one run, without a cache. An AttentionBatch.
 
-    calls: what each layer asked for, by its index; grows by use.
+    calls: what each layer asked for, by its index; grows by use. states: none come before the text.
     """
 
     operations: OperatorRecorder
     calls: dict[int, Attention] = field(default_factory=dict)
+    states: None = None
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: LayerOptions

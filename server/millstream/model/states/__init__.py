@@ -1,0 +1,1 @@
+"""States of sequences beside the paged cache: found at start, kept in slots, handed to layers."""
