@@ -16,6 +16,7 @@ from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.logprob_shapes import content_logprobs, prompt_logprobs
 from millstream.api.openai.generate.usage import usage_before
 from millstream.core.request import FinishReason, TokenLogprob
+from millstream.generation.contract import shown_reason
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.output import (
     Content,
@@ -120,9 +121,8 @@ class ChatBuilder(AnswerBuilder):
         return message
 
     def _finish_reason(self, reason: FinishReason | None, *, has_calls: bool) -> str | None:
-        """What clients know: an answer that calls tools and ends by itself waits for results."""
-        waits = has_calls and not self._report.is_tool_named
-        return "tool_calls" if waits and reason == "stop" else reason
+        is_named = self._report.is_tool_named
+        return shown_reason(reason, has_calls=has_calls, is_tool_named=is_named)
 
     def _start(self, index: int) -> str:
         return f'data: {self._head},"choices":[{{"index":{index},"delta":{{"content":'

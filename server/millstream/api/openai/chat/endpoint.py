@@ -11,16 +11,15 @@ from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.generate.answer import Identity, Report
-from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all
+from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.generation.answer_grammars import AnswerGrammars
-from millstream.generation.chat_preparation import Preparation, Prepared
-from millstream.generation.choices import Choice
+from millstream.generation.chat_answers import ChatAnswers
+from millstream.generation.contract import is_tool_named
 from millstream.generation.prompts import Prompts
 from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.requests.chat_checks import parse_chat_request
 from millstream.runtime.stream import TokenStream
-from millstream.text.assembler import TextAssembler
 
 log = logging.getLogger(__name__)
 
@@ -44,19 +43,16 @@ class ChatCompletions(Endpoint[ChatRequest]):
         self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
     ) -> None:
         super().__init__(context)
-        self._preparation = Preparation(context, prompts=prompts, grammars=grammars)
+        self._answers = ChatAnswers(context, prompts=prompts, grammars=grammars)
 
     def _parse(self, body: dict[str, Any]) -> ChatRequest:
         return parse_chat_request(body)
 
-    def _places(self, chat: ChatRequest) -> Places:
-        return Places(count=chat.num_choices, asked=f"n is {chat.num_choices}", param="n")
-
     async def _start(
         self, chat: ChatRequest, streams: Sequence[TokenStream], identity: Identity
     ) -> StartedAnswer:
-        prepared = await self._preparation.prepare(chat)
-        start_all(streams, [prepared.first], identity)
+        started = await self._answers.start(chat, streams, tenant=identity.tenant)
+        prepared, choices = started.prepared, started.choices
         log.debug(
             "request %d: %d prompt tokens, user %r, safety_identifier %r, prompt_cache_key %r, "
             "metadata %r",
@@ -67,15 +63,6 @@ class ChatCompletions(Endpoint[ChatRequest]):
             chat.prompt_cache_key,
             chat.metadata,
         )
-        choices = [
-            Choice(
-                stream,
-                self._assembler(chat, prepared),
-                parser=prepared.parsers[index] if prepared.parsers else None,
-                max_calls=1 if chat.parallel_tool_calls is False else None,
-            )
-            for index, stream in enumerate(streams)
-        ]
         report = report_of(chat)
         builder = ChatBuilder(
             identity,
@@ -85,20 +72,6 @@ class ChatCompletions(Endpoint[ChatRequest]):
             prompt_scores=choices[0].assembler.prompt_logprobs,
         )
         return StartedAnswer(choices, builder, report=report, unenforced=prepared.unenforced)
-
-    def _assembler(self, chat: ChatRequest, prepared: Prepared) -> TextAssembler:
-        # Where special tokens are markers, the parser reads them, and drops all others.
-        is_marked = bool(prepared.parsers and self._context.parsers.visible)
-        return TextAssembler(
-            self._context.tokenizer,
-            prompt=prepared.prompt,
-            stops=chat.stops,
-            min_tokens=chat.min_tokens or 0,
-            include_stop=bool(chat.include_stop_str_in_output),
-            skip_special_tokens=chat.skip_special_tokens is not False and not is_marked,
-            vocabulary=self._context.vocabulary if chat.logprobs else None,
-            stop_token_ids=chat.stop_token_ids or (),
-        )
 
 
 def report_of(chat: ChatRequest) -> Report:
@@ -110,5 +83,5 @@ def report_of(chat: ChatRequest) -> Report:
         usage=chat.include_usage,
         running_usage=chat.include_running_usage,
         hides_reasoning=chat.include_reasoning is False,
-        is_tool_named=bool(chat.offered_tools) and chat.is_tool_named,
+        is_tool_named=is_tool_named(chat),
     )

@@ -12,14 +12,12 @@ from millstream.api.openai.completions.builder import CompletionBuilder, Complet
 from millstream.api.openai.completions.shapes import Completion, CompletionChunk
 from millstream.api.openai.completions.text_logprobs import AnsweredPrompt
 from millstream.api.openai.generate.answer import Identity
-from millstream.api.openai.generate.base_endpoint import Endpoint, Places, start_all
+from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.generation.answer_grammars import AnswerGrammars
-from millstream.generation.choices import Choice
-from millstream.generation.text_preparation import CompletionPreparation, PreparedPrompt
+from millstream.generation.text_answers import TextAnswers
 from millstream.intake.requests.completion import CompletionRequest, parse_completion_request
 from millstream.runtime.stream import TokenStream
-from millstream.text.assembler import TextAssembler
 
 log = logging.getLogger(__name__)
 
@@ -41,27 +39,16 @@ class Completions(Endpoint[CompletionRequest]):
 
     def __init__(self, context: ServerContext, *, grammars: AnswerGrammars) -> None:
         super().__init__(context)
-        self._preparation = CompletionPreparation(context, grammars=grammars)
+        self._answers = TextAnswers(context, grammars=grammars)
 
     def _parse(self, body: dict[str, Any]) -> CompletionRequest:
         return parse_completion_request(body)
 
-    def _places(self, completion: CompletionRequest) -> Places:
-        num_prompts = len(completion.prompts)
-        count = num_prompts * completion.num_choices
-        param = "prompt" if num_prompts > 1 else "n"
-        return Places(count=count, asked=f"prompt and n ask for {count} answers", param=param)
-
     async def _start(
         self, completion: CompletionRequest, streams: Sequence[TokenStream], identity: Identity
     ) -> StartedAnswer:
-        prepared = await self._preparation.prepare(completion)
-        start_all(streams, [asked.first for asked in prepared], identity)
-        n = completion.num_choices
-        choices = [
-            Choice(stream, self._assembler(completion, prepared[index // n]))
-            for index, stream in enumerate(streams)
-        ]
+        started = await self._answers.start(completion, streams, tenant=identity.tenant)
+        prepared, choices, n = started.prepared, started.choices, completion.num_choices
         log.debug("request %d: %d prompts, user %r", streams[0].id, len(prepared), completion.user)
         report = report_of(completion)
         builder = CompletionBuilder(
@@ -80,20 +67,6 @@ class Completions(Endpoint[CompletionRequest]):
             report=report,
             num_prompts=len(prepared),
             unenforced=prepared[0].unenforced,
-        )
-
-    def _assembler(self, completion: CompletionRequest, asked: PreparedPrompt) -> TextAssembler:
-        return TextAssembler(
-            self._context.tokenizer,
-            prompt=asked.prompt.token_ids,
-            stops=completion.stops,
-            min_tokens=completion.min_tokens or 0,
-            include_stop=bool(completion.include_stop_str_in_output),
-            skip_special_tokens=completion.skip_special_tokens is not False,
-            vocabulary=None if completion.logprobs is None else self._context.vocabulary,
-            scores_every_token=True,
-            is_silent=not completion.wanted_tokens,
-            stop_token_ids=completion.stop_token_ids or (),
         )
 
 

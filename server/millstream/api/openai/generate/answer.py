@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 from millstream.core.request import FinishReason
+from millstream.generation.contract import call_id
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.output import ParsedAnswer, join
 from millstream.text.shown_logprobs import TextLogprob
@@ -36,10 +36,9 @@ class Identity:
         }
 
     def call(self, choice: int, index: int, name: str, arguments: str = "") -> dict[str, Any]:
-        """A tool call. Its id has 9 letters and digits: the only form that all templates take."""
-        seed = f"{self.completion_id} {choice} {index}".encode()
+        """A tool call."""
         return {
-            "id": blake2b(seed, digest_size=8).hexdigest()[:9],
+            "id": call_id(self.completion_id, choice=choice, index=index),
             "type": "function",
             "function": {"name": name, "arguments": arguments},
         }

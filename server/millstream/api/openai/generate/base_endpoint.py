@@ -9,8 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -22,26 +21,17 @@ from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.sse import EventStream
-from millstream.core.request import Request
-from millstream.errors import InvalidRequest
 from millstream.generation.choices import close_all
-from millstream.intake.engine_request import choice_request
+from millstream.generation.places import open_places, places_of
 from millstream.intake.fields.delivery import DeliveryFields
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.completion import CompletionRequest
 from millstream.runtime.stream import TokenStream
 
 # What proxies log for this; nobody is there to read it.
 _CLIENT_GONE = 499
 
-Fields = TypeVar("Fields", bound=DeliveryFields)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """How many answers a body asks for, in its words. param: the field to change for fewer."""
-
-    count: int
-    asked: str
-    param: str
+Fields = TypeVar("Fields", ChatRequest, CompletionRequest)
 
 
 class Endpoint(ABC, Generic[Fields]):
@@ -55,10 +45,6 @@ class Endpoint(ABC, Generic[Fields]):
     @abstractmethod
     def _parse(self, body: dict[str, Any]) -> Fields:
         """The checked body. Raises InvalidRequest."""
-
-    @abstractmethod
-    def _places(self, fields: Fields) -> Places:
-        """What it asks for."""
 
     @abstractmethod
     async def _start(
@@ -76,7 +62,7 @@ class Endpoint(ABC, Generic[Fields]):
         )
         identity = self._identity(http)
         names = (identity.completion_id, http.state.request_id)
-        streams = self._open(self._places(fields), names=names)
+        streams = open_places(self._context.engine, places_of(fields), names=names)
         try:
             self._limit_time(fields, streams)
             starting = streams[0].prepare(self._start(fields, streams, identity))
@@ -113,19 +99,6 @@ class Endpoint(ABC, Generic[Fields]):
             tenant=getattr(http.state, "tenant", ""),
         )
 
-    def _open(self, places: Places, *, names: Collection[str]) -> list[TokenStream]:
-        """A place for each answer, all or none. names: what they can be cancelled by.
-
-        Raises InvalidRequest if there never are so many.
-        """
-        engine = self._context.engine
-        if places.count > engine.max_open:
-            raise InvalidRequest(
-                f"{places.asked}, more than the {engine.max_open} requests this server can hold",
-                param=places.param,
-            )
-        return engine.open_many(places.count, names=names)
-
 
 async def _whole(
     http: HttpRequest, answer: StartedAnswer, streams: Sequence[TokenStream]
@@ -138,18 +111,3 @@ async def _whole(
         return Response(status_code=_CLIENT_GONE)
     finally:
         close_all(streams)
-
-
-def start_all(
-    streams: Sequence[TokenStream], firsts: Sequence[Request], identity: Identity
-) -> None:
-    """Hands the engine one request for each stream. firsts: of each prompt, that of its first
-    answer; as many streams for each, those of the first prompt first."""
-    per_prompt = len(streams) // len(firsts)
-    tenant = f"{identity.tenant}:" if identity.tenant else ""
-    # What is cached and who sent it is told by the usage, and by the time that an answer takes.
-    firsts = [replace(first, cache_salt=tenant + first.cache_salt) for first in firsts]
-    for index, stream in enumerate(streams):
-        place, number = divmod(index, per_prompt)
-        follows = streams[index - number].id if number else None
-        stream.start(choice_request(firsts[place], stream.id, number, follows=follows))
