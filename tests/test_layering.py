@@ -87,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/execution",
         "model/paging",
         "model/reference",
+        "model/states",
         "model/tolerance",
     },
     "model/invariant": {
@@ -98,7 +99,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/running_modules",
         "model/tolerance",
     },
-    "model/runner": {"core", "model/execution", "model/paging", "model/sampling"},
+    "model/runner": {"core", "model/execution", "model/paging", "model/sampling", "model/states"},
     "model/acceleration": {
         "model/checks",
         "model/cpu",

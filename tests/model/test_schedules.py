@@ -13,6 +13,7 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.scheduler import Scheduler
+from millstream.core.states import StatePool
 from millstream.model.runner import DrawnStep, LaunchedStep, ModelRunner
 from millstream.model.sampling import filters
 from tests.core.test_scheduler import Driver
@@ -23,6 +24,7 @@ T = TypeVar("T")
 Alone = Callable[[Request], Driver]
 
 BLOCK_SIZE = 8
+STATE_SLOTS = 12
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +120,17 @@ def drive(
     max_step_tokens: int,
     plans_ahead: Callable[[], bool] = lambda: False,
 ) -> Driver:
-    pool = BlockPool(num_blocks=num_blocks, block_size=BLOCK_SIZE)
-    scheduler = Scheduler(pool=pool, max_running=max_running, max_step_tokens=max_step_tokens)
+    states = None
+    if runner.info.num_states:  # two for each, as where steps are planned ahead
+        states = StatePool(
+            num_slots=STATE_SLOTS, block_size=BLOCK_SIZE, num_own=2, interval=BLOCK_SIZE
+        )
+    scheduler = Scheduler(
+        pool=BlockPool(num_blocks=num_blocks, block_size=BLOCK_SIZE),
+        max_running=max_running,
+        max_step_tokens=max_step_tokens,
+        states=states,
+    )
     return Driver(scheduler, runner, plans_ahead=plans_ahead)  # type: ignore[arg-type]
 
 

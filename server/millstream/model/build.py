@@ -134,11 +134,12 @@ def build_runner(
             max_rows=settings.max_concurrent_requests,
             max_blocks=max_blocks_per_request(loaded, settings),
             device=loaded.device,
+            states=states,
         )
     if settings.batch_invariant:
         execution = _invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
     sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)
-    return ModelRunner(execution=execution, sampler=sampler, cache=cache, info=info)
+    return ModelRunner(execution=execution, sampler=sampler, cache=cache, info=info, states=states)
 
 
 def probe_model(

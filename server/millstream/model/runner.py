@@ -20,6 +20,7 @@ from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import fill_unknown_tokens
 from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.sampling.sampler import Drawing, Sampler
+from millstream.model.states.state_cache import StateCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,17 @@ class ModelRunner:
     """Implements the engine loop's Runner over one loaded model and its KV cache."""
 
     def __init__(
-        self, *, execution: Execution, sampler: Sampler, cache: KVCache, info: EngineInfo
+        self,
+        *,
+        execution: Execution,
+        sampler: Sampler,
+        cache: KVCache,
+        info: EngineInfo,
+        states: StateCache | None = None,
     ) -> None:
-        """cache: the one that the execution computes over."""
+        """cache, states: those that the execution computes over."""
         self.execution = execution
-        self.cache = cache
+        self.cache, self.states = cache, states
         self.info = info
         self._sampler = sampler
 

@@ -33,7 +33,7 @@ from tests.fakes import WholeSteps
 from tests.model.architectures import make_model
 from tests.model.steps import run_step
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts
-from tests.model.test_schedules import BLOCK_SIZE, drive, random_request
+from tests.model.test_schedules import BLOCK_SIZE, STATE_SLOTS, drive, random_request
 
 CPU = torch.device("cpu")
 
@@ -125,7 +125,9 @@ class CudaRunner:
         execution = plain.execution
         self.execution = capture_decodes(
             EagerExecution(
-                Packer(cache, [self.backend], self.staging), execution.forward, execution.threads
+                Packer(cache, [self.backend], self.staging, states=plain.states),
+                execution.forward,
+                execution.threads,
             ),
             cache=cache,
             staging=self.staging,
@@ -133,10 +135,15 @@ class CudaRunner:
             max_rows=max_rows,
             max_blocks=max_blocks,
             device=CPU,
+            states=plain.states,
             record=record,
         )
         self.runner = ModelRunner(
-            execution=self.execution, sampler=Sampler(), cache=cache, info=plain.info
+            execution=self.execution,
+            sampler=Sampler(),
+            cache=cache,
+            info=plain.info,
+            states=plain.states,
         )
 
     @property
@@ -205,12 +212,43 @@ def test_replayed_steps_answer_as_steps_that_run(
     assert cuda.backend.num_prefills > 0
 
 
+@pytest.fixture(scope="module")
+def hybrid_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lfm2")
+    make_model("lfm2", folder)
+    return folder
+
+
+@pytest.mark.parametrize("plans_ahead", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_replayed_steps_carry_states(
+    hybrid_folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch, *, plans_ahead: bool
+) -> None:
+    """Steps planned ahead may turn out to be void: the state before them is needed again."""
+    monkeypatch.setattr(filters, "LEADER_COUNTS", (2, 4))
+    source = random.Random(seed)
+    requests = [random_request(source, i, None) for i in range(1, source.randint(4, 8))]
+    plain = run_all(
+        make_runner(hybrid_folder, block_size=BLOCK_SIZE), requests, random.Random(seed)
+    )
+    cuda = CudaRunner(hybrid_folder, max_rows=6)
+    found = run_all(cuda.runner, requests, random.Random(seed), plans_ahead=plans_ahead)
+    assert found == plain
+    assert cuda.graphs.num_replays > 5
+    states = cuda.runner.states
+    assert states is not None
+    used = next(iter(states.tensors.values()))[: states.spare_slot].flatten(1).any(1).sum()
+    assert used <= STATE_SLOTS, "a slot that the scheduler does not own"
+
+
 def test_other_steps_run_as_they_are(folder: Path) -> None:
     cuda = CudaRunner(folder, max_rows=4)
     runner, graphs = cuda.runner, cuda.graphs
     seen: list[tuple[bool, bool]] = []
 
     class Watching(WholeSteps):
+        info = runner.info
+
         def step(self, plan: Plan) -> StepOutput:
             before = graphs.num_replays
             output = run_step(runner, plan)

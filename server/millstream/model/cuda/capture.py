@@ -17,6 +17,7 @@ from millstream.model.cuda.staging import Staging
 from millstream.model.execution import EagerExecution, Execution, FillTokens, fill_nothing
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.states.state_cache import StateCache
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ def capture_decodes(
     max_rows: int,
     max_blocks: int,
     device: torch.device,
+    states: StateCache | None = None,
     record: Record | None = None,
 ) -> Execution:
     """An execution with graphs of decode steps, or `eager` itself where none can be captured.
 
     staging: what the packer of `eager` sends by. max_rows: of a step; max_blocks: of a sequence.
-    record: captures one computation, by CUDA's graphs where it is left out.
+    states: of a model whose layers keep some. record: captures one computation, by CUDA's graphs
+    where it is left out.
     """
     backend = next((backend for backend in backends if backend.is_capturable), None)
     if backend is None:
@@ -75,6 +78,7 @@ def capture_decodes(
         max_rows=max_rows,
         max_blocks=max_blocks,
         device=device,
+        states=states,
     )
     started = time.monotonic()
     try:

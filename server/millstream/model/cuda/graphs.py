@@ -24,6 +24,8 @@ from millstream.model.paging.backend import AttentionBackend, PagedAttention
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.packer import Packer
 from millstream.model.paging.step import PagedStep, Span
+from millstream.model.states.state_cache import StateCache
+from millstream.model.states.state_step import StateStep
 
 _SMALL = (1, 2, 4, 8)
 _STEP = 8
@@ -50,8 +52,14 @@ def buckets(max_rows: int) -> list[int]:
 
 
 def can_replay(plan: Plan) -> bool:
-    """Whether the plan is what graphs hold. No such chunk scores tokens of its prompt."""
-    return all(len(chunk.tokens) == 1 and chunk.is_last for chunk in plan.chunks)
+    """Whether the plan is what graphs hold. No such chunk scores tokens of its prompt, and where
+    the model has states, each goes on from one."""
+    return all(
+        len(chunk.tokens) == 1
+        and chunk.is_last
+        and not (chunk.states and chunk.states[0].source is None)
+        for chunk in plan.chunks
+    )
 
 
 class DecodeGraphs:
@@ -68,15 +76,21 @@ class DecodeGraphs:
         max_rows: int,
         max_blocks: int,
         device: torch.device,
+        states: StateCache | None = None,
     ) -> None:
         """staging: what the packer sends by; backend: one that can be captured; max_blocks: of the
-        longest sequence."""
+        longest sequence; states: of a model whose layers keep some."""
         self._forward, self._cache, self._packer = forward, cache, packer
         self._staging, self._backend = staging, backend
         self._sizes = buckets(max_rows)
         largest = self._sizes[-1]
-        self._inputs = torch.zeros(3, largest, dtype=torch.int64, device=device)
+        # Token ids, positions and slots; with states, also the slots that are read and written.
+        self._states = states
+        height = 3 if states is None else 5
+        self._inputs = torch.zeros(height, largest, dtype=torch.int64, device=device)
         self._inputs[2] = cache.spare_block * cache.block_size
+        if states is not None:
+            self._inputs[3:] = states.spare_slot
         self._tables = torch.full(
             (largest, max_blocks), cache.padding_block, dtype=torch.int32, device=device
         )
@@ -103,7 +117,11 @@ class DecodeGraphs:
         if size is None or size not in self._recordings or not can_replay(plan):
             return None
         inputs, tables = stage_decodes(
-            self._packer.lay_out(plan), size, cache=self._cache, staging=self._staging
+            self._packer.lay_out(plan),
+            size,
+            cache=self._cache,
+            staging=self._staging,
+            states=self._states,
         )
         self._inputs[:, :size].copy_(inputs)
         fill(self._inputs[0, :count])
@@ -116,7 +134,7 @@ class DecodeGraphs:
 
     def _compute(self, size: int) -> Tensor:
         """The step of `size` rows over the static memory; this is what is captured."""
-        ids, positions, slots = self._inputs[:, :size]
+        ids, positions, slots = self._inputs[:3, :size]
         span = Span(
             tables=self._tables[:size],
             starts=positions,
@@ -126,7 +144,11 @@ class DecodeGraphs:
             longest_context=self._tables.shape[1] * self._cache.block_size,
         )
         step = PagedStep(slots, decodes=span, prompts=None)
-        batch = PagedAttention(step, self._cache, [self._backend])
+        states = None
+        if self._states is not None:
+            in_and_out = self._inputs[3:, :size]
+            states = StateStep(self._states, size, (), in_and_out, self._firsts[: size + 1])
+        batch = PagedAttention(step, self._cache, [self._backend], states)
         return self._forward(
             ids.unsqueeze(0), positions.unsqueeze(0), rows=self._rows[:size], batch=batch
         )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import Layout
+from millstream.model.states.state_cache import StateCache
 
 _ALIGNMENT = 16  # bytes
 
@@ -47,8 +48,8 @@ class Staging:
         cls, device: torch.device, *, max_tokens: int, max_rows: int, max_blocks: int
     ) -> Staging:
         """Large enough for steps of so many tokens and sequences, and the blocks of the longest."""
-        # Four numbers a token, six a sequence with its alignment, and the block tables.
-        return cls(device, 8 * (4 * max_tokens + 6 * max_rows + 64) + 4 * max_rows * max_blocks)
+        # Four numbers a token, twelve a sequence with its states and its alignment, block tables.
+        return cls(device, 8 * (4 * max_tokens + 12 * max_rows + 64) + 4 * max_rows * max_blocks)
 
     @property
     def num_bytes(self) -> int:
@@ -79,17 +80,26 @@ class Staging:
 
 
 def stage_decodes(
-    layout: Layout, count: int, *, cache: KVCache, staging: Staging
+    layout: Layout,
+    count: int,
+    *,
+    cache: KVCache,
+    staging: Staging,
+    states: StateCache | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sends a step of decode rows, with rows for nobody up to `count` of them.
 
-    Returns token ids, positions and slots [3, count] int64, and block tables [count, n] int32. Rows
-    for nobody write to the spare block of `cache` and read its padding block.
+    Returns token ids, positions and slots [3, count] int64, with `states` also the state slots that
+    are read and written [5, count], and block tables [count, n] int32. Rows for nobody write to the
+    spare block of `cache` and read its padding block, and use the spare slot of `states`.
     """
     assert layout.decodes is not None
     size = len(layout.token_ids)
-    inputs = np.zeros((3, count), np.int64)
-    inputs[:, :size] = layout.token_ids, layout.positions, layout.slots
+    inputs = np.zeros((3 if states is None else 5, count), np.int64)
+    inputs[:3, :size] = layout.token_ids, layout.positions, layout.slots
+    if states is not None and layout.states is not None:
+        inputs[3:, :size] = layout.states.slots
+        inputs[3:, size:] = states.spare_slot
     inputs[2, size:] = cache.spare_block * cache.block_size
     width = layout.decodes.tables.shape[1]
     tables = np.full((count, width), cache.padding_block, np.int32)
