@@ -24,6 +24,7 @@ _SIZES: tuple[tuple[int, tuple[str, ...]], ...] = (
         (
             *("intermediate_size", "n_inner", "dff", "ffn_dim", "ffn_hidden_size"),
             *("dense_intermediate_size", "intermediate_size_mlp"),
+            *("encoder_ffn_dim", "decoder_ffn_dim"),
         ),
     ),
     (
@@ -37,13 +38,19 @@ _SIZES: tuple[tuple[int, tuple[str, ...]], ...] = (
             *("shared_experts_intermediate_size", "expert_ffn_hidden_size"),
         ),
     ),
-    (NUM_LAYERS, ("num_hidden_layers", "num_layers", "n_layer", "n_layers")),
+    (
+        NUM_LAYERS,
+        (
+            *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+            *("encoder_layers", "decoder_layers"),
+        ),
+    ),
     (
         4,
         (
             *("num_attention_heads", "n_head", "n_heads", "index_n_heads", "index_topk_blocks"),
             *("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"),
-            "index_block_size",
+            *("index_block_size", "encoder_attention_heads", "decoder_attention_heads"),
         ),
     ),
     (
@@ -97,6 +104,17 @@ _DOTS3 = {
     "swa_qk_nope_head_dim": 16,
     "swa_v_head_dim": 12,
 }
+_QSA = {
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 16,
+    "indexer_budget": 16,
+    "indexer_compress_ratio": 4,
+    "ple_embed_dim": 16,
+    "ngram_vocab_size_base": 200,
+    "split_ngram_parts": 1,
+    "hc_lowrank": 8,
+}
 _FULL_ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}
 _OVERRIDES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"), _MLA),
@@ -117,12 +135,22 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
         "num_kv_shared_layers": 2,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
     # The layers of the published models, where the default has another mix.
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
+    "mamba2": {"num_heads": 8},
     "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
     "modernbert-decoder": {"cls_token_id": 1, "sep_token_id": 1},
+    "qwen4_exp": {"text_config": _QSA},
+    "qwen4_exp_text": _QSA,
+    "reformer": {"axial_pos_embds": False},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "attention_head_dim": 32,
+    },
     "zaya": {"num_experts_per_tok": 1},
 }
 

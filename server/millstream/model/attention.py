@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from millstream.errors import StartupError
 from millstream.model.states.state_step import StateStep
@@ -96,6 +96,18 @@ def layer_options(query: Tensor, passed: dict[str, Any], *, window: int | None) 
         softcap=passed.get("softcap"),
         sinks=passed.get("s_aux"),
     )
+
+
+def use_attention(model: PreTrainedModel, name: str) -> None:
+    """Makes every part of `model` look up its attention by `name`, whatever its class declares.
+
+    Intentional: `set_attn_implementation()` leaves classes alone whose source it does not
+    recognise, with no more than a warning. Which parts do attend by the name is what `probe` finds.
+    """
+    for module in model.modules():
+        config = getattr(module, "config", None)
+        if isinstance(config, PretrainedConfig):
+            config._attn_implementation = name  # of its parts, too
 
 
 def register() -> None:

@@ -13,6 +13,7 @@ from millstream.model.attention import (
     BATCH_KWARG,
     WINDOWS_KWARG,
     AttentionBatch,
+    use_attention,
 )
 from millstream.model.states.model_cache import ModelCache
 from millstream.model.states.observation import ObservedStates
@@ -54,7 +55,7 @@ class Forward:
             self.splitting = Splitting(observed.carriers)
             self._cache = ModelCache()
         self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
-        model.set_attn_implementation(ATTENTION_NAME)
+        use_attention(model, ATTENTION_NAME)
 
     def __call__(
         self, input_ids: Tensor, positions: Tensor, *, rows: Tensor, batch: AttentionBatch

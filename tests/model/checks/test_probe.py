@@ -92,7 +92,10 @@ def test_positions_counted_by_the_cache_are_refused(tmp_path: Path) -> None:
         ("nemotron", {}, "does not pass its arguments"),
         ("recurrent_gemma", {}, "keep a state by the interface"),
         ("gemma4_unified", {}, "depends on the tokens"),
-        ("stablelm", {}, "does not let its attention be replaced"),
+        ("stablelm", {}, "does not pass its arguments"),
+        ("bloom", {}, "computed in BloomAttention"),
+        ("gptj", {}, "cannot run on a paged cache"),
+        ("falcon", {}, "computed in FalconAttention"),
     ],
 )
 def test_what_is_not_understood_is_refused_in_one_sentence(

@@ -25,8 +25,15 @@ from transformers import AttentionInterface, AttentionMaskInterface, DynamicCach
 from transformers.cache_utils import DummyLayer
 
 from millstream.errors import StartupError
-from millstream.model.attention import BATCH_KWARG, attend_dense, causal_mask, layer_options
+from millstream.model.attention import (
+    BATCH_KWARG,
+    attend_dense,
+    causal_mask,
+    layer_options,
+    use_attention,
+)
 from millstream.model.checks.model_failures import refusing
+from millstream.model.loading.interface_check import not_replaceable
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.states.model_cache import StatelessCache
 from millstream.model.states.observation import ObservedStates
@@ -103,7 +110,7 @@ def probe_layers(
     before = model.config._attn_implementation
     length = min(_LENGTH, max_context)
     with refusing(model):
-        model.set_attn_implementation(PROBE_NAME)
+        use_attention(model, PROBE_NAME)
         probe = _Probe(max_context)
         run = partial(_run, model, length=length, device=device, observed=observed)
         fresh = run(probe, past=None)
@@ -114,7 +121,7 @@ def probe_layers(
                 "it takes positions from the length of its cache, not only from position_ids "
                 f"(seen at {max_context} tokens)"
             )
-        model.set_attn_implementation(before)
+        use_attention(model, before)
     return probe.layers
 
 
@@ -238,6 +245,8 @@ def _check_layers(model: PreTrainedModel, probe: _Probe, observed: ObservedState
     known = set(layers) | (set() if observed is None else observed.layers)
     if observed is not None:
         known |= {i for i, kept in enumerate(kept_layers) if isinstance(kept, DummyLayer)}
+    if not layers and observed is None:
+        raise StartupError(f"it {not_replaceable(model)}")
     if len(known) != config.num_hidden_layers:
         raise StartupError(
             f"only {len(known)} of its {config.num_hidden_layers} layers use attention over all "

@@ -12,6 +12,7 @@ from torch import Tensor
 from millstream.core.plan import Chunk, Plan, StateMove
 from millstream.core.request import Request, SamplingParams
 from millstream.errors import StartupError
+from millstream.model.attention import use_attention
 from millstream.model.checks.model_failures import refusing
 from millstream.model.forward import Forward
 from millstream.model.loading.checkpoint import listing
@@ -58,7 +59,7 @@ def own_logits(loaded: LoadedModel) -> Tensor:
     """
     model, ids = loaded.model, _sample_ids(loaded)
     with refusing(model):
-        model.set_attn_implementation("eager")
+        use_attention(model, "eager")
         logits: Tensor = model(input_ids=ids.unsqueeze(0), use_cache=False).logits[0]
     if not logits.isfinite().all():
         raise StartupError(_explain_not_finite(loaded))

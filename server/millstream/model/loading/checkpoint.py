@@ -17,7 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from millstream.errors import StartupError
 from millstream.model.loading.source import INDEX, WEIGHTS, weight_paths
 
-_UNUSABLE = (OSError, ValueError, TypeError, KeyError, ImportError, StrictDataclassError)
+_UNUSABLE = (
+    *(OSError, ValueError, TypeError, KeyError, ImportError, AttributeError),
+    StrictDataclassError,
+)
 _LISTED = 3  # names in a message
 
 

@@ -23,6 +23,7 @@ from millstream.core.request import SamplingParams
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
+from millstream.model.loading.interface_check import require_replaceable_attention
 from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
 from millstream.model.loading.source import weight_paths
@@ -121,15 +122,6 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         quantization=stored or (plan.scheme if plan else None),
         trust_remote_code=trust,
     )
-
-
-def require_replaceable_attention(model: PreTrainedModel) -> None:
-    """Raises StartupError if transformers does not let this model's attention be replaced."""
-    if not model._supports_attention_backend:
-        raise StartupError(
-            f"{type(model).__name__} does not let its attention be replaced (transformers marks "
-            "it as not backend compatible), so it cannot be served. Choose another architecture."
-        )
 
 
 def _load(recipe: _Recipe) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import context, defaults, quantization
-from millstream.model.loading.model import LoadedModel, require_replaceable_attention
+from millstream.model.loading.model import LoadedModel
 from millstream.settings import Settings
 
 __all__ = ["PreTrainedModel", "PreTrainedTokenizerBase", "share_model"]
@@ -36,7 +36,6 @@ def share_model(model: PreTrainedModel, settings: Settings) -> LoadedModel:
     name = type(model).__name__
     if model.get_output_embeddings() is None:  # type: ignore[no-untyped-call]
         raise StartupError(f"{name} has no output layer; load it with AutoModelForCausalLM")
-    require_replaceable_attention(model)
     device, dtype = _device(model), model.dtype
     if dtype not in _DTYPES:
         raise StartupError(f"{name} is in {dtype}; convert it to float32, bfloat16 or float16")
