@@ -118,6 +118,7 @@ _QSA = {
 _FULL_ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}
 _OVERRIDES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"), _MLA),
+    **dict.fromkeys(("bailing_hybrid", "kimi_linear"), _MLA),
     **dict.fromkeys(("glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "youtu"), _MLA),
     "cohere_compass_text": {"rope_parameters": _FULL_ROPE},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
@@ -135,8 +136,11 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
         "num_kv_shared_layers": 2,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
     },
+    "bamba": {"attn_layer_indices": [1, 3]},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     # The layers of the published models, where the default has another mix.
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"num_heads": 8},

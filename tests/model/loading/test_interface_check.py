@@ -27,7 +27,9 @@ def check(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", ["llama", "biogpt", "jamba", "llama4", "mamba"])
-def test_a_skeleton_that_attends_through_the_interface_or_not_at_all_passes(model_type: str) -> None:
+def test_a_skeleton_that_attends_through_the_interface_or_not_at_all_passes(
+    model_type: str,
+) -> None:
     check(model_type)
 
 
