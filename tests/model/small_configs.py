@@ -84,6 +84,14 @@ _SIZES: tuple[tuple[int, tuple[str, ...]], ...] = (
     ),
     (12, ("v_head_dim",)),
     (8, ("qk_rope_head_dim", "hidden_size_per_layer_input")),
+    # What layers with a state keep: heads times head dims are twice the hidden size in Mamba 2.
+    (4, ("mamba_n_heads", "mamba_num_heads", "linear_num_value_heads", "linear_num_heads")),
+    (2, ("linear_num_key_heads", "n_mamba_heads", "n_groups", "mamba_n_groups", "mamba_ngroups")),
+    (32, ("mamba_head_dim",)),
+    (128, ("mamba_d_ssm",)),
+    (16, ("mamba_d_state", "ssm_state_size", "state_size", "linear_key_head_dim")),
+    (12, ("linear_value_head_dim", "linear_head_dim")),
+    (8, ("chunk_size", "mamba_chunk_size")),
 )
 _SMALL: dict[str, Any] = {name: size for size, names in _SIZES for name in names} | {
     "use_sliding_window": True,
@@ -115,10 +123,12 @@ _QSA = {
     "split_ngram_parts": 1,
     "hc_lowrank": 8,
 }
+_MIXED = ["linear_attention", "full_attention"] * 2
+_SHARED = ["linear_attention", "hybrid"] * 2
 _FULL_ROPE = {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}
 _OVERRIDES: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"), _MLA),
-    **dict.fromkeys(("bailing_hybrid", "kimi_linear"), _MLA),
+    **dict.fromkeys(("bailing_hybrid", "kimi_linear"), _MLA | {"layer_types": _MIXED}),
     **dict.fromkeys(("glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "youtu"), _MLA),
     "cohere_compass_text": {"rope_parameters": _FULL_ROPE},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
@@ -140,21 +150,18 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": WINDOW},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     # The layers of the published models, where the default has another mix.
-    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
+    "granitemoehybrid": {"layer_types": _MIXED, "position_embedding_type": "rope"},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
-    "mamba2": {"num_heads": 8},
+    "mamba2": {"num_heads": 4, "head_dim": 32},
     "minimax_m3_vl_text": {"layer_types": ["full_attention", "minimax_m3_sparse"] * 2},
     "modernbert-decoder": {"cls_token_id": 1, "sep_token_id": 1},
     "qwen4_exp": {"text_config": _QSA},
     "qwen4_exp_text": _QSA,
     "reformer": {"axial_pos_embds": False},
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
-    "zamba2": {"layers_block_type": ["linear_attention", "hybrid"] * 2},
-    "zamba": {
-        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
-        "attention_head_dim": 32,
-    },
+    "zamba": {"layers_block_type": _SHARED},
+    "zamba2": {"layers_block_type": _SHARED, "num_mem_blocks": 2},
     "zaya": {"num_experts_per_tok": 1},
 }
 
