@@ -34,13 +34,22 @@ class MillstreamError(Exception):
     code = "internal_error"
     error_type = "generation"
     retry_after: int | None = None
+    flag: str | None = None
 
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        flag: str | None = None,
+    ) -> None:
+        """flag: what would have to be set otherwise for it not to come; for the operator."""
         super().__init__(message)
         self.message = message
         self.param = param
-        if code is not None:
-            self.code = code
+        self.code = code or self.code
+        self.flag = flag or self.flag
 
 
 class InvalidRequest(MillstreamError):
@@ -63,6 +72,7 @@ class Unauthorized(InvalidRequest):
 class HostNotAllowed(InvalidRequest):
     status = 403
     code = "host_not_allowed"
+    flag = "--allowed-hosts"
 
 
 class NotFound(InvalidRequest):
@@ -83,6 +93,7 @@ class RequestTimeout(InvalidRequest):
 class PayloadTooLarge(InvalidRequest):
     status = 413
     code = "payload_too_large"
+    flag = "--payload-limit"
 
 
 class UnsupportedMediaType(InvalidRequest):

@@ -34,6 +34,7 @@ class Script:
         self.now = 0.0
         self.failures: dict[int, tuple[float, str]] = {}
         self.answers: dict[int, list[int]] = {}
+        self.waits: list[tuple[int, float]] = []
 
     def receive_nowait(self) -> ToEngine | None:
         if not self.rounds:
@@ -53,6 +54,7 @@ class Script:
         assert isinstance(message, Step)
         for failure in message.failures:
             self.failures[failure.request_id] = (self.now, failure.code)
+        self.waits += message.waits
         for event in message.tokens:
             self.answers.setdefault(event.request_id, []).extend(event.token_ids)
 
@@ -223,3 +225,33 @@ def test_a_step_that_fails_ahead_fails_its_requests_only(part: str, num_tokens: 
     assert script.answers.get(1, []) == alone(first)[:num_tokens]
     assert script.answers[2] == alone(second)
     assert plans[:2] == [[1], [1]]
+
+
+def test_how_long_a_request_has_waited_is_told_when_it_runs() -> None:
+    """Once, whatever becomes of it; nobody is told of one that never ran."""
+    # A round before each plan, and one while its step is computed.
+    script = play(
+        [
+            [Add(make_request(0, (1, 2), max_tokens=2))],
+            [1.5, Add(make_request(1, (3, 4), max_tokens=4)), Add(make_request(2, (5,)))],
+            [1.0, Cancel(2), Add(make_request(3, (6,), max_tokens=2))],
+            [0.5],
+            [],
+            [20.0],
+        ],
+        max_running=1,
+    )
+    assert script.waits == [(0, 0.0), (1, 1.5)]
+    assert set(script.failures) == {3}
+
+
+def test_a_preempted_request_waits_once() -> None:
+    scheduler = Scheduler(
+        pool=BlockPool(num_blocks=4, block_size=4), max_running=2, max_step_tokens=16
+    )
+    script = Script([[Add(make_request(number, (1, 2), max_tokens=12)) for number in range(2)]])
+    EngineLoop(
+        scheduler=scheduler, runner=FakeRunner(fake_info()), channel=script, clock=lambda: 0.0
+    ).run()
+    assert scheduler.statistics().num_preemptions > 0
+    assert script.waits == [(0, 0.0), (1, 0.0)]

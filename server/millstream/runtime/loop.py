@@ -20,10 +20,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Plan, StepOutput
-from millstream.core.request import FailureCode, FailureEvent
+from millstream.core.request import FailureCode, FailureEvent, TokenEvent
 from millstream.core.scheduler import Scheduler
 from millstream.errors import is_library_failure
-from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
+from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine, Wait
 from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ class EngineLoop:
         self._max_queue_seconds = max_queue_seconds
         self._clock = clock
         self._deadlines: deque[tuple[float, int]] = deque()  # in order of arrival, so of time
+        self._arrivals: dict[int, float] = {}  # of the requests that wait
+        self._waits: list[Wait] = []  # not told yet
         self._is_stopped = False
 
     def run(self) -> None:
@@ -89,7 +91,7 @@ class EngineLoop:
             if message is None:
                 if self._scheduler.has_work or not may_wait:
                     return True
-                self._channel.send(Step([], [], self._scheduler.statistics()))
+                self._tell()
                 message = self._channel.receive()
             if isinstance(message, Stop):
                 return False
@@ -107,16 +109,17 @@ class EngineLoop:
     def _apply(self, message: Add | Cancel) -> None:
         if isinstance(message, Cancel):
             self._scheduler.cancel(message.request_id)
+            self._arrivals.pop(message.request_id, None)
         elif self._scheduler.fits(message.request):
             self._scheduler.add(message.request)
+            now = self._arrivals[message.request.id] = self._clock()
             if self._max_queue_seconds is not None:
-                deadline = self._clock() + self._max_queue_seconds
-                self._deadlines.append((deadline, message.request.id))
+                self._deadlines.append((now + self._max_queue_seconds, message.request.id))
         else:
             failure = FailureEvent(
                 message.request.id, FailureCode.TOO_LONG, "request exceeds the KV cache"
             )
-            self._channel.send(Step([], [failure], self._scheduler.statistics()))
+            self._tell(failures=[failure])
 
     def _expire_queued(self) -> None:
         late: list[int] = []
@@ -128,8 +131,10 @@ class EngineLoop:
         failures = self._scheduler.fail_queued(
             late, code=FailureCode.QUEUED_TOO_LONG, message=message
         )
+        for failure in failures:
+            del self._arrivals[failure.request_id]
         if failures:
-            self._channel.send(Step([], failures, self._scheduler.statistics()))
+            self._tell(failures=failures)
 
     def _complete(self, step: OpenStep) -> OpenStep | None:
         """Ends a step and tells what came of it; gives the next one if it is under way."""
@@ -148,11 +153,19 @@ class EngineLoop:
         plan = self._scheduler.plan()
         if plan is None:
             return None
+        if self._arrivals:
+            self._note_waits(plan)
         try:
             return OpenStep(plan, self._runner.launch(plan, after and after.handle))
         except BaseException as error:  # last resort, as above
             self._fail_step(plan, error)
             return None
+
+    def _note_waits(self, plan: Plan) -> None:
+        for chunk in plan.chunks:
+            arrived = self._arrivals.pop(chunk.request_id, None)
+            if arrived is not None:
+                self._waits.append(Wait(chunk.request_id, self._clock() - arrived))
 
     def _draw(self, step: OpenStep | None) -> OpenStep | None:
         """This step with its tokens on their way; None if there is none, or it has failed."""
@@ -172,7 +185,7 @@ class EngineLoop:
             failures = self._fail_without_token(plan, output)
         events = self._scheduler.commit(plan, output)
         self._scrub()
-        self._channel.send(Step(events, failures, self._scheduler.statistics()))
+        self._tell(events, failures=failures)
 
     def _fail_step(self, plan: Plan, error: BaseException) -> None:
         """Fails the requests of the plan, whose step raised; raises what is to end the engine."""
@@ -182,7 +195,13 @@ class EngineLoop:
         message = f"generation failed: {type(error).__name__}"
         failures = self._scheduler.fail_step(plan, code=FailureCode.STEP_FAILED, message=message)
         self._scrub()
-        self._channel.send(Step([], failures, self._scheduler.statistics()))
+        self._tell(failures=failures)
+
+    def _tell(
+        self, tokens: list[TokenEvent] | None = None, *, failures: list[FailureEvent] | None = None
+    ) -> None:
+        waits, self._waits = self._waits, []
+        self._channel.send(Step(tokens or [], failures or [], self._scheduler.statistics(), waits))
 
     def _scrub(self) -> None:
         if blocks := self._scheduler.take_unclean():

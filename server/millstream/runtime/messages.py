@@ -6,6 +6,8 @@ step. The structs are the protocol: both ends decode with the types below and no
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from millstream.core.request import FailureCode, FailureEvent, Request, TokenEvent
@@ -41,12 +43,23 @@ class Fatal(msgspec.Struct, tag=True, frozen=True):
     message: str
 
 
+class Wait(NamedTuple):
+    """A request has begun to run. seconds: from when the engine had it."""
+
+    request_id: int
+    seconds: float
+
+
 class Step(msgspec.Struct, tag=True, frozen=True):
-    """Everything one step has to tell, and how the scheduler stands after it."""
+    """Everything one step has to tell, and how the scheduler stands after it.
+
+    waits: of the requests that no message before has told of.
+    """
 
     tokens: list[TokenEvent]
     failures: list[FailureEvent]
     statistics: Statistics
+    waits: list[Wait] = []
 
 
 ToEngine = Add | Cancel | Stop
@@ -76,7 +89,7 @@ def error_of(failure: FailureEvent) -> MillstreamError:
         case FailureCode.TOO_LONG:
             return ContextTooLong(failure.message, param="messages")
         case FailureCode.QUEUED_TOO_LONG:
-            return Overloaded(failure.message)
+            return Overloaded(failure.message, flag="--max-queue-seconds")
         case FailureCode.NO_TOKEN_ALLOWED:
             return InvalidRequest(failure.message, code=failure.code.value)
     return GenerationFailed(failure.message, code=failure.code.value)

@@ -63,7 +63,10 @@ class OpenStreams:
         Raises Overloaded when too few places are left.
         """
         if len(self._streams) + count > self.limit:
-            full = Overloaded("Model is overloaded: all running and waiting places are taken")
+            full = Overloaded(
+                "Model is overloaded: all running and waiting places are taken",
+                flag="--max-queue-size",
+            )
             raise self._told_when(full, count)
         streams = [
             TokenStream(next(self._ids), send=self._add, forget=self._forget, names=names)
@@ -85,6 +88,9 @@ class OpenStreams:
 
     def deliver(self, step: Step) -> None:
         """Tells everyone what a step has brought."""
+        for wait in step.waits:
+            if (stream := self._streams.get(wait.request_id)) is not None:
+                stream.queue_seconds = wait.seconds
         for event in step.tokens:
             self._waiting.remove(event.request_id)
             stream = self._streams.get(event.request_id)

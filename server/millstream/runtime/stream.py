@@ -20,7 +20,8 @@ class TokenStream:
     """Async iterator over batches of TokenEvents; holds one place of the admission limit.
 
     Created by `EngineClient.open()`. Belongs to one event loop. Must be closed.
-    names: what `EngineClient.cancel()` knows it by.
+    names: what `EngineClient.cancel()` knows it by. queue_seconds: how long the request waited in
+    the engine; None until it runs.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TokenStream:
         self._reader: asyncio.Future[None] | None = None
         self._preparing: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.queue_seconds: float | None = None
         self.is_started = False
         self.is_ended = False
 

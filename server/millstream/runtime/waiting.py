@@ -32,7 +32,8 @@ class WaitingPrompts:
         total = self.num_tokens + len(request.prompt)
         if self.num_tokens and self.limit is not None and total > self.limit:
             raise Overloaded(
-                f"Model is overloaded: {self.num_tokens} prompt tokens are waiting already"
+                f"Model is overloaded: {self.num_tokens} prompt tokens are waiting already",
+                flag="--max-queue-tokens",
             )
         self._lengths[request.id] = len(request.prompt)
         self.num_tokens = total

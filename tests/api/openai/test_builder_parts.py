@@ -38,9 +38,9 @@ def test_calls_and_reasoning_are_what_the_sdk_expects(vocabulary: Vocabulary) ->
     for event in events(b"".join(stream.chunk(0, delta) for delta in deltas)):
         state.handle_chunk(ChatCompletionChunk.model_validate(event, strict=True))
     said = state.get_final_completion().choices[0]
-    body = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary).whole(
-        [WholeChoice.of(deltas)], USAGE
-    )
+    builder = ChatBuilder(IDENTITY, report=Report(), vocabulary=vocabulary)
+    body = builder.whole([WholeChoice.of(deltas)], USAGE)
+    assert stream.finish_reasons == builder.finish_reasons == {0: "tool_calls"}
     whole = ChatCompletion.model_validate(body).choices[0]
     assert (said.finish_reason, whole.finish_reason) == ("tool_calls", "tool_calls")
     for message in (said.message, whole.message):

@@ -28,7 +28,8 @@ class Operation:
     request: the type of the JSON body. answers: for each status of success, media type to the type
     of the body (of the data of one event, for a stream; None where JSON has no say). errors: other
     statuses with the common error body; 401, 403, 404 of the route and those of any body come by
-    themselves. is_open: it needs no API key, and answers whatever the server is called.
+    themselves. is_open: it needs no API key, and answers whatever the server is called. is_probe:
+    machines ask for it every few seconds.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Operation:
     request: Any = None
     errors: tuple[int, ...] = field(default=())
     is_open: bool = False
+    is_probe: bool = False
 
     def route(self, handler: Handler) -> DescribedRoute:
         return DescribedRoute(self, handler)

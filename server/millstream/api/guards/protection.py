@@ -1,6 +1,6 @@
 """What stands between the socket and the routes, from the outside in.
 
-    RequestId       every answer has an id, whoever makes it
+    RequestId       every answer has an id, whoever makes it, and every request a line in the log
     RootPath        a proxy may have taken the prefix away, or not
     CORSMiddleware  also for refusals and failures, so that a page can read why
     CheckHost       nothing of a request is routed that calls the server by another name
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from millstream.api.described.route import DescribedRoute
 from millstream.api.guards.hosts import CheckHost
 from millstream.api.guards.keys import RequireKey
+from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
 from millstream.settings import Settings
 
@@ -55,7 +56,9 @@ def protect(app: ASGIApp, routes: Sequence[DescribedRoute], settings: Settings) 
             allow_private_network=True,
             expose_headers=EXPOSED_HEADERS,
         )
-    return RequestId(RootPath(app, root_path=root_path))
+    paths = [route.path for route in routes if route.operation.is_probe]
+    probes = {*paths, *(root_path + path for path in paths)}
+    return RequestId(RootPath(app, root_path=root_path), probes=probes)
 
 
 class RootPath:
@@ -78,11 +81,13 @@ class RootPath:
 class RequestId:
     """Answers every request with `x-request-id`: the client's if it is harmless, else a new one.
 
-    Handlers find it as `request.state.request_id`.
+    Handlers find it as `request.state.request_id`, and the request's record beside it. probes:
+    paths that are asked for every few seconds, with the root path or without.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, probes: Collection[str]) -> None:
         self._app = app
+        self._probes = frozenset(probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -90,12 +95,18 @@ class RequestId:
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-
-        scope.setdefault("state", {})["request_id"] = request_id
+        is_probe = scope["path"] in self._probes
+        record = RequestRecord(scope, request_id=request_id, is_probe=is_probe)
+        scope.setdefault("state", {}).update(request_id=request_id, record=record)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                record.respond(message["status"], headers)
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            record.write()

@@ -42,6 +42,7 @@ HEALTH = Operation(
     description="200 when requests are served, 503 while loading, restarting or shutting down.",
     answers={200: {JSON: Health}, 503: {JSON: Health}},
     is_open=True,
+    is_probe=True,
 )
 
 

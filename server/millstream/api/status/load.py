@@ -45,6 +45,7 @@ LOAD = Operation(
     method="GET",
     summary="How many requests there are and how many more may come",
     answers={200: {JSON: Load}},
+    is_probe=True,
 )
 
 
@@ -55,6 +56,7 @@ PINGS = tuple(
         summary="The same as /health",
         answers={200: {JSON: Health}, 503: {JSON: Health}},
         is_open=True,
+        is_probe=True,
     )
     for method in ("GET", "POST")
 )

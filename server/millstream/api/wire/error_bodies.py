@@ -13,9 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from millstream.api.wire.closed_shapes import closed
+from millstream.api.wire.request_log import record_of
 from millstream.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -67,7 +69,20 @@ def error_body(error: MillstreamError) -> ErrorBody:
     }
 
 
-def error_response(error: MillstreamError) -> JSONResponse:
+class ErrorResponse(JSONResponse):
+    """The response that says what went wrong, to the client and to the request's record."""
+
+    def __init__(self, error: MillstreamError, headers: dict[str, str]) -> None:
+        super().__init__(error_body(error), status_code=error.status, headers=headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (record := record_of(scope)) is not None:
+            record.fail(self._error)
+        await super().__call__(scope, receive, send)
+
+
+def error_response(error: MillstreamError) -> ErrorResponse:
     """A whole response, for errors known before a stream begins."""
     headers = {}
     if error.retry_after is not None:
@@ -76,7 +91,7 @@ def error_response(error: MillstreamError) -> JSONResponse:
         headers["Connection"] = "close"
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(error), status_code=error.status, headers=headers)
+    return ErrorResponse(error, headers)
 
 
 def error_event(error: MillstreamError) -> bytes:

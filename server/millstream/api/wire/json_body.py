@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.errors import (
     InvalidRequest,
     PayloadTooLarge,
@@ -46,7 +47,9 @@ async def read_json(
     except (TimeoutError, asyncio.TimeoutError) as error:
         raise RequestTimeout(f"the body did not arrive within {_BODY_SECONDS:.0f} s") from error
     except ClientDisconnect as error:
-        raise InvalidRequest("the client left before the body was complete") from error
+        raise InvalidRequest(
+            "the client left before the body was complete", code=CLIENT_LEFT
+        ) from error
     if len(body) < _LARGE_BYTES:
         return check(_parse(body))
     return await threads.run(lambda: check(_parse(body)))

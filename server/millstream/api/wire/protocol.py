@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Any
+from typing import Any, cast
 
 import h11
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -20,6 +21,7 @@ from uvicorn.server import ServerState
 from millstream.api.wire.closing import BoundedTransport, UnreadAnswers
 from millstream.api.wire.error_bodies import error_body
 from millstream.api.wire.framing import Connection, Refused
+from millstream.api.wire.request_log import log_unread, record_of
 from millstream.errors import (
     HeadersTooLarge,
     InvalidRequest,
@@ -123,6 +125,13 @@ class Protocol(H11Protocol):
 
     def _refuse(self, error: MillstreamError) -> None:
         """Says why, if nothing was said yet, and closes."""
+        record = None
+        if self.cycle is not None and not self.cycle.response_complete:
+            record = record_of(cast("Scope", self.cycle.scope))
+        if record is None:
+            log_unread(error)
+        else:
+            record.ending = error.code
         self._stop_timer()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(error_body(error)).encode()

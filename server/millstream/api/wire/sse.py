@@ -13,7 +13,6 @@ each. What it is given to iterate over sends them itself and yields nothing.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 import anyio
@@ -21,7 +20,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-log = logging.getLogger(__name__)
+from millstream.api.wire.request_log import CLIENT_STOPPED_READING, record_of
 
 _SHUTDOWN_SECONDS = 5.0
 
@@ -66,7 +65,8 @@ class EventStream(EventSourceResponse):
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            log.info("a client stopped reading its stream; closed it")
+            if (record := record_of(scope)) is not None:
+                record.ending = CLIENT_STOPPED_READING
         finally:
             self._on_end()
 

@@ -16,7 +16,7 @@ from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.logprob_shapes import content_logprobs, prompt_logprobs
 from millstream.api.openai.generate.usage import usage_before
 from millstream.core.request import FinishReason, TokenLogprob
-from millstream.generation.contract import shown_reason
+from millstream.generation.contract import ShownReason, shown_reason
 from millstream.text.assembler import TextDelta
 from millstream.text.parsing.output import (
     Content,
@@ -74,7 +74,7 @@ class ChatBuilder(AnswerBuilder):
         elif delta.text or delta.logprobs or (delta.token_ids and self._report.token_ids):
             events += before + self._detailed(delta, usage)
         if delta.finish_reason is not None:
-            ended = self._finish_reason(delta.finish_reason, has_calls=index in self._calling)
+            ended = self._finish(index, delta.finish_reason, has_calls=index in self._calling)
             reason = f'"{ended}","stop_reason":{json.dumps(delta.stop_reason)}'
             events += before + self._detailed(_NO_DELTA, usage, reason=reason)
         return events.encode()
@@ -100,8 +100,8 @@ class ChatBuilder(AnswerBuilder):
             "index": index,
             "message": self._message(index, choice.said),
             "logprobs": logprobs,
-            "finish_reason": self._finish_reason(
-                choice.finish_reason, has_calls=bool(choice.said.calls)
+            "finish_reason": self._finish(
+                index, choice.finish_reason, has_calls=bool(choice.said.calls)
             ),
             "stop_reason": choice.stop_reason,
             "token_ids": choice.token_ids if report.token_ids else None,
@@ -120,9 +120,12 @@ class ChatBuilder(AnswerBuilder):
             ]
         return message
 
-    def _finish_reason(self, reason: FinishReason | None, *, has_calls: bool) -> str | None:
+    def _finish(self, index: int, reason: FinishReason | None, *, has_calls: bool) -> ShownReason:
         is_named = self._report.is_tool_named
-        return shown_reason(reason, has_calls=has_calls, is_tool_named=is_named)
+        said = shown_reason(reason, has_calls=has_calls, is_tool_named=is_named)
+        assert said is not None, "asked before it has ended"
+        self.finish_reasons[index] = said
+        return said
 
     def _start(self, index: int) -> str:
         return f'data: {self._head},"choices":[{{"index":{index},"delta":{{"content":'

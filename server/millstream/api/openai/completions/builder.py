@@ -85,14 +85,15 @@ class CompletionBuilder(AnswerBuilder):
         """The body of an answer that is not streamed."""
         answer = self._identity.head("text_completion")
         answer["choices"] = [
-            {"index": index} | self._whole(choice, self._asked(index))
-            for index, choice in enumerate(choices)
+            {"index": index} | self._whole(index, choice) for index, choice in enumerate(choices)
         ]
         answer["usage"] = usage
         return answer
 
-    def _whole(self, choice: WholeChoice, asked: AnsweredPrompt) -> dict[str, Any]:
-        report = self._report
+    def _whole(self, index: int, choice: WholeChoice) -> dict[str, Any]:
+        report, asked = self._report, self._asked(index)
+        assert choice.finish_reason is not None, "told before it ended"
+        self.finish_reasons[index] = choice.finish_reason
         echo = asked.prompt.text if report.echo else ""
         content: dict[str, Any] = {
             "text": echo + choice.said.content,
@@ -141,7 +142,7 @@ class CompletionBuilder(AnswerBuilder):
         is_first: bool,
     ) -> str:
         """An event from its text on, with all that was asked for."""
-        report, escaped, ends = self._report, _escape(text), delta.finish_reason is not None
+        report, escaped = self._report, _escape(text)
         logprobs, logprob = "null", "null"
         if report.logprobs:
             logprobs = self._logprobs(index, delta, is_first=is_first)
@@ -149,7 +150,8 @@ class CompletionBuilder(AnswerBuilder):
                 logprob = json.dumps(finite(delta.logprobs[-1].score.logprob))
         reason = json.dumps(delta.finish_reason)
         event = f'{escaped},"logprobs":{logprobs},"finish_reason":{reason}'
-        if ends:
+        if delta.finish_reason is not None:
+            self.finish_reasons[index] = delta.finish_reason
             event += f',"stop_reason":{json.dumps(delta.stop_reason)}'
         if report.token_ids:
             event += f',"token_ids":{json.dumps(delta.token_ids)}'

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.generation.contract import ShownReason
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
 
@@ -27,7 +28,10 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class AnswerBuilder(ABC):
-    """Makes the events or the body of one request out of the deltas of its choices."""
+    """Makes the events or the body of one request out of the deltas of its choices.
+
+    finish_reasons: what it has said of the choices that have ended.
+    """
 
     def __init__(
         self, identity: Identity, *, chunk_kind: str, report: Report, vocabulary: Vocabulary
@@ -41,6 +45,12 @@ class AnswerBuilder(ABC):
         self._tail = ',"usage":null}\n\n' if report.usage else "}\n\n"
         self._is_plain = not (report.logprobs or report.token_ids or report.running_usage)
         self._before: dict[int, str] = {}
+        self.finish_reasons: dict[int, ShownReason] = {}
+
+    @property
+    def completion_id(self) -> str:
+        """The id of the answer."""
+        return self._identity.completion_id
 
     @abstractmethod
     def chunk(self, index: int, delta: TextDelta, usage: dict[str, Any] | None = None) -> bytes:

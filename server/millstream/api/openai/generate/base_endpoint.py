@@ -20,6 +20,7 @@ from millstream.api.openai.generate.answer import Identity
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
+from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.api.wire.sse import EventStream
 from millstream.generation.choices import close_all
 from millstream.generation.places import open_places, places_of
@@ -69,10 +70,11 @@ class Endpoint(ABC, Generic[Fields]):
             answer = await unless_disconnected(http, starting)
         except ClientGone:
             close_all(streams)
-            return Response(status_code=_CLIENT_GONE)
+            return _nobody(http)
         except BaseException:
             close_all(streams)
             raise
+        http.state.record.answer = answer.facts
         if not fields.stream:
             return await _whole(http, answer, streams)
         return EventStream(
@@ -108,6 +110,12 @@ async def _whole(
         response.headers.update(answer.headers)
         return response
     except ClientGone:
-        return Response(status_code=_CLIENT_GONE)
+        return _nobody(http)
     finally:
         close_all(streams)
+
+
+def _nobody(http: HttpRequest) -> Response:
+    """The response to a client that has left."""
+    http.state.record.ending = CLIENT_LEFT
+    return Response(status_code=_CLIENT_GONE)

@@ -6,6 +6,7 @@ the last one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -17,6 +18,7 @@ from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.usage import usage
 from millstream.api.wire.error_bodies import error_event
+from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
 from millstream.errors import MillstreamError
 from millstream.generation.choices import Choice, close_all, merge
 from millstream.text.assembler import TextDelta
@@ -44,6 +46,8 @@ class StartedAnswer:
         self._report = report
         self._per_prompt = len(choices) // num_prompts
         self._num_generated, self._num_reasoning = 0, 0
+        self._first_token: float | None = None
+        self._failure: MillstreamError | None = None
 
     async def whole(self) -> Response:
         """The one response with everything. Raises the failure that ended a choice."""
@@ -78,12 +82,30 @@ class StartedAnswer:
                         yield chunk
         except MillstreamError as error:
             close_all(choice.stream for choice in self._choices)
+            self._failure = error
             yield error_event(error)
 
     def _count(self, delta: TextDelta) -> None:
         """Counts what is delivered; a choice may be ahead of that."""
+        if not self._num_generated:
+            self._first_token = time.monotonic()
         self._num_generated += len(delta.token_ids)
         self._num_reasoning += delta.num_reasoning
+
+    def facts(self) -> AnswerFacts:
+        """What is to be logged when the request has ended."""
+        reasons, usage = self._builder.finish_reasons, self._usage()
+        ending = None if len(reasons) == len(self._choices) else CLIENT_LEFT
+        return AnswerFacts(
+            completion_id=self._builder.completion_id,
+            num_prompt=usage["prompt_tokens"],
+            num_cached=usage["prompt_tokens_details"]["cached_tokens"],
+            num_generated=self._num_generated,
+            finish_reasons=[reasons[index] for index in sorted(reasons)],
+            queue_seconds=self._choices[0].stream.queue_seconds,
+            first_token=self._first_token if self._num_generated else None,
+            ending=ending if self._failure is None else self._failure.code,
+        )
 
     def _usage(self) -> dict[str, Any]:
         # A prompt counts once, however many answers it has.

@@ -1,0 +1,149 @@
+"""One line in the log for each request: who it was, what it cost, how it ended.
+
+    POST /v1/chat/completions 200 id=3f… completion=chatcmpl-… prompt=31 cached=16 answer=20
+    finish=stop queue=0.000s first=0.031s time=0.210s
+
+Rules: nothing that a client wrote into its body, its key or its query is in a line, and what is of
+its path and headers has no blanks, so that it cannot look like another field. A line is written
+when the request has ended, streams included; while it is answered nothing is written or counted
+here.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import Scope
+
+from millstream.errors import MillstreamError
+
+log = logging.getLogger("millstream.requests")
+
+CLIENT_LEFT = "client_left"
+CLIENT_STOPPED_READING = "client_stopped_reading"
+
+_SAFE = "/:@!$&'()*+,;[]~"
+_MAX_SHOWN = 120
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
+_ORIGINS_FLAG = "--allowed-origins"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerFacts:
+    """What an answer came to, or what of it there was when it ended.
+
+    num_prompt, num_cached, num_generated: tokens. finish_reasons: of the choices that are complete.
+    queue_seconds: how long the engine let it wait; None if it never ran. first_token: when that
+    came, by `time.monotonic()`. ending: an error's code, or CLIENT_LEFT; None if it is complete.
+    """
+
+    completion_id: str
+    num_prompt: int
+    num_cached: int
+    num_generated: int
+    finish_reasons: Sequence[str]
+    queue_seconds: float | None
+    first_token: float | None
+    ending: str | None
+
+
+class RequestRecord:
+    """What is known of one request. Handlers find it as `request.state.record`.
+
+    answer: tells of the answer, if one was begun. ending: what broke the request off.
+    """
+
+    def __init__(self, scope: Scope, *, request_id: str, is_probe: bool) -> None:
+        """is_probe: asked every few seconds by a machine, so not worth a line if it goes well."""
+        self._method, self._path = scope["method"], scope["path"]
+        self._headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self._request_id = request_id
+        self._is_probe = is_probe
+        self._began = time.monotonic()
+        self._status: int | None = None
+        self._error: MillstreamError | None = None
+        self._refused_origin: str | None = None
+        self.answer: Callable[[], AnswerFacts] | None = None
+        self.ending: str | None = None
+
+    def respond(self, status: int, headers: Mapping[str, str]) -> None:
+        """Notes that the answer begins with this."""
+        self._status = status
+        if "access-control-allow-origin" not in headers:
+            self._refused_origin = _foreign_origin(self._headers)
+
+    def fail(self, error: MillstreamError) -> None:
+        """Notes what the answer says went wrong."""
+        self._error = error
+
+    def write(self) -> None:
+        """Writes the line. Called once, when the request has ended."""
+        is_well = self._is_probe and self._status in (200, 503) and self._refused_origin is None
+        level = logging.DEBUG if is_well else logging.INFO
+        if not log.isEnabledFor(level):
+            return
+        fields = " ".join(f"{name}={value}" for name, value in self._fields())
+        log.log(level, "%s %s %s %s", self._method, shown(self._path), self._status or "-", fields)
+
+    def _fields(self) -> Iterator[tuple[str, object]]:
+        yield "id", self._request_id
+        now = time.monotonic()
+        facts = None if self.answer is None else self.answer()
+        if facts is not None:
+            yield from self._facts(facts)
+        error = self._error
+        ending = self.ending or (error and error.code) or (facts and facts.ending)
+        if ending:
+            yield "error", ending
+        if error is not None and error.param and _FIELD_NAME.fullmatch(error.param):
+            yield "param", error.param
+        if self._refused_origin is not None:
+            yield "refused_origin", shown(self._refused_origin)
+        flag = _ORIGINS_FLAG if self._refused_origin is not None else error and error.flag
+        if flag:
+            yield "flag", flag
+        yield "time", f"{now - self._began:.3f}s"
+
+    def _facts(self, facts: AnswerFacts) -> Iterator[tuple[str, object]]:
+        yield "completion", facts.completion_id
+        yield "prompt", facts.num_prompt
+        yield "cached", facts.num_cached
+        yield "answer", facts.num_generated
+        if facts.finish_reasons:
+            yield "finish", ",".join(facts.finish_reasons)
+        if facts.queue_seconds is not None:
+            yield "queue", f"{facts.queue_seconds:.3f}s"
+        if facts.first_token is not None:
+            yield "first", f"{facts.first_token - self._began:.3f}s"
+
+
+def record_of(scope: Scope) -> RequestRecord | None:
+    """The record of a request; None where none is kept."""
+    state: dict[str, Any] = scope.get("state", {})
+    return state.get("record")
+
+
+def log_unread(error: MillstreamError) -> None:
+    """Writes the line of a connection that was refused before it had a request."""
+    log.info("- - %d error=%s", error.status, error.code)
+
+
+def shown(text: str) -> str:
+    """What a line has of a client's own text: its beginning, without blanks or controls."""
+    return quote(text[:_MAX_SHOWN], safe=_SAFE) or "-"
+
+
+def _foreign_origin(headers: Mapping[bytes, bytes]) -> str | None:
+    """The origin of the page that a browser asks for, unless that page is this server's own."""
+    origin = headers.get(b"origin")
+    if origin is None or headers.get(b"sec-fetch-site") == b"same-origin":
+        return None
+    if origin.partition(b"://")[2] == headers.get(b"host"):
+        return None
+    return origin.decode("latin-1")
