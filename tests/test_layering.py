@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/attention": {"errors", "model/states"},
     "model/forward": {"model/attention", "model/states"},
     "model/reference": {"model/attention"},
+    "model/recurrent_reference": set(),
     "model/loading": {"core", "errors", "model/attention", "settings"},
     "model/paging": {"core", "model/attention", "model/states", "model/transfers"},
     "model/sampling": {"core", "errors", "model/transfers"},
@@ -65,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "model/sizing": {"errors", "model/loading", "model/paging", "model/states", "settings"},
     "model/speedups": {"settings"},
-    "model/cpu/kernels": {"model/reference", "model/tolerance"},
+    "model/cpu/kernels": {"model/recurrent_reference", "model/reference", "model/tolerance"},
     "model/cpu": {"model/attention", "model/cpu/kernels", "model/paging", "model/tolerance"},
     "model/cpu/decoder": {
         "model/attention",

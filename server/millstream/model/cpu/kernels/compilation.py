@@ -42,6 +42,9 @@ HEADERS = [
     "prefill.h",
     "decoder_parts.h",
     "decoder.h",
+    "sequences.h",
+    "short_convolution.h",
+    "delta_rule.h",
 ]
 _FLAGS = [
     "-std=c++20",

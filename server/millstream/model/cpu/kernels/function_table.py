@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from millstream.model import reference
+from millstream.model import recurrent_reference, reference
 
 DTYPES = (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Functions of `reference`, by name: what each computes is written there.
+    """Functions of `reference` and `recurrent_reference`, by name: their meaning is written there.
 
     The compiled ones take tensors on the CPU, all of a call's in the same one of DTYPES (sinks may
     differ); caches, weights, cos and sin are contiguous, and the last dimension of everything else
@@ -36,6 +37,8 @@ class Kernels:
     silu_mul: Callable[..., Tensor]
     gelu_tanh_mul: Callable[..., Tensor]
     rotary_to_cache: Callable[..., tuple[Tensor, Tensor]]
+    short_convolution: Callable[..., Tensor]
+    gated_delta_rule: Callable[..., Tensor]
     classes: Any = field(default=None, repr=False)  # the repr of torch's classes fails
     """Where they are compiled: the classes of `decoder.h`, Norm, Linear and Decoder."""
 
@@ -51,4 +54,4 @@ class Kernels:
 
 def plain() -> Kernels:
     """The functions in plain torch, for any device."""
-    return Kernels.of(reference)
+    return Kernels.of(SimpleNamespace(**{**vars(recurrent_reference), **vars(reference)}))

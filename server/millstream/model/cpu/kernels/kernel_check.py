@@ -50,6 +50,7 @@ def _run(kernels: Kernels, dtype: torch.dtype) -> Results:
     for dim in (64, 80):
         yield from _attention(kernels, random, dim)
         yield from _linears(kernels, random, dim)
+        yield from _recurrent(kernels, random, dim)
         x, other, weight = random(_TOKENS, dim), random(_TOKENS, dim), random(dim)
         yield f"rms_norm {dim}", (kernels.rms_norm(x, weight, 1e-5, unit_offset=True),)
         yield f"add_rms_norm {dim}", kernels.add_rms_norm(x, other, weight, eps=1e-5)
@@ -99,3 +100,31 @@ def _linears(kernels: Kernels, random: _Random, dim: int) -> Results:
         packed = kernels.pack_weight(matrix, activation_bits=activation_bits)
         out = kernels.int8_linear(x, packed, sums, scales, bias)
         yield f"int8_linear {dim} {activation_bits}", (packed, out)
+
+
+def _recurrent(kernels: Kernels, random: _Random, dim: int) -> Results:
+    sequences = {
+        "sources": torch.tensor([2, -1, 0]),
+        "targets": torch.tensor([2, 0, 1]),
+        "firsts": torch.tensor([0, 1, 6, 9], dtype=torch.int32),
+    }
+    rows = 9
+    states = random(3, dim, 4)
+    for bias in (None, random(dim)):
+        out = kernels.short_convolution(
+            random(rows, dim), random(dim, 4), bias, states=states, silu=bias is None, **sequences
+        )
+        yield f"short_convolution {dim}", (out, states)
+    matrices = random(3, 4, dim, 40).float()
+    for decays in ((), (dim,)):
+        out = kernels.gated_delta_rule(
+            random(rows, 2, dim),
+            random(rows, 2, dim),
+            random(rows, 4, 40),
+            g=-random(rows, 4, *decays).float().abs(),
+            beta=random(rows, 4).sigmoid(),
+            states=matrices,
+            normalise=True,
+            **sequences,
+        )
+        yield f"gated_delta_rule {dim} {len(decays)}", (out, matrices)

@@ -1,5 +1,5 @@
 // The kernels as torch operators: checks of what they are given, and registration. Their meaning is
-// in model/reference.py: the same functions in plain torch.
+// in model/reference.py and model/recurrent_reference.py: the same functions in plain torch.
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
@@ -7,9 +7,11 @@
 
 #include "decode.h"
 #include "decoder.h"
+#include "delta_rule.h"
 #include "linear.h"
 #include "row_kernels.h"
 #include "prefill.h"
+#include "short_convolution.h"
 #include "tensors.h"
 
 namespace millstream {
@@ -123,6 +125,13 @@ TORCH_LIBRARY(millstream, library) {
   library.def(
       "rotary_to_cache(Tensor query, Tensor key, Tensor value, *, Tensor cos, Tensor sin, "
       "Tensor slots, Tensor(a!) key_cache, Tensor(b!) value_cache) -> (Tensor, Tensor)");
+  library.def(
+      "short_convolution(Tensor x, Tensor weight, Tensor? bias, *, Tensor(a!) states, "
+      "Tensor sources, Tensor targets, Tensor firsts, bool silu=False) -> Tensor");
+  library.def(
+      "gated_delta_rule(Tensor query, Tensor key, Tensor value, *, Tensor g, Tensor beta, "
+      "Tensor(a!) states, Tensor sources, Tensor targets, Tensor firsts, bool normalise=False) "
+      "-> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(millstream, CPU, library) {
@@ -137,6 +146,8 @@ TORCH_LIBRARY_IMPL(millstream, CPU, library) {
   library.impl("silu_mul", &silu_mul);
   library.impl("gelu_tanh_mul", &gelu_tanh_mul);
   library.impl("rotary_to_cache", &rotary_to_cache);
+  library.impl("short_convolution", &short_convolution);
+  library.impl("gated_delta_rule", &gated_delta_rule);
 }
 
 }  // namespace
