@@ -25,6 +25,7 @@ from transformers import (
     LlamaConfig,
     PretrainedConfig,
     PreTrainedModel,
+    Qwen3_5TextConfig,
     Qwen3Config,
 )
 
@@ -39,7 +40,7 @@ _STD, _SILENT = 0.02, 0.1
 class Shape:
     """What defines a model. Sizes in units (hidden, intermediate), heads and tokens."""
 
-    family: Literal["llama", "qwen3"]
+    family: Literal["llama", "qwen3", "qwen3_5"]
     hidden: int
     layers: int
     heads: int
@@ -69,6 +70,26 @@ SHAPES: dict[str, Shape] = {
         kv_heads=8,
         head_dim=128,
         intermediate=3072,
+    ),
+    # Qwen3.5 0.8B but for its vocabulary: of each four layers, three have a state.
+    "bench-hybrid": Shape(
+        family="qwen3_5",
+        hidden=1024,
+        layers=24,
+        heads=8,
+        kv_heads=2,
+        head_dim=256,
+        intermediate=3584,
+    ),
+    # As many weights, all layers with attention.
+    "bench-500m": Shape(
+        family="qwen3",
+        hidden=1024,
+        layers=24,
+        heads=16,
+        kv_heads=8,
+        head_dim=128,
+        intermediate=4672,
     ),
 }
 
@@ -146,7 +167,9 @@ def random_model(shape: Shape, silent: tuple[int, ...] = ()) -> PreTrainedModel:
 
 
 def _config(shape: Shape) -> PretrainedConfig:
-    kind: Any = {"llama": LlamaConfig, "qwen3": Qwen3Config}[shape.family]
+    kind: Any = {"llama": LlamaConfig, "qwen3": Qwen3Config, "qwen3_5": Qwen3_5TextConfig}[
+        shape.family
+    ]
     config: PretrainedConfig = kind(
         hidden_size=shape.hidden,
         num_hidden_layers=shape.layers,
