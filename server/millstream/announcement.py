@@ -32,6 +32,8 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> s
         note = "\n  This is the embedded demo model, a toy. Name a real one with --model-id.\n"
     millions = f"{info.num_parameters / 1e6:,.1f} M"
     cache = f"{info.num_blocks:,} blocks, {info.kv_cache_bytes / 2**20:,.0f} MiB"
+    if info.num_states:
+        cache += f"\n  states     {info.num_states:,} of {info.state_bytes / 2**20:,.1f} MiB each"
     weights = f", {info.quantization} weights" if info.quantization else ""
     attention = info.attention_backend + (", batch-invariant" if settings.batch_invariant else "")
     limits = f"{settings.max_concurrent_requests} requests at once"

@@ -143,7 +143,7 @@ class Driver:
         statistics = self.scheduler.statistics()
         assert (statistics.num_running, statistics.num_waiting) == (0, 0)
         assert statistics.num_blocks_used == 0
-        assert statistics.states is None or statistics.states.num_used == 0
+        assert statistics.num_states_used == 0
         assert not self.scheduler.has_work
 
 

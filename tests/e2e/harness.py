@@ -129,7 +129,7 @@ class RunningServer:
     def wait_idle(self) -> None:
         """Waits until nothing is open, queued, running, and no block is in use."""
         self.wait_open(0)
-        self.wait_engine(num_running=0, num_waiting=0, num_blocks_used=0)
+        self.wait_engine(num_running=0, num_waiting=0, num_blocks_used=0, num_states_used=0)
 
     def engine(self) -> psutil.Process:
         """The engine's process."""

@@ -172,6 +172,7 @@ class Scheduler:
 
     def statistics(self) -> Statistics:
         """How the scheduler stands now."""
+        states = self.states.slots if self.states else None
         return Statistics(
             num_running=len(self._running),
             num_waiting=len(self._waiting),
@@ -179,7 +180,9 @@ class Scheduler:
             num_blocks_used=self.pool.num_used,
             num_blocks_cached=self.pool.num_cached,
             num_preemptions=self._num_preemptions,
-            states=self.states.statistics() if self.states else None,
+            num_states=states.num_blocks if states else 0,
+            num_states_used=states.num_used if states else 0,
+            num_states_cached=states.num_cached if states else 0,
         )
 
     def check(self) -> None:

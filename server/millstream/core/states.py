@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from millstream.core.blocks import BlockHash, BlockPool
 from millstream.core.plan import StateMove
-from millstream.core.status import EngineInfo, StateStatistics
+from millstream.core.status import EngineInfo
 
 MARGIN = 8
 """Tokens at the end of a prompt that its snapshot leaves out: templates end a prompt with what
@@ -66,11 +66,6 @@ class StatePool:
         near_end = max(prompt - MARGIN, 0) // size * size
         ends |= {near_end, latest if latest > prompt else 0}
         return sorted(position for position in ends if start < position <= end)
-
-    def statistics(self) -> StateStatistics:
-        """How the slots stand now."""
-        slots = self.slots
-        return StateStatistics(slots.num_blocks, slots.num_used, slots.num_cached)
 
     def check(self, sequences: Iterable[SequenceStates]) -> None:
         """Raises AssertionError unless references equal what the sequences hold."""

@@ -39,17 +39,9 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class StateStatistics:
-    """Slots for the states of sequences: all, those that are held, and those that are snapshots."""
-
-    num_slots: int
-    num_used: int
-    num_cached: int
-
-
-@dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot; counts are of now, `num_preemptions` is since start."""
+    """A snapshot; counts are of now, `num_preemptions` is since start. States are slots of them:
+    all, those that are held, and those in which a prefix can be found."""
 
     num_running: int = 0
     num_waiting: int = 0
@@ -57,4 +49,6 @@ class Statistics:
     num_blocks_used: int = 0
     num_blocks_cached: int = 0
     num_preemptions: int = 0
-    states: StateStatistics | None = None
+    num_states: int = 0
+    num_states_used: int = 0
+    num_states_cached: int = 0

@@ -16,7 +16,8 @@ from millstream.runtime.client import State
 
 @closed
 class EngineLoad(TypedDict):
-    """Counts of now, but for num_preemptions, which is since the engine's start."""
+    """Counts of now, but for num_preemptions, which is since the engine's start. States are 0 for a
+    model whose layers keep none."""
 
     num_running: int
     num_waiting: int
@@ -24,6 +25,9 @@ class EngineLoad(TypedDict):
     num_blocks_used: int
     num_blocks_cached: int
     num_preemptions: int
+    num_states: int
+    num_states_used: int
+    num_states_cached: int
 
 
 @closed
