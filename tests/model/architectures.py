@@ -18,14 +18,14 @@ from tests.model.small_configs import small_config
 _ROUNDING = 1e-4  # of the logits' spread
 
 # Those that most people run, and one of each kind of attention: sliding windows (alone, mixed with
-# full attention, or in the mask only), soft caps, sinks, values narrower than keys, learned
+# full attention, or in the mask only), chunks, soft caps, sinks, values narrower than keys, learned
 # positions, layers without rotary positions. `test_model_types` runs all others, shorter.
 ARCHITECTURES = (
     *("llama", "mistral", "mixtral", "ministral3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("gemma2", "gemma3_text", "gemma3n_text", "gpt_oss", "phi", "phi3", "phimoe"),
     *("deepseek_v2", "deepseek_v3", "glm4", "glm4_moe", "ernie4_5", "hunyuan_v1_dense"),
     *("seed_oss", "smollm3", "granite", "granitemoe", "cohere2", "exaone4", "olmo2", "olmo3"),
-    *("olmoe", "gpt2", "gpt_neox", "opt", "starcoder2"),
+    *("olmoe", "gpt2", "gpt_neox", "opt", "starcoder2", "llama4_text"),
 )
 
 

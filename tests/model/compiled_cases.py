@@ -53,7 +53,7 @@ class FusedModel:
         model, max_context = loaded.model, loaded.max_context
         pack_int8(model, kernels)
         layers = probe_layers(model, max_context=max_context, device=loaded.device)
-        forward = Forward(model, {index: layer.window for index, layer in layers.items()})
+        forward = Forward(model, {index: layer.reach for index, layer in layers.items()})
         fused = fuse(model, forward, layers, kernels=kernels, max_context=max_context)
         pack_linears(model, kernels)
         stacks = [module for module in model.modules() if isinstance(module, DecoderStack)]

@@ -82,7 +82,9 @@ def test_equals_generate(model_type: str, tmp_path: Path) -> None:
     assert answers(runner, requests, max_step_tokens=32) == expected
 
 
-@pytest.mark.parametrize("model_type", ["llama", "gemma2", "mistral", "deepseek_v2", "gpt_oss"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "gemma2", "mistral", "deepseek_v2", "gpt_oss", "llama4_text"]
+)
 def test_equals_generate_under_preemption_and_prefix_hits(model_type: str, tmp_path: Path) -> None:
     model = make_model(model_type, tmp_path)
     shared = random_prompts(1, seed=5)[0][:40] + (7,) * 8
@@ -95,7 +97,9 @@ def test_equals_generate_under_preemption_and_prefix_hits(model_type: str, tmp_p
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("model_type", ["llama", "gemma2", "deepseek_v2", "gpt_oss", "phimoe"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "gemma2", "deepseek_v2", "gpt_oss", "phimoe", "llama4_text"]
+)
 def test_equals_generate_in_any_schedule(model_type: str, seed: int, tmp_path: Path) -> None:
     """Random arrivals, budgets and block counts; prompts that share their beginning."""
     model, source = make_model(model_type, tmp_path), random.Random(seed)

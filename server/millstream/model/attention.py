@@ -2,7 +2,7 @@
 
 transformers calls the function registered here instead of its own attention and passes through
 our keyword arguments: `millstream_batch` knows what the packed tokens of the step mean,
-`millstream_windows` which window each layer sees, as found at start by `probe`
+`millstream_reaches` how far back each layer sees, as found at start by `probe`
 (https://huggingface.co/docs/transformers/attention_interface). No mask is registered for the name,
 so transformers builds none.
 
@@ -13,7 +13,7 @@ on which other sequences are in the batch, except how matrix products round.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,29 @@ from millstream.model.states.state_step import StateStep
 
 ATTENTION_NAME = "millstream"
 BATCH_KWARG = "millstream_batch"
-WINDOWS_KWARG = "millstream_windows"
+REACHES_KWARG = "millstream_reaches"
+
+
+class Reach(NamedTuple):
+    """How far back a token sees. window: so many positions, its own included (sliding window).
+    chunk: from the last multiple of it on (chunked attention). At most one is given; None is all.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+
+    def first(self, positions: Tensor) -> Tensor | None:
+        """The first position that tokens at `positions` see, of the same shape; None: all do 0."""
+        if self.chunk is not None:
+            return positions - positions % self.chunk
+        return None if self.window is None else positions - (self.window - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOptions:
     """What a model's layer asks of attention beyond softmax(q k^T * scale) v.
 
-    window: positions a token sees, itself included (sliding window); None is all.
+    window, chunk: how far back a token sees; see Reach.
     softcap: scores become softcap * tanh(scores / softcap) (Gemma 2).
     sinks: one extra score per query head that takes part in softmax only (GPT-OSS), [heads].
     """
@@ -41,6 +56,12 @@ class LayerOptions:
     window: int | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    chunk: int | None = None
+
+    @property
+    def reach(self) -> Reach:
+        """How far back a token sees."""
+        return Reach(self.window, self.chunk)
 
 
 class AttentionBatch(Protocol):
@@ -74,17 +95,17 @@ def attention_forward(
     batch: AttentionBatch = kwargs[BATCH_KWARG]
     layer = module.layer_idx
     assert isinstance(layer, int), "probe refuses other models"
-    options = layer_options(query, kwargs, window=kwargs[WINDOWS_KWARG][layer])
+    options = layer_options(query, kwargs, kwargs[REACHES_KWARG][layer])
     out = batch.attend(
         layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), options
     )
     return out.unsqueeze(0), None
 
 
-def layer_options(query: Tensor, passed: dict[str, Any], *, window: int | None) -> LayerOptions:
+def layer_options(query: Tensor, passed: dict[str, Any], reach: Reach) -> LayerOptions:
     """The options of a layer, from what transformers passes to its attention function.
 
-    query [1, heads, T, d]; passed: the keyword arguments; window: what the layer sees.
+    query [1, heads, T, d]; passed: the keyword arguments; reach: how far back the layer sees.
 
     Intentional: `sliding_window` is not read. Some models leave it to the mask, which is also what
     transformers' own eager and sdpa attention go by.
@@ -92,9 +113,10 @@ def layer_options(query: Tensor, passed: dict[str, Any], *, window: int | None) 
     scale = passed.get("scaling")
     return LayerOptions(
         scale=scale if scale is not None else query.shape[-1] ** -0.5,
-        window=window,
+        window=reach.window,
         softcap=passed.get("softcap"),
         sinks=passed.get("s_aux"),
+        chunk=reach.chunk,
     )
 
 
@@ -115,12 +137,12 @@ def register() -> None:
     AttentionInterface.register(ATTENTION_NAME, attention_forward)
 
 
-def causal_mask(*, start: int, length: int, total: int, window: int | None) -> Tensor:
+def causal_mask(*, start: int, length: int, total: int, reach: Reach) -> Tensor:
     """[length, total] bool: True where the token at position start + row sees position `column`."""
     queries = torch.arange(start, start + length).unsqueeze(1)
     keys = torch.arange(total).unsqueeze(0)
-    mask = keys <= queries
-    return mask if window is None else mask & (keys > queries - window)
+    mask, first = keys <= queries, reach.first(queries)
+    return mask if first is None else mask & (keys >= first)
 
 
 def attend_dense(
@@ -148,7 +170,7 @@ def attend_dense(
     if options.softcap is not None:
         scores = options.softcap * torch.tanh(scores / options.softcap)
     if mask is None:
-        mask = causal_mask(start=0, length=query.shape[2], total=key.shape[2], window=None)
+        mask = causal_mask(start=0, length=query.shape[2], total=key.shape[2], reach=Reach())
     scores = scores.masked_fill(~mask.to(scores.device), float("-inf"))
     if options.sinks is not None:
         sinks = options.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)

@@ -101,7 +101,7 @@ def build_runner(
     prepare_int8(loaded, kernels, settings)  # 2
     expected = own_logits(loaded)  # 3
     observed, layers = probe_model(loaded, settings)  # 4
-    forward = Forward(loaded.model, {i: layer.window for i, layer in layers.items()}, observed)
+    forward = Forward(loaded.model, {i: layer.reach for i, layer in layers.items()}, observed)
     threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
     shapes = {i: layer.shape for i, layer in layers.items()}
     own_states = 2 if loaded.device.type == "cuda" else 1  # steps are planned ahead there

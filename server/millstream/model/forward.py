@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 from millstream.model.attention import (
     ATTENTION_NAME,
     BATCH_KWARG,
-    WINDOWS_KWARG,
+    REACHES_KWARG,
     AttentionBatch,
+    Reach,
     use_attention,
 )
 from millstream.model.states.model_cache import ModelCache
@@ -41,13 +42,13 @@ class Forward:
     def __init__(
         self,
         model: PreTrainedModel,
-        windows: dict[int, int | None],
+        reaches: dict[int, Reach],
         observed: ObservedStates | None = None,
     ) -> None:
-        """windows: the sliding window of each layer index, None where all is seen. observed: what
+        """reaches: how far back each layer sees, by its index. observed: what
         layers keep of a sequence, if they do."""
         self.model = model
-        self._windows = windows
+        self._reaches = reaches
         self._observed = observed
         self.shortcut: Shortcut | None = None
         self.splitting: Splitting | None = None
@@ -65,7 +66,7 @@ class Forward:
             found = self.shortcut(input_ids[0], positions[0], rows=rows, batch=batch)
             if found is not None:
                 return found
-        options: dict[str, Any] = {BATCH_KWARG: batch, WINDOWS_KWARG: self._windows}
+        options: dict[str, Any] = {BATCH_KWARG: batch, REACHES_KWARG: self._reaches}
         if self._keeps_rows:
             # Some models cannot take an empty selection; one row costs next to nothing.
             options["logits_to_keep"] = rows if len(rows) else rows.new_zeros(1)

@@ -30,12 +30,13 @@ def paged_attention_decode(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     """Attention of one token per sequence over its cached keys, its own included.
 
     query [b, heads, d]; caches [blocks, block_size, kv_heads, d or dv]; block_tables [b, n] (int64
     or int32; entries past a row's position are not looked at); positions [b]: of the new tokens.
-    Gives [b, heads, dv]. scale, window, softcap, sinks: as in `LayerOptions`.
+    Gives [b, heads, dv]. scale, window, softcap, sinks, chunk: as in `LayerOptions`.
     """
     num_rows, num_blocks = block_tables.shape
     block_size = key_cache.shape[1]
@@ -47,9 +48,9 @@ def paged_attention_decode(
         found = cache.index_select(0, tables)
         return found.view(num_rows, num_blocks * block_size, *cache.shape[2:]).transpose(1, 2)
 
-    if window is not None:
-        mask &= keys > positions.unsqueeze(1) - window
-    options = LayerOptions(scale=scale, window=window, softcap=softcap, sinks=sinks)
+    options = LayerOptions(scale, window, softcap=softcap, sinks=sinks, chunk=chunk)
+    if (first := options.reach.first(positions.unsqueeze(1))) is not None:
+        mask &= keys >= first
     return attend_dense(
         query.unsqueeze(2),
         gather(key_cache),
@@ -71,6 +72,7 @@ def paged_attention_prefill(
     window: int | None = None,
     softcap: float | None = None,
     sinks: Tensor | None = None,
+    chunk: int | None = None,
 ) -> Tensor:
     """Attention of prompt chunks over the cached keys of their sequences, their own included.
 
@@ -78,7 +80,7 @@ def paged_attention_prefill(
     a chunk's end are not looked at); starts [c]: position of a chunk's first token; lengths [c]:
     its tokens, T in all. Caches, result and the rest as in `paged_attention_decode`.
     """
-    options = LayerOptions(scale=scale, window=window, softcap=softcap, sinks=sinks)
+    options = LayerOptions(scale, window, softcap=softcap, sinks=sinks, chunk=chunk)
     block_size, out = key_cache.shape[1], []
     chunks = zip(torch.split(query, lengths.tolist()), block_tables, starts.tolist(), strict=True)
     for rows, table, start in chunks:
@@ -88,7 +90,7 @@ def paged_attention_prefill(
             cache.index_select(0, blocks).flatten(0, 1)[:total].transpose(0, 1).unsqueeze(0)
             for cache in (key_cache, value_cache)
         )
-        mask = causal_mask(start=start, length=len(rows), total=total, window=window)
+        mask = causal_mask(start=start, length=len(rows), total=total, reach=options.reach)
         found = attend_dense(
             rows.transpose(0, 1).unsqueeze(0), keys, values, mask.to(query.device), options
         )

@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 import torch
 from transformers import AttentionInterface
+from transformers.masking_utils import (
+    chunked_causal_mask_function,
+    sliding_window_causal_mask_function,
+)
 from transformers.models.llama import modeling_llama
 
 from millstream.errors import StartupError
-from millstream.model.attention import register
+from millstream.model.attention import Reach, register
+from millstream.model.checks.mask_reach import find_reach
 from millstream.model.checks.probe import ProbedLayer, probe_layers
 from millstream.model.loading.context import max_context
-from tests.model.architectures import greedy, make_model
+from tests.model.architectures import make_model
 from tests.model.small_configs import WINDOW, small_config
-from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
+from tests.model.test_architectures import make_runner
 
 # All of these lie beyond the tokens that `verify` compares.
 CONTEXT = 256
@@ -40,23 +45,25 @@ def refusal(folder: Path, **settings: Any) -> str:
 
 
 def test_windows_are_read_from_the_masks(tmp_path: Path) -> None:
-    assert [layer.window for layer in probe("llama", tmp_path)] == [None] * 4
-    assert [layer.window for layer in probe("mistral", tmp_path)] == [WINDOW] * 4
-    assert [layer.window for layer in probe("gemma2", tmp_path)] == [WINDOW, None] * 2
+    assert [layer.reach.window for layer in probe("llama", tmp_path)] == [None] * 4
+    assert [layer.reach.window for layer in probe("mistral", tmp_path)] == [WINDOW] * 4
+    assert [layer.reach.window for layer in probe("gemma2", tmp_path)] == [WINDOW, None] * 2
 
 
 def test_a_window_that_only_the_mask_knows(tmp_path: Path) -> None:
     """Phi-MoE's attention is not told its window."""
-    assert [layer.window for layer in probe("phimoe", tmp_path)] == [WINDOW] * 4
+    assert [layer.reach.window for layer in probe("phimoe", tmp_path)] == [WINDOW] * 4
 
 
 def test_a_window_as_long_as_the_context_is_none(tmp_path: Path) -> None:
-    assert [layer.window for layer in probe("mistral", tmp_path, context=WINDOW)] == [None] * 4
+    assert [layer.reach.window for layer in probe("mistral", tmp_path, context=WINDOW)] == [
+        None
+    ] * 4
 
 
 def test_a_configured_window_that_is_switched_off(tmp_path: Path) -> None:
     layers = probe("qwen2", tmp_path, use_sliding_window=False, sliding_window=WINDOW)
-    assert [layer.window for layer in layers] == [None] * 4
+    assert [layer.reach.window for layer in layers] == [None] * 4
 
 
 def test_values_narrower_than_keys(tmp_path: Path) -> None:
@@ -64,14 +71,27 @@ def test_values_narrower_than_keys(tmp_path: Path) -> None:
     assert {(shape.kv_heads, shape.key_dim, shape.value_dim) for shape in shapes} == {(4, 24, 12)}
 
 
-def test_chunked_attention_is_refused_beyond_its_chunk(tmp_path: Path) -> None:
-    model = make_model("llama4_text", tmp_path)
-    assert "neither full nor a sliding window" in refusal(tmp_path)
-    runner = make_runner(tmp_path, device="cpu", max_total_tokens=WINDOW, block_size=8)
-    prompts = random_prompts(3, seed=2, longest=WINDOW - 10)
-    expected = {i: greedy(model, prompt, 10) for i, prompt in enumerate(prompts)}
-    requests = [greedy_request(i, prompt, 10) for i, prompt in enumerate(prompts)]
-    assert answers(runner, requests, max_step_tokens=24) == expected
+def test_chunks_are_read_from_the_masks(tmp_path: Path) -> None:
+    reaches = [layer.reach for layer in probe("llama4_text", tmp_path)]
+    assert reaches == [Reach(chunk=WINDOW), Reach()] * 2
+    reaches = [layer.reach for layer in probe("llama4_text", tmp_path, context=WINDOW)]
+    assert reaches == [Reach()] * 4
+
+
+@pytest.mark.parametrize("context", [2, 7, 31, 256, 1000])
+def test_every_reach_is_told_from_the_others(context: int) -> None:
+    device = torch.device("cpu")
+    for size in (1, 2, 3, 16, 24, 127, 128, 129, 255, 600):
+        all_seen = Reach() if size >= context else None
+        window = find_reach(sliding_window_causal_mask_function(size), context, device)
+        assert window == (all_seen or Reach(window=size))
+        none_left = torch.zeros(1, dtype=torch.int)
+        chunk = find_reach(chunked_causal_mask_function(size, none_left), context, device)
+        # Of one token, or one and another, both see the same.
+        assert chunk in ((all_seen,) if all_seen else (Reach(chunk=size), Reach(window=1)))
+        assert chunk.window is None or size == 1
+    with pytest.raises(StartupError, match="neither full nor"):
+        find_reach(lambda b, h, q, k: (k <= q) & (k % 3 != 1), 40, device)
 
 
 def test_positions_counted_by_the_cache_are_refused(tmp_path: Path) -> None:

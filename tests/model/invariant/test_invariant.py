@@ -36,6 +36,7 @@ CASES = [
     ("qwen3_moe", "float32"),
     ("qwen3_moe", "bfloat16"),
     ("gpt_oss", "float32"),
+    ("llama4_text", "float32"),
     ("phi3", "bfloat16"),
 ]
 

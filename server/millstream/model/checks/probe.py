@@ -14,7 +14,6 @@ Rule: whatever is not understood is refused with a StartupError.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,11 +26,13 @@ from transformers.cache_utils import DummyLayer
 from millstream.errors import StartupError
 from millstream.model.attention import (
     BATCH_KWARG,
+    Reach,
     attend_dense,
     causal_mask,
     layer_options,
     use_attention,
 )
+from millstream.model.checks.mask_reach import MaskFunction, find_reach
 from millstream.model.checks.model_failures import refusing
 from millstream.model.loading.interface_check import not_replaceable
 from millstream.model.paging.kv_cache import LayerShape
@@ -42,7 +43,6 @@ from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 PROBE_NAME = "millstream-probe"
 
 _LENGTH = 4
-_ROWS = 16
 _UNDERSTOOD = {BATCH_KWARG, "scaling", "softcap", "s_aux", "is_causal"}
 # Arguments that change nothing about what attention computes, outside training.
 _WITHOUT_EFFECT = {
@@ -57,40 +57,38 @@ _WITHOUT_EFFECT = {
     "return_dict",
 }
 
-MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
 
 @dataclass(frozen=True, slots=True)
 class ProbedLayer:
-    """What an attention layer stores, and the sliding window it sees, in tokens (None: all)."""
+    """What an attention layer stores, and how far back it sees."""
 
     shape: LayerShape
-    window: int | None
+    reach: Reach
 
 
 @dataclass(slots=True)
 class _Probe:
     """What the layers of one model pass to attention in one run.
 
-    layers: by index. windows: by the function of a mask, so that each is judged once. Mutated by
+    layers: by index. reaches: by the function of a mask, so that each is judged once. Mutated by
     `_probe_forward()`.
     """
 
     max_context: int
     layers: dict[int, ProbedLayer] = field(default_factory=dict)
-    windows: dict[MaskFunction, int | None] = field(default_factory=dict)
+    reaches: dict[MaskFunction, Reach] = field(default_factory=dict)
 
-    def window(self, mask: Tensor | None) -> int | None:
-        """The window, in tokens, of a layer's mask [1, 1, T, T].
+    def reach(self, mask: Tensor | None) -> Reach:
+        """How far back a layer sees by its mask [1, 1, T, T].
 
         Raises StartupError if the mask is of another kind.
         """
         function = getattr(mask, "mask_function", None)
         if mask is None or function is None:
             raise StartupError("a layer does not use the causal mask as transformers makes it")
-        if function not in self.windows:
-            self.windows[function] = _find_window(function, self.max_context, mask.device)
-        return self.windows[function]
+        if function not in self.reaches:
+            self.reaches[function] = find_reach(function, self.max_context, mask.device)
+        return self.reaches[function]
 
 
 @torch.inference_mode()
@@ -191,50 +189,20 @@ def _probe_forward(
         raise StartupError("a layer's attention is not causal")
     if not isinstance(layer, int) or layer in probe.layers:
         raise StartupError("its attention layers are not numbered one by one")
-    window = probe.window(attention_mask)
-    probe.layers[layer] = ProbedLayer(
-        LayerShape(key.shape[1], key.shape[3], value.shape[3]), window
-    )
+    reach = probe.reach(attention_mask)
+    probe.layers[layer] = ProbedLayer(LayerShape(key.shape[1], key.shape[3], value.shape[3]), reach)
     length = query.shape[2]
-    mask = causal_mask(start=0, length=length, total=length, window=None).to(query.device)
-    out = attend_dense(query, key, value, mask, layer_options(query, kwargs, window=None))
+    mask = causal_mask(start=0, length=length, total=length, reach=Reach()).to(query.device)
+    out = attend_dense(query, key, value, mask, layer_options(query, kwargs, Reach()))
     return out.transpose(1, 2).contiguous(), None
 
 
 def _probe_mask(*, q_length: int, mask_function: MaskFunction, **kwargs: Any) -> Tensor:
     """A causal mask [1, 1, T, T] that carries the function it stands for."""
-    mask = causal_mask(start=0, length=q_length, total=q_length, window=None)[None, None]
+    mask = causal_mask(start=0, length=q_length, total=q_length, reach=Reach())[None, None]
     mask = mask.to(kwargs["device"])
     mask.mask_function = mask_function  # type: ignore[attr-defined]
     return mask
-
-
-def _find_window(function: MaskFunction, max_context: int, device: torch.device) -> int | None:
-    """The sliding window, in tokens, that `function` means; None if it hides no earlier position.
-
-    Raises StartupError if it is not a window, judged by rows spread over the context.
-    """
-    keys = torch.arange(max_context, device=device)
-    window = int(_row(function, max_context - 1, keys).sum())
-    step = max(max_context // _ROWS, 1)
-    rows = {*range(0, max_context, step), max_context - 1, window - 1, window, window + 1}
-    for row in sorted(row for row in rows if 0 <= row < max_context):
-        wanted = (keys <= row) & (keys > row - window)
-        if not torch.equal(_row(function, row, keys), wanted):
-            raise StartupError(
-                "a layer's attention is neither full nor a sliding window within "
-                f"{max_context} tokens (it may be with a smaller --max-total-tokens)"
-            )
-    return window if window < max_context else None
-
-
-def _row(function: MaskFunction, query: int, keys: Tensor) -> Tensor:
-    """Which of the positions `keys` [n] the position `query` sees: [n] bool."""
-    zero = torch.zeros_like(keys[:1])
-    try:
-        return function(zero, zero, zero + query, keys).expand(len(keys))
-    except IndexError as error:
-        raise StartupError("a layer's mask depends on the tokens, not on positions only") from error
 
 
 def _check_layers(model: PreTrainedModel, probe: _Probe, observed: ObservedStates | None) -> None:
@@ -256,5 +224,6 @@ def _check_layers(model: PreTrainedModel, probe: _Probe, observed: ObservedState
         if index not in layers:
             continue
         limit = min(getattr(kept, "sliding_window", probe.max_context), probe.max_context)
-        if limit < (layers[index].window or probe.max_context):
+        window, chunk = layers[index].reach
+        if limit < (window or chunk or probe.max_context):
             raise StartupError("its masks show more than the sliding window that its cache keeps")

@@ -22,8 +22,8 @@ class NativeBackend:
         self._kernels = kernels
 
     def handles(self, options: LayerOptions) -> bool:
-        """Always True."""
-        return True
+        """Whether attention is not chunked."""
+        return options.chunk is None
 
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions

@@ -66,8 +66,8 @@ class VarlenBackend:
         self._needs_gqa_flag = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
     def handles(self, options: LayerOptions) -> bool:
-        """Whether there are neither a soft cap nor sinks."""
-        return options.softcap is None and options.sinks is None
+        """Whether there are neither a soft cap nor sinks nor chunks."""
+        return options.softcap is None and options.sinks is None and options.chunk is None
 
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions

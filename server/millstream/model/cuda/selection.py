@@ -135,6 +135,7 @@ def _layer_options(sinks: Tensor) -> tuple[LayerOptions, ...]:
         LayerOptions(0.1, window=20),
         LayerOptions(0.1, softcap=5.0, window=300),
         LayerOptions(0.1, sinks=sinks),
+        LayerOptions(0.1, chunk=50),
     )
 
 
@@ -152,4 +153,5 @@ def _in_plain_torch(
         window=options.window,
         softcap=options.softcap,
         sinks=options.sinks,
+        chunk=options.chunk,
     )

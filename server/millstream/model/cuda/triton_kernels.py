@@ -49,9 +49,9 @@ def _add_sink(acc, best, total, sink):
 @triton.jit
 def _attend(
     query, acc, best, total, keys, values, table, first, last, positions, kv_head, num_heads,
-    scale, softcap, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PAGE: tl.constexpr,
-    DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr,
-    TILE: tl.constexpr,
+    scale, softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,
+    PAGE: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr,
+    WIDTH_PAD: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Adds keys first .. last - 1 to a running softmax; query [rows, DIM_PAD], positions [rows].
 
@@ -69,6 +69,8 @@ def _attend(
         is_seen = is_there[None, :] & (index[None, :] <= positions[:, None])
         if WINDOW > 0:
             is_seen = is_seen & (index[None, :] > positions[:, None] - WINDOW)
+        if CHUNK > 0:
+            is_seen = is_seen & (index[None, :] >= positions[:, None] // CHUNK * CHUNK)
         scores = tl.where(is_seen, scores, float("-inf"))
         larger = tl.maximum(best, tl.max(scores, 1))
         weights = tl.exp(scores - larger[:, None])
@@ -85,10 +87,10 @@ def _attend(
 @triton.jit
 def decode_parts(
     query, keys, values, tables, positions, parts, bests, totals, query_stride, table_stride,
-    scale, softcap, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PAGE: tl.constexpr,
-    KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr, DIM: tl.constexpr,
-    DIM_PAD: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr, TILE: tl.constexpr,
-    SPLITS: tl.constexpr,
+    scale, softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,
+    PAGE: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr,
+    DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr,
+    TILE: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """One program: the query heads of one key head of one row, over one part of its keys."""
     row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -97,6 +99,8 @@ def decode_parts(
     oldest = 0
     if WINDOW > 0:
         oldest = tl.maximum(length - WINDOW, 0)
+    if CHUNK > 0:
+        oldest = position // CHUNK * CHUNK
     share = tl.cdiv(tl.cdiv(length - oldest, SPLITS), TILE) * TILE
     first = oldest + split * share
     last = tl.minimum(first + share, length)
@@ -113,7 +117,7 @@ def decode_parts(
     acc, best, total = _attend(
         vectors, acc, best, total, keys, values, tables + row.to(tl.int64) * table_stride, first,
         last, tl.full([GROUP_PAD], 0, tl.int32) + position, kv_head, KV_HEADS, scale, softcap,
-        WINDOW, SOFTCAP, PAGE, DIM, DIM_PAD, WIDTH, WIDTH_PAD, TILE,
+        WINDOW, CHUNK, SOFTCAP, PAGE, DIM, DIM_PAD, WIDTH, WIDTH_PAD, TILE,
     )  # fmt: skip
     place = (row.to(tl.int64) * KV_HEADS * GROUP + heads) * SPLITS + split
     tl.store(bests + place, best, mask=is_head)
@@ -151,9 +155,10 @@ def join_parts(
 @triton.jit
 def prefill_tile(
     query, keys, values, tables, starts, firsts, sinks, out, query_stride, table_stride, scale,
-    softcap, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, SINKS: tl.constexpr, PAGE: tl.constexpr,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr,
-    WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,
+    SINKS: tl.constexpr, PAGE: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr,
+    DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """One program: one head of ROWS tokens of one chunk. firsts [c + 1]: where chunks begin."""
     chunk, head = tl.program_id(1), tl.program_id(2)
@@ -175,11 +180,13 @@ def prefill_tile(
         oldest = 0
         if WINDOW > 0:
             oldest = tl.maximum(start + tile * ROWS - WINDOW + 1, 0)
+        if CHUNK > 0:
+            oldest = (start + tile * ROWS) // CHUNK * CHUNK
         last = start + tl.minimum(tile * ROWS + ROWS, length)
         acc, best, total = _attend(
             vectors, acc, best, total, keys, values, tables + chunk.to(tl.int64) * table_stride,
             oldest, last, start + inside, head // (HEADS // KV_HEADS), KV_HEADS, scale, softcap,
-            WINDOW, SOFTCAP, PAGE, DIM, DIM_PAD, WIDTH, WIDTH_PAD, TILE,
+            WINDOW, CHUNK, SOFTCAP, PAGE, DIM, DIM_PAD, WIDTH, WIDTH_PAD, TILE,
         )  # fmt: skip
         if SINKS:
             sink = tl.load(sinks + head).to(tl.float32)

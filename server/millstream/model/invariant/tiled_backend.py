@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from millstream.model.attention import LayerOptions
+from millstream.model.attention import LayerOptions, Reach
 from millstream.model.invariant.attention_tiles import (
     Tiles,
     attend_tiles,
@@ -37,14 +37,14 @@ from millstream.model.paging.step import Span
 class _Rows:
     """Rows of a span that are attended over equally many keys.
 
-    rows: their numbers in the span, [b] or a slice; positions [b]: theirs. Keeps a mask per window
+    rows: their numbers in the span, [b] or a slice; positions [b]: theirs. Keeps a mask per reach
     and kind of tile.
     """
 
     rows: Tensor | slice
     positions: Tensor
     num_keys: int
-    masks: dict[tuple[int | None, Tiles], Tensor] = field(default_factory=dict, compare=False)
+    masks: dict[tuple[Reach, Tiles], Tensor] = field(default_factory=dict, compare=False)
 
 
 class TiledBackend:
@@ -93,10 +93,10 @@ class TiledBackend:
         count, heads, dim = query.shape
         kv_heads, shared = keys.shape[1], heads // keys.shape[1]
         tiles = self._tiles_of(query, keys, values, options)
-        key = (options.window, tiles)
+        key = (options.reach, tiles)
         if key not in rows.masks:
             positions = rows.positions[:, None]
-            rows.masks[key] = _mask(positions, rows.num_keys, options.window, query.dtype)
+            rows.masks[key] = _mask(positions, rows.num_keys, options.reach, query.dtype)
         tiled = query.reshape(count, kv_heads, shared, dim)
         tiled = F.pad(tiled, (0, 0, 0, tiles.rows - shared))
         keys, values = keys[:, :, : rows.num_keys], values[:, :, : rows.num_keys]
@@ -110,10 +110,10 @@ class TiledBackend:
         [1, kv_heads, m, dv] -> [n, heads, dv]; the first num_keys of the m keys are used."""
         kv_heads, shared = keys.shape[1], query.shape[1] // keys.shape[1]
         tiles = self._tiles_of(query, keys, values, options)
-        key = (options.window, tiles)
+        key = (options.reach, tiles)
         if key not in rows.masks:
             positions = _in_tiles(rows.positions, shared, tiles)
-            rows.masks[key] = _mask(positions, rows.num_keys, options.window, query.dtype)
+            rows.masks[key] = _mask(positions, rows.num_keys, options.reach, query.dtype)
         tiled = _to_tiles(query, kv_heads, tiles)
         keys, values = keys[:, :, : rows.num_keys], values[:, :, : rows.num_keys]
         out = attend_tiles(tiled, keys, values, rows.masks[key], options, tiles)
@@ -195,7 +195,7 @@ def _from_tiles(out: Tensor, shared: int, tiles: Tiles) -> Tensor:
     return rows.reshape(-1, kv_heads * shared, dim)
 
 
-def _mask(rows: Tensor, count: int, window: int | None, dtype: torch.dtype) -> Tensor:
+def _mask(rows: Tensor, count: int, reach: Reach, dtype: torch.dtype) -> Tensor:
     """What is added to scores, [n, 1, r, count]: 0 where a row sees the key, -inf elsewhere.
 
     rows [n, r]: their positions.
@@ -203,6 +203,6 @@ def _mask(rows: Tensor, count: int, window: int | None, dtype: torch.dtype) -> T
     keys = torch.arange(count)
     rows = rows[:, None, :, None]
     seen = keys <= rows
-    if window is not None:
-        seen = seen & (keys > rows - window)
+    if (first := reach.first(rows)) is not None:
+        seen = seen & (keys >= first)
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))

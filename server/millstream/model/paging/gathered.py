@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from millstream.model.attention import LayerOptions, attend_dense, causal_mask
+from millstream.model.attention import LayerOptions, Reach, attend_dense, causal_mask
 from millstream.model.paging.kv_cache import read_blocks
 from millstream.model.paging.step import Span
 from millstream.model.transfers import upload
@@ -30,24 +30,24 @@ _POWERS = 2 ** np.arange(40)
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
     """Decode rows of similar length. rows: their numbers, [b] or a slice; tables [b, blocks]: their
-    block tables as far as the longest reaches; positions [b]: theirs. Keeps a mask per window."""
+    block tables as far as the longest reaches; positions [b]: theirs. Keeps a mask per reach."""
 
     rows: Tensor | slice
     tables: Tensor
     positions: Tensor
-    _masks: dict[int | None, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _masks: dict[Reach, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def mask(self, window: int | None, block_size: int) -> Tensor:
+    def mask(self, reach: Reach, block_size: int) -> Tensor:
         """[b, 1, 1, blocks * block_size], True where the row sees the key."""
-        mask = self._masks.get(window)
+        mask = self._masks.get(reach)
         if mask is None:
             total = self.tables.shape[1] * block_size
             keys = torch.arange(total, device=self.tables.device).unsqueeze(0)
             positions = self.positions.unsqueeze(1)
             mask = keys <= positions
-            if window is not None:
-                mask &= keys > positions - window
-            mask = self._masks[window] = mask[:, None, None, :]
+            if (first := reach.first(positions)) is not None:
+                mask &= keys >= first
+            mask = self._masks[reach] = mask[:, None, None, :]
         return mask
 
 
@@ -83,10 +83,10 @@ class GatheredBackend:
         for number, (rows, start) in enumerate(zip(chunks, host.starts.tolist(), strict=True)):
             total = start + len(rows)
             table = span.tables[number : number + 1, : -(-total // keys.shape[1])]
-            mask = None  # attend_dense() has a causal one
-            if start or (options.window is not None and options.window < total):
-                make = partial(_prompt_mask, start, len(rows), options.window, query.device)
-                mask = span.once((number, options.window), make)
+            mask, reach = None, options.reach  # attend_dense() has a causal mask
+            if start or min(reach.window or total, reach.chunk or total) < total:
+                make = partial(_prompt_mask, start, len(rows), reach, query.device)
+                mask = span.once((number, reach), make)
             attended = attend_dense(
                 rows.transpose(0, 1).unsqueeze(0),
                 read_blocks(keys, table)[:, :, :total],
@@ -106,7 +106,7 @@ class GatheredBackend:
         options: LayerOptions,
     ) -> Tensor:
         """query [b, heads, d]: the group's rows; the rest as in decode() -> [b, heads, dv]."""
-        mask = group.mask(options.window, keys.shape[1])
+        mask = group.mask(options.reach, keys.shape[1])
         keys, values = read_blocks(keys, group.tables), read_blocks(values, group.tables)
         rows, heads, dim = query.shape
         if options.softcap is not None or options.sinks is not None:
@@ -136,7 +136,7 @@ def decode_groups(span: Span, number_of: NDArray[np.int64], block_size: int) -> 
     return groups
 
 
-def _prompt_mask(start: int, length: int, window: int | None, device: torch.device) -> Tensor:
+def _prompt_mask(start: int, length: int, reach: Reach, device: torch.device) -> Tensor:
     """[length, start + length], True where a chunk's row sees the key."""
     total = start + length
-    return causal_mask(start=start, length=length, total=total, window=window).to(device)
+    return causal_mask(start=start, length=length, total=total, reach=reach).to(device)

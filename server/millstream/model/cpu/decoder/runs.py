@@ -68,7 +68,7 @@ class DenseBatch:
         """Attends as AttentionBatch says, and notes the call."""
         length = len(query)
         with self.operations.paused():
-            mask = causal_mask(start=0, length=length, total=length, window=options.window)
+            mask = causal_mask(start=0, length=length, total=length, reach=options.reach)
             q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
             out = attend_dense(q, k, v, mask, options)[0].transpose(0, 1).contiguous()
         self.calls[layer] = Attention(query, key, value, options, out)
