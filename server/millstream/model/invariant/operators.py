@@ -154,7 +154,9 @@ class InvariantOperators(TorchFunctionMode):
         rows = input.reshape(-1, input.shape[-1]) if other.dim() == 2 else input
         sizes = self.sizes(func, (func,), rows, other, -2)
         out = multiply(lambda tile: func(tile, other), rows, sizes)
-        return out.view(*input.shape[:-1], out.shape[-1]) if other.dim() == 2 else out
+        if other.dim() == 2:
+            return out.view(*input.shape[:-1], out.shape[-1])
+        return out.contiguous()  # the model may view it in another shape, as it may the product
 
     def _addmm(self, func: Call, bias: Tensor, rows: Tensor, other: Tensor, **options: Any) -> Any:
         """bias [out], rows [n, in], other [in, out] -> [n, out]."""
