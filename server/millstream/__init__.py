@@ -6,9 +6,34 @@ from typing import TYPE_CHECKING, Any
 from millstream.version import __version__
 
 if TYPE_CHECKING:
-    from millstream.embedded import Answer, AnswerStream, BatchFailed, Delta, Engine, Usage
+    from millstream.embedded import (
+        Answer,
+        AnswerStream,
+        BatchFailed,
+        Delta,
+        Engine,
+        EngineStatistics,
+        InvalidRequest,
+        Overloaded,
+        RequestCancelled,
+        ToolCall,
+        Usage,
+    )
 
-__all__ = ["Answer", "AnswerStream", "BatchFailed", "Delta", "Engine", "Usage", "__version__"]
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "BatchFailed",
+    "Delta",
+    "Engine",
+    "EngineStatistics",
+    "InvalidRequest",
+    "Overloaded",
+    "RequestCancelled",
+    "ToolCall",
+    "Usage",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -159,7 +159,7 @@ def test_a_failing_step_fails_its_prompts_only(
             engine.generate(["Count to 12"], show_progress=False)
     (answer,) = caught.value.answers
     assert isinstance(answer.error, GenerationFailed)
-    assert answer.text == "1\n2\n"
+    assert answer.text == "1\n2"  # what may be white space before a call is held back
     assert len(answer.token_ids) == 4
     assert texts(engine.generate(["Count to 5"], show_progress=False)) == ["1\n2\n3\n4\n5"]
 

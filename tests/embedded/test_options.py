@@ -10,17 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from millstream import Engine
 from millstream.core.request import Request, SamplingParams
 from millstream.embedded.keywords import EngineSettings, LoadingSettings
-from millstream.embedded.options import Options, SamplingOptions, build_request, check_options
+from millstream.embedded.options import ChatOptions, TextOptions, check_names
 from millstream.errors import InvalidRequest, StartupError
+from millstream.intake.requests.chat import ChatRequest
+from millstream.intake.requests.completion import CompletionRequest
+from millstream.runtime.stream import TokenStream
 from millstream.settings import Settings
 from millstream.text.vocabulary import Vocabulary
-from tests.fakes import fake_info
 
 SERVER_ONLY = {
     *("model_id", "served_model_name", "host", "port", "payload_limit", "ping_seconds"),
     *("send_timeout", "engine_timeout", "graceful_termination_timeout", "log_level"),
     *("max_queue_tokens", "max_queue_seconds", "request_timeout", "max_output_tokens"),
-    *("chat_template", "tool_call_parser", "reasoning_parser"),
     *("api_key", "allowed_hosts", "allowed_origins", "allow_credentials", "root_path"),
     *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"),
 }
@@ -48,24 +49,42 @@ GIVEN: dict[str, Any] = {
 }
 
 
-def request_for(tokenizer: PreTrainedTokenizerBase, **given: Any) -> Request:
-    return build_request(
-        check_options(given, vocab_size=50),
-        request_id=1,
-        prompt=(1, 2),
-        room=100,
-        info=fake_info(),
-        vocabulary=Vocabulary(tokenizer.backend_tokenizer),
-        end_of_turn=(4,),
-    )
+NOT_HERE = {
+    # the prompt, how it is sent, and words for the log
+    *("messages", "prompt", "stream", "stream_options", "usage", "model", "user"),
+    *("safety_identifier", "prompt_cache_key", "metadata", "return_token_ids"),
+    # other names of what there is
+    *("max_completion_tokens", "top_logprobs", "reasoning", "regex", "ebnf", "grammar"),
+    *("json_schema", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    # of completions: the prompt once more, and as many answers as are shown
+    *("echo", "best_of", "add_special_tokens"),
+}
 
 
-def test_every_option_reaches_the_engine(tokenizer: PreTrainedTokenizerBase) -> None:
-    request = request_for(tokenizer, **GIVEN)
+@pytest.fixture
+def asked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """What the engine's thread is handed."""
+    requests: list[Request] = []
+    real = TokenStream.start
+
+    def start(self: TokenStream, request: Request) -> None:
+        requests.append(request)
+        real(self, request)
+
+    monkeypatch.setattr(TokenStream, "start", start)
+    return requests
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_every_option_reaches_the_engine(
+    engine: Engine, asked: list[Request], tokenizer: PreTrainedTokenizerBase, *, raw: bool
+) -> None:
     words = Vocabulary(tokenizer.backend_tokenizer).sequences("test")
+    engine.generate(["Hi"], raw=raw, show_progress=False, **GIVEN)
+    (request,) = asked
     assert request == Request(
-        id=1,
-        prompt=(1, 2),
+        id=request.id,
+        prompt=request.prompt,
         sampling=SamplingParams(
             temperature=0.5,
             top_k=3,
@@ -88,9 +107,14 @@ def test_every_option_reaches_the_engine(tokenizer: PreTrainedTokenizerBase) -> 
         cache_salt="mine",
         prompt_logprobs=1,
     )
-    elsewhere = {"stop", "include_stop_str_in_output", "skip_special_tokens"}
-    assert set(SamplingOptions.__annotations__) == {*GIVEN, *elsewhere, "chat_template_kwargs"}
-    assert set(SamplingOptions.__annotations__) <= set(Options.model_fields)
+
+
+def test_whatever_a_client_may_ask_a_program_may_ask() -> None:
+    """One request type behind both: a new field is an option, or is said to be none."""
+    chat, text = set(ChatRequest.model_fields), set(CompletionRequest.model_fields)
+    assert chat - NOT_HERE == set(ChatOptions.__annotations__)
+    assert text - NOT_HERE == set(TextOptions.__annotations__)
+    assert chat | text > NOT_HERE
 
 
 @pytest.mark.parametrize(
@@ -103,18 +127,28 @@ def test_every_option_reaches_the_engine(tokenizer: PreTrainedTokenizerBase) -> 
 )
 def test_an_unknown_name_is_answered_with_the_near_one(name: str, meant: str) -> None:
     with pytest.raises(TypeError, match=rf"'{name}'; did you mean {meant}\?"):
-        check_options({name: 7}, vocab_size=50)
-    with pytest.raises(TypeError, match=r"'zzz'; there are"):
-        check_options({"zzz": 7}, vocab_size=50)
+        check_names({name: 7})
+    with pytest.raises(InvalidRequest, match=r"'zzz'; there are") as caught:
+        check_names({"zzz": 7})
+    assert caught.value.param == "zzz"
 
 
-def test_none_is_not_given(tokenizer: PreTrainedTokenizerBase) -> None:
-    none = request_for(tokenizer, **dict.fromkeys(SamplingOptions.__annotations__))
-    assert (none.max_tokens, none.stop_token_ids, none.sampling.temperature) == (100, (4,), 1.0)
+@pytest.mark.parametrize("raw", [False, True])
+def test_none_is_not_given(engine: Engine, asked: list[Request], *, raw: bool) -> None:
+    names = (TextOptions if raw else ChatOptions).__annotations__
+    nothing: Any = dict.fromkeys(names)
+    (answer,) = engine.generate(["Hi"], raw=raw, show_progress=False, **nothing)
+    (none,) = asked
+    assert none.max_tokens == engine.info.max_context - answer.usage.prompt_tokens
+    assert none.sampling.temperature == engine.info.defaults.temperature
 
 
-def test_ends_of_turn_and_own_stop_tokens_both_end(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert request_for(tokenizer, stop_token_ids=[9]).stop_token_ids == (4, 9)
+def test_ends_of_turn_and_own_stop_tokens_both_end(
+    engine: Engine, asked: list[Request], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    engine.generate(["Hi"], stop_token_ids=[9], max_tokens=1, show_progress=False)
+    ends = {*engine.info.stop_token_ids, tokenizer.eos_token_id}
+    assert set(asked[0].stop_token_ids) == {*ends, 9}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +185,7 @@ def test_wrong_values_are_refused_by_name(engine: Engine, name: str, value: Any)
         engine.generate(["Hi"], show_progress=False, **options)
 
 
-@pytest.mark.parametrize("name", ["max_new_tokens", "n", "return_token_ids", "stream"])
+@pytest.mark.parametrize("name", ["max_new_tokens", "return_token_ids", "stream"])
 def test_unknown_options_are_type_errors(engine: Engine, name: str) -> None:
     options: Any = {name: 1}
     with pytest.raises(TypeError, match=f"'{name}'.*max_tokens"):
@@ -191,7 +225,7 @@ def test_log_probabilities_come_with_their_tokens(engine: Engine) -> None:
 def test_template_variables_reach_the_template(engine: Engine) -> None:
     options: Any = {"chat_template_kwargs": {"enable_thinking": True}, "show_progress": False}
     (answer,) = engine.generate(["What is 27 + 58?"], **options)
-    assert "</think>" in answer.text
+    assert answer.reasoning
     with pytest.raises(InvalidRequest, match="no_such_thing"):
         next(engine.chat("Hi", chat_template_kwargs={"no_such_thing": 1}))
     with pytest.raises(InvalidRequest, match="chat_template_kwargs"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from millstream.embedded.keywords import EngineSettings, LoadingSettings
-from millstream.embedded.options import SamplingOptions
+from millstream.embedded.options import ChatOptions
 from tests.embedded.conftest import DEMO, our_threads
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text(encoding="utf-8")
@@ -22,7 +22,7 @@ def names_in(text: str) -> set[str]:
 def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     threads = our_threads()
     examples = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    assert len(examples) == 6
+    assert len(examples) == 9
     namespace: dict[str, Any] = {"__name__": "page"}
     shown = []
     for number, example in enumerate(examples):
@@ -33,15 +33,18 @@ def test_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown[1] == "1\n2\n3\n4\n5This is a test.\n"
     assert shown[2] == "1\n2\n3\n4\n5"
     assert len(set(shown[3].splitlines())) == 1
-    assert shown[4].startswith("1 of 2 prompts failed")
+    assert shown[4] == "The weather in Paris is sunny, 21 degrees.\n"
+    assert shown[5] == "['age', 'name']\n[True, True, True]\n"
+    assert shown[6] == "200 429 0\n"
+    assert shown[7].startswith("1 of 2 prompts failed")
     assert namespace["answers"][0].text == "1\n2\n3\n4\n5"
-    assert shown[5] == "LlamaForCausalLM cpu 2048\n0\n"
+    assert shown[8] == "LlamaForCausalLM cpu 2048\n0 None\n"
     assert our_threads() == threads
 
 
 def test_options_and_settings_are_all_named() -> None:
     options = PAGE.split("the HTTP API:")[1].split("\n\n")[0]
-    assert names_in(options) == set(SamplingOptions.__annotations__)
+    assert names_in(options) == set(ChatOptions.__annotations__)
     loading, both = PAGE.split("the loading\noptions too:")[1].split("Both take")
     assert names_in(both.split("which")[0]) == set(EngineSettings.__annotations__)
     assert names_in(loading) == set(LoadingSettings.__annotations__) - set(

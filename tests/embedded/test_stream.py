@@ -13,8 +13,8 @@ import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millstream import Answer, AnswerStream, Delta, Engine
-from millstream.embedded.prompt_encoder import PromptEncoder
-from millstream.errors import GenerationFailed, Overloaded, ShuttingDown
+from millstream.errors import ContextTooLong, GenerationFailed, Overloaded, ShuttingDown
+from millstream.generation.prompts import Prompts, RenderedPrompt
 from tests.embedded.conftest import check_idle, on_step
 
 COUNTED = "1\n2\n3\n4\n5"
@@ -142,14 +142,14 @@ def test_closing_from_elsewhere_ends_a_reader_that_waits(
 def test_closing_while_the_prompt_is_tokenised(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = PromptEncoder.encode
+    real = Prompts.prompt
 
-    def encode(self: PromptEncoder, *arguments: Any, **options: Any) -> tuple[int, ...]:
+    def prompt(self: Prompts, *arguments: Any, **options: Any) -> RenderedPrompt:
         stream.close()
         return real(self, *arguments, **options)
 
     stream = endless(engine)
-    monkeypatch.setattr(PromptEncoder, "encode", encode)
+    monkeypatch.setattr(Prompts, "prompt", prompt)
     assert list(stream) == []
 
 
@@ -175,19 +175,50 @@ def test_a_failing_step_raises_where_the_reader_waits(
     assert list(stream) == []
 
 
-def test_the_queue_may_be_limited(
+def test_admission_is_known_before_the_first_delta(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     with Engine(model, tokenizer, max_concurrent_requests=1, max_queue_size=1) as engine:
-        with endless(engine) as first, endless(engine) as second:
-            next(first)
-            # Private: a second stream has to wait while this thread does something else.
-            next_of_second = engine._background.submit(second._generation.next)
+        with endless(engine) as first, endless(engine):
+            assert engine.statistics.num_free == 0
+            with pytest.raises(Overloaded), endless(engine):
+                pytest.fail("entered")
+            with pytest.raises(Overloaded):
+                endless(engine).wait_admitted()
             with pytest.raises(Overloaded):
                 next(endless(engine))
             first.close()
-            assert next_of_second.result() is not None
+            third = engine.chat("Count to 5").wait_admitted()
+            assert third.wait_admitted() is third
+        assert third.result().text == COUNTED
         check_idle(engine)
+
+
+async def test_admission_is_awaited(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    async with Engine(model, tokenizer, max_concurrent_requests=1, max_queue_size=0) as engine:
+        async with endless(engine) as first:
+            with pytest.raises(Overloaded):
+                async with endless(engine):
+                    pytest.fail("entered")
+            with pytest.raises(Overloaded):
+                await endless(engine).admitted()
+            await anext(first)
+        stream = await engine.chat("Count to 5").admitted()
+        assert engine.statistics.num_free == 0
+        assert (await stream.answer()).text == COUNTED
+        with pytest.raises(ContextTooLong):
+            await engine.chat("word " * 100_000).admitted()
+        await asyncio.to_thread(check_idle, engine)
+
+
+def test_an_admitted_stream_that_nobody_reads_gives_its_place_back(engine: Engine) -> None:
+    stream = endless(engine).wait_admitted()
+    assert engine.statistics.num_open == 1
+    del stream
+    gc.collect()
+    check_idle(engine)
 
 
 def test_without_a_limit_all_wait_their_turn(

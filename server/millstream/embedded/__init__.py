@@ -2,6 +2,26 @@
 
 from millstream.embedded.answer_stream import AnswerStream
 from millstream.embedded.engine import Engine
-from millstream.embedded.results import Answer, BatchFailed, Delta, Usage
+from millstream.embedded.results import (
+    Answer,
+    BatchFailed,
+    Delta,
+    EngineStatistics,
+    ToolCall,
+    Usage,
+)
+from millstream.errors import InvalidRequest, Overloaded, RequestCancelled
 
-__all__ = ["Answer", "AnswerStream", "BatchFailed", "Delta", "Engine", "Usage"]
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "BatchFailed",
+    "Delta",
+    "Engine",
+    "EngineStatistics",
+    "InvalidRequest",
+    "Overloaded",
+    "RequestCancelled",
+    "ToolCall",
+    "Usage",
+]

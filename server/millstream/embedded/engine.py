@@ -12,21 +12,26 @@ import queue
 import weakref
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from tokenizers import Tokenizer
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from typing_extensions import Unpack
 
-from millstream.core.status import EngineInfo, Statistics
+from millstream.core.status import EngineInfo
 from millstream.embedded.answer_stream import AnswerStream
+from millstream.embedded.arguments import WrongArgument
+from millstream.embedded.asking import Options, Prompt, check_prompt
 from millstream.embedded.background import Background
 from millstream.embedded.keywords import EngineSettings, LoadingSettings, check_settings
-from millstream.embedded.options import SamplingOptions, check_options
-from millstream.embedded.prompt_encoder import Prompt, PromptEncoder, check_prompt
-from millstream.embedded.results import Answer, BatchFailed
-from millstream.embedded.session import Generation, Session
-from millstream.model.build import build_runner, runner_factory
-from millstream.model.loading.chat_template import LoadedTemplate
+from millstream.embedded.options import ChatOptions, TextOptions
+from millstream.embedded.results import Answer, BatchFailed, EngineStatistics
+from millstream.embedded.session import UNLIMITED, Session
+from millstream.generation.context import ModelContext
+from millstream.model.build import runner_factory, shared_runner
+from millstream.model.loading.chat_template import use_template
 from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase, share_model
 from millstream.model.loading.source import resolve
 from millstream.model.loading.tokenizer import load_tokenizer
@@ -34,9 +39,8 @@ from millstream.model.runner import ModelRunner
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
-from millstream.text.chat_prompt import ChatFormatter
-
-_UNLIMITED = 2**31
+from millstream.text_side import TextSide, text_side
+from millstream.workers.workers import Workers
 
 
 class Engine:
@@ -59,8 +63,10 @@ class Engine:
         if not getattr(tokenizer, "is_fast", False):
             raise TypeError("tokenizer must be a fast transformers tokenizer")
         options = check_settings(settings, EngineSettings)
-        runner = build_runner(share_model(model, options), options)
-        self._start(runner, tokenizer, options, has_limit="max_queue_size" in settings)
+        shared = share_model(model, options)
+        side = text_side(tokenizer, _own_backend(tokenizer), options)
+        runner = shared_runner(shared, options, read_tokenizer=side.tokenizer.to_str)
+        self._start(runner, side, options, has_limit="max_queue_size" in settings)
 
     @classmethod
     def from_pretrained(
@@ -73,41 +79,32 @@ class Engine:
         options = check_settings({"model_id": fspath(model_id), **settings}, LoadingSettings)
         folder = resolve(options)
         tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
+        if options.chat_template is not None:
+            use_template(tokenizer, Path(options.chat_template))
+        side = text_side(tokenizer, _own_backend(tokenizer), options)
         runner = runner_factory(folder, options)()
         engine = cls.__new__(cls)
-        engine._start(runner, tokenizer, options, has_limit="max_queue_size" in settings)
+        engine._start(runner, side, options, has_limit="max_queue_size" in settings)
         return engine
 
     def _start(
         self,
         runner: ModelRunner,
-        tokenizer: PreTrainedTokenizerBase,
+        side: TextSide,
         settings: Settings,
         *,
         has_limit: bool,
     ) -> None:
-        # A copy, because the chat formatter switches truncation and padding off.
-        backend = copy.deepcopy(tokenizer.backend_tokenizer)
         self._info = runner.info
         max_running = settings.max_concurrent_requests
         client = EngineClient(
             ThreadHost(build_runner=lambda: runner, max_running=max_running),
             max_running=max_running,
-            max_waiting=settings.max_queue_size if has_limit else _UNLIMITED,
+            max_waiting=settings.max_queue_size if has_limit else UNLIMITED,
             engine_timeout=float("inf"),  # a thread that is stuck cannot be ended
         )
-        eos = tokenizer.eos_token_id
-        self._session = Session(
-            client,
-            encoder=PromptEncoder(
-                ChatFormatter(LoadedTemplate(tokenizer), backend),
-                backend,
-                vocab_size=self._info.vocab_size,
-            ),
-            tokenizer=backend,
-            end_of_turn={*self._info.stop_token_ids, *(() if eos is None else (eos,))},
-            max_running=max_running,
-        )
+        context = ModelContext(engine=client, workers=Workers(), **side._asdict())
+        self._session = Session(context, max_running=max_running)
         self._background = Background()
         self._close = weakref.finalize(self, self._background.close, self._session.stop)
         self._background.submit(self._session.start).result()
@@ -117,7 +114,7 @@ class Engine:
         if not self._close.alive:
             return f"<Engine {info.architecture}, closed>"
         free = f"{client.max_open - client.num_open:,} of {client.max_open:,} places free"
-        if client.max_open > _UNLIMITED:
+        if client.max_open > UNLIMITED:
             free = f"{client.num_open:,} answers open, any number may wait"
         return f"<Engine {info.architecture} on {info.device}, {info.dtype}: {free}>"
 
@@ -127,17 +124,34 @@ class Engine:
         return self._info
 
     @property
-    def statistics(self) -> Statistics:
-        """Running and waiting requests, and blocks of the KV cache, after the latest step."""
-        return self._session.client.statistics
+    def statistics(self) -> EngineStatistics:
+        """Running and waiting requests, free places, and blocks of the KV cache."""
+        return self._session.statistics
 
-    def chat(self, messages: Prompt, **options: Unpack[SamplingOptions]) -> AnswerStream:
-        """The answer to a conversation, or to one user message, as a stream of deltas."""
-        return self._stream(messages, options, raw=False)
+    def chat(
+        self, messages: Prompt, *, request_id: str | None = None, **options: Unpack[ChatOptions]
+    ) -> AnswerStream:
+        """The answer to a conversation, or to one user message, as a stream of deltas.
 
-    def complete(self, prompt: Prompt, **options: Unpack[SamplingOptions]) -> AnswerStream:
-        """How the model goes on after a text or token ids, without a chat template."""
-        return self._stream(prompt, options, raw=True)
+        request_id: a name for `cancel()`. Raises InvalidRequest for wrong arguments.
+        """
+        return self._stream(messages, options, request_id, raw=False)
+
+    def complete(
+        self, prompt: Prompt, *, request_id: str | None = None, **options: Unpack[TextOptions]
+    ) -> AnswerStream:
+        """How the model goes on after a text or token ids, without a chat template.
+
+        See `chat()`.
+        """
+        return self._stream(prompt, options, request_id, raw=True)
+
+    def cancel(self, request_id: str) -> bool:
+        """Ends the requests of this id: who reads them gets RequestCancelled, from any thread.
+
+        False if none is running or waiting.
+        """
+        return self._background.submit(self._session.cancel, request_id).result()
 
     def generate(
         self,
@@ -145,7 +159,7 @@ class Engine:
         *,
         raw: bool = False,
         show_progress: bool = True,
-        **options: Unpack[SamplingOptions],
+        **options: Unpack[ChatOptions],
     ) -> list[Answer]:
         """Answers all prompts, in their order, and waits for it.
 
@@ -154,9 +168,11 @@ class Engine:
         it holds all answers. An interrupt cancels what is outstanding.
         """
         if isinstance(prompts, str | Mapping):
-            raise TypeError("prompts is a list; for a single prompt write [prompt]")
+            raise WrongArgument(
+                "prompts is a list; for a single prompt write [prompt]", param="prompts"
+            )
         checked = [check_prompt(prompt, raw=raw) for prompt in prompts]
-        known = check_options(options, vocab_size=self._info.vocab_size)
+        known = Options(options, self._info, raw=raw)
         news: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         future = self._background.submit(self._session.run_batch, checked, known, news.put)
         future.add_done_callback(lambda _: news.put(None))
@@ -196,11 +212,19 @@ class Engine:
     ) -> None:
         await asyncio.to_thread(self.close)
 
-    def _stream(self, prompt: Prompt, options: SamplingOptions, *, raw: bool) -> AnswerStream:
+    def _stream(
+        self, prompt: Prompt, options: Mapping[str, Any], request_id: str | None, *, raw: bool
+    ) -> AnswerStream:
         checked = check_prompt(prompt, raw=raw)
-        known = check_options(options, vocab_size=self._info.vocab_size)
-        generation = Generation(self._session, checked, known, waits=False)
+        asked = Options(options, self._info, raw=raw).request(checked)
+        generation = self._session.generation(asked, request_id=request_id)
         return AnswerStream(self._background, generation, owner=self)
+
+
+def _own_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """A copy, because the chat formatter switches truncation and padding off."""
+    copied: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    return copied
 
 
 def _show(news: queue.SimpleQueue[Answer | None], *, total: int, is_shown: bool) -> None:

@@ -30,6 +30,8 @@ class EngineSettings(TypedDict, total=False):
     block_size: int
     batch_invariant: bool
     native_kernels: str
+    reasoning_parser: str
+    tool_call_parser: str
 
 
 class LoadingSettings(EngineSettings, total=False):
@@ -41,6 +43,7 @@ class LoadingSettings(EngineSettings, total=False):
     dtype: str
     quantize: str
     threads: int | None
+    chat_template: str | None
 
 
 class _Keywords(Settings):

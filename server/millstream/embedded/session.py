@@ -1,52 +1,56 @@
-"""One engine's requests, on the background loop: places, prompts, deltas, batches.
+"""One engine's requests, on the background loop: places, batches, cancelling.
 
 Rules:
-1. A place is given back on every ending: finish, failure, cancellation, `close()`.
-2. A batch keeps the engine busy but leaves room: at most one waiting request for each running one.
-3. A prompt of a batch that fails, fails alone.
+1. A batch keeps the engine busy but leaves room: at most one waiting request for each running one.
+2. A prompt of a batch that fails, fails alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import partial
 
-from tokenizers import Tokenizer
-
-from millstream.core.request import TokenEvent
-from millstream.embedded.options import Options, build_request
-from millstream.embedded.prompt_encoder import Checked, PromptEncoder
-from millstream.embedded.results import Answer, Delta, Usage, join
+from millstream.core.status import Statistics
+from millstream.embedded.asking import Asked, Checked, Options
+from millstream.embedded.generation import NOTHING, Begun, Generation
+from millstream.embedded.results import Answer, Delta, EngineStatistics, join
 from millstream.errors import MillstreamError, Overloaded, ShuttingDown
-from millstream.runtime.client import EngineClient
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.chat_answers import ChatAnswers
+from millstream.generation.choices import Choice, close_all
+from millstream.generation.context import ModelContext
+from millstream.generation.places import open_places, places_of
+from millstream.generation.prompts import Prompts
+from millstream.generation.text_answers import TextAnswers
+from millstream.intake.requests.chat import ChatRequest
 from millstream.runtime.stream import TokenStream
-from millstream.text.assembler import TextAssembler
-from millstream.text.vocabulary import Vocabulary
 
-_TOKENIZER_THREADS = 2
+UNLIMITED = 2**31
+"""More places than this are as many as are asked for."""
 
 
 class Session:
     """What all requests of one engine share. Used on the background loop only."""
 
-    def __init__(
-        self,
-        client: EngineClient,
-        *,
-        encoder: PromptEncoder,
-        tokenizer: Tokenizer,
-        end_of_turn: Iterable[int],
-        max_running: int,
-    ) -> None:
-        self.client = client
-        self._encoder = encoder
-        self._tokenizer = tokenizer
-        self._vocabulary = Vocabulary(tokenizer)
-        self._end_of_turn = tuple(end_of_turn)
-        self._batch_places = min(client.max_open, 2 * max_running)
+    def __init__(self, context: ModelContext, *, max_running: int) -> None:
+        self.client = context.engine
+        self._workers = context.workers
+        grammars = AnswerGrammars(context.tokenizer, context.workers)
+        self._chats = ChatAnswers(context, prompts=Prompts(context), grammars=grammars)
+        self._texts = TextAnswers(context, grammars=grammars)
+        self._batch_places = min(self.client.max_open, 2 * max_running)
         self._freed = asyncio.Event()
-        self._threads = ThreadPoolExecutor(_TOKENIZER_THREADS, "millstream-tokenizer")
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """What the engine said last, and the places of this moment. From any thread."""
+        client = self.client
+        last = {field.name: getattr(client.statistics, field.name) for field in fields(Statistics)}
+        num_free = client.max_open - client.num_open if client.max_open < UNLIMITED else None
+        return EngineStatistics(**last, num_open=client.num_open, num_free=num_free)
 
     async def start(self) -> None:
         self.client.start()
@@ -54,49 +58,25 @@ class Session:
 
     async def stop(self) -> None:
         await self.client.stop()
-        self._threads.shutdown()
+        await self._workers.stop()
+        self._workers.join()
 
-    async def begin(
-        self, prompt: Checked, options: Options, *, waits: bool
-    ) -> tuple[TokenStream, TextAssembler]:
-        """Hands a request to the engine. waits: for a place, instead of raising Overloaded."""
-        stream = await self._open(waits=waits)
-        try:
-            info = self.client.info
-            loop = asyncio.get_running_loop()
-            ids = await loop.run_in_executor(
-                self._threads,
-                lambda: self._encoder.encode(
-                    prompt, max_context=info.max_context, variables=options.chat_template_kwargs
-                ),
-            )
-            request = build_request(
-                options,
-                request_id=stream.id,
-                prompt=ids,
-                room=self.client.check_length(num_prompt=len(ids)),
-                info=info,
-                vocabulary=self._vocabulary,
-                end_of_turn=self._end_of_turn,
-            )
-            stream.start(request)
-        except BaseException:
-            self.release(stream)
-            raise
-        return stream, TextAssembler(
-            self._tokenizer,
-            prompt=ids,
-            stops=options.stops,
-            min_tokens=options.min_tokens or 0,
-            include_stop=bool(options.include_stop_str_in_output),
-            skip_special_tokens=options.skip_special_tokens is not False,
-            vocabulary=None if options.logprobs is None else self._vocabulary,
-        )
-
-    def release(self, stream: TokenStream) -> None:
-        """Closes it, which cancels what has not ended, and lets who waits for a place try."""
-        stream.close()
+    async def cancel(self, request_id: str) -> bool:
+        """Ends the requests of this id with RequestCancelled. False if there is none."""
+        is_found = self.client.cancel(request_id)
         self._freed.set()
+        return is_found
+
+    def generation(
+        self, asked: Asked, *, request_id: str | None = None, waits: bool = False
+    ) -> Generation:
+        """A request that has not begun. waits: for places, instead of raising Overloaded."""
+        return Generation(
+            asked,
+            request_id or secrets.token_hex(16),
+            start=partial(self._begin, waits=waits),
+            release=self._release,
+        )
 
     async def run_batch(
         self,
@@ -125,7 +105,11 @@ class Session:
         return [answers[index] for index in range(len(prompts))]
 
     async def _answer(self, prompt: Checked, options: Options) -> Answer:
-        generation = Generation(self, prompt, options, waits=True)
+        try:
+            asked = await self._workers.threads.run(partial(options.request, prompt))
+        except MillstreamError as error:
+            return join([], NOTHING, error=error)
+        generation = self.generation(asked, waits=True)
         deltas: list[Delta] = []
         try:
             while (delta := await generation.next()) is not None:
@@ -133,86 +117,43 @@ class Session:
         except ShuttingDown:
             raise
         except MillstreamError as error:
-            return join(deltas, generation.usage, error)
+            return join(deltas, generation.usage, unenforced=generation.unenforced, error=error)
         finally:
             generation.close()
-        return join(deltas, generation.usage)
+        return join(deltas, generation.usage, unenforced=generation.unenforced)
 
-    async def _open(self, *, waits: bool) -> TokenStream:
+    async def _begin(self, asked: Asked, request_id: str, *, waits: bool) -> Begun:
+        streams = await self._open(asked, request_id, waits=waits)
+        try:
+            if asked.timeout is not None:
+                for stream in streams:
+                    stream.limit_time(asked.timeout)
+            return await streams[0].prepare(self._start(asked, streams))
+        except BaseException:
+            close_all(streams)
+            self._freed.set()
+            raise
+
+    async def _start(self, asked: Asked, streams: Sequence[TokenStream]) -> Begun:
+        if isinstance(asked, ChatRequest):
+            chat = await self._chats.start(asked, streams)
+            return Begun(chat.choices, chat.prepared.unenforced)
+        texts = await self._texts.start(asked, streams)
+        return Begun(texts.choices, texts.prepared[0].unenforced)
+
+    async def _open(self, asked: Asked, request_id: str, *, waits: bool) -> list[TokenStream]:
         while True:
             # Matters after the engine's thread died: another one is being started then.
             await self.client.wait_ready()
             try:
-                return self.client.open()
+                return open_places(self.client, places_of(asked), names=(request_id,))
             except Overloaded:
                 if not waits:
                     raise
             self._freed.clear()
             await self._freed.wait()
 
-
-class _ClosedByReader(MillstreamError):
-    """Wakes a reader whose answer is closed from elsewhere."""
-
-
-class Generation:
-    """One request: begins with the first `next()`, ends with the last delta or `close()`."""
-
-    def __init__(self, session: Session, prompt: Checked, options: Options, *, waits: bool) -> None:
-        self._session = session
-        self._prompt = prompt
-        self._options = options
-        self._waits = waits
-        self._running: tuple[TokenStream, TextAssembler] | None = None
-        self._is_closed = False
-
-    @property
-    def usage(self) -> Usage:
-        if self._running is None:
-            return Usage(prompt_tokens=0, completion_tokens=0, cached_tokens=0)
-        assembler = self._running[1]
-        return Usage(
-            prompt_tokens=assembler.num_prompt,
-            completion_tokens=assembler.num_generated,
-            cached_tokens=assembler.num_cached,
-        )
-
-    async def next(self) -> Delta | None:
-        """What has arrived since the last call, waiting for something; None after the end."""
-        if self._is_closed:
-            return None
-        stream, assembler = self._running or await self._begin()
-        try:
-            events = await anext(stream)
-        except _ClosedByReader:
-            return None
-        delta = self._delta(assembler, events)
-        if delta.finish_reason is not None:
-            self.close()
-        return delta
-
-    async def _begin(self) -> tuple[TokenStream, TextAssembler]:
-        begun = await self._session.begin(self._prompt, self._options, waits=self._waits)
-        self._running = begun
-        if self._is_closed:  # meanwhile
-            self.close()
-        return begun
-
-    def close(self) -> None:
-        """Cancels what has not ended. Idempotent; ends a `next()` that waits."""
-        self._is_closed = True
-        if self._running is not None:
-            stream = self._running[0]
-            self._session.release(stream)
-            stream.fail(_ClosedByReader("the answer was closed by its reader"))
-
-    def _delta(self, assembler: TextAssembler, events: list[TokenEvent]) -> Delta:
-        delta = assembler.push(events)
-        return Delta(
-            text=delta.text,
-            token_ids=delta.token_ids,
-            finish_reason=delta.finish_reason,
-            usage=None if delta.finish_reason is None else self.usage,
-            logprobs=delta.logprobs,
-            prompt_logprobs=tuple(e for event in events for e in event.prompt_logprobs),
-        )
+    def _release(self, choices: Sequence[Choice]) -> None:
+        """Closes them, which cancels what has not ended, and lets who waits for a place try."""
+        close_all(choice.stream for choice in choices)
+        self._freed.set()

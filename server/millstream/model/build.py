@@ -65,17 +65,25 @@ def runner_factory(
     trust = settings.trust_remote_code
 
     def load_and_build() -> ModelRunner:
-        grammars = Grammars(
-            lambda: read_tokenizer(folder, trust_remote_code=trust),
-            # Everybody who runs or waits may have one of their own.
-            max_compiled=max(128, settings.max_concurrent_requests + settings.max_queue_size),
-        )
+        grammars = _grammars(lambda: read_tokenizer(folder, trust_remote_code=trust), settings)
         loaded = load_model(folder, settings)
         runner = build_runner(loaded, settings, grammars=grammars, speedups=speedups)
         grammars.prepare()  # now that nobody waits for the interpreter
         return runner
 
     return load_and_build
+
+
+def shared_runner(
+    loaded: LoadedModel, settings: Settings, *, read_tokenizer: Callable[[], str]
+) -> ModelRunner:
+    """A runner over a model that somebody else loaded. read_tokenizer: gives its tokenizer.json."""
+    return build_runner(loaded, settings, grammars=_grammars(read_tokenizer, settings))
+
+
+def _grammars(read_text: Callable[[], str], settings: Settings) -> Grammars:
+    num_requests = settings.max_concurrent_requests + settings.max_queue_size
+    return Grammars(read_text, max_compiled=max(128, num_requests))  # each may have its own
 
 
 def build_runner(
@@ -203,9 +211,8 @@ def _invariant_execution(
     vocab_size = loaded.model.config.get_text_config().vocab_size
     check = InvarianceCheck(cache, vocab_size=vocab_size, max_context=max_context)
     default = check.sample(eager.logits)
-    forward = eager.forward
-    if loaded.is_shared:  # its modules are not ours to change
-        forward = InvariantOperators().within(forward)
+    # The modules of a shared model are not ours to change.
+    forward = InvariantOperators().within(eager.forward) if loaded.is_shared else eager.forward
     packer = Packer(cache, [TiledBackend(cache.padding_block)])
     execution = EagerExecution(packer, forward, eager.threads)
     if not loaded.is_shared:
@@ -222,8 +229,7 @@ def _describe(
     num_parameters: int,
     packer: Packer,
 ) -> EngineInfo:
-    num_blocks = cache.num_blocks
-    max_context = min(loaded.max_context, num_blocks * settings.block_size)
+    max_context = min(loaded.max_context, cache.num_blocks * settings.block_size)
     if max_context < loaded.max_context:
         log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
     config, device = loaded.model.config.get_text_config(), loaded.device
@@ -234,7 +240,7 @@ def _describe(
         dtype=str(loaded.dtype).removeprefix("torch."),
         quantization=loaded.quantization,
         attention_backend=packer.backend_name,
-        num_blocks=num_blocks,
+        num_blocks=cache.num_blocks,
         block_size=settings.block_size,
         kv_cache_bytes=cache.num_bytes,
         max_context=max_context,

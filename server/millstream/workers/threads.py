@@ -56,6 +56,10 @@ class WorkerThreads:
             interruptible.interrupt()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def join(self) -> None:
+        """Waits until no thread is left; after `stop()`."""
+        self._executor.shutdown()
+
 
 class _Interruptible(Generic[T]):
     """One piece of work. `interrupt()` may come before, while or after it runs."""

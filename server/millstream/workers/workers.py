@@ -22,3 +22,8 @@ class Workers:
         self.threads.stop()
         self.bodies.stop()
         await self.grammars.stop()
+
+    def join(self) -> None:
+        """Waits until no thread is left; after `stop()`."""
+        self.threads.join()
+        self.bodies.join()
