@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from millstream.errors import StartupError
 from millstream.model.loading import memory
+from millstream.model.loading.progress import quiet_transformers
 
 MODEL_FAILURES = (
     AssertionError,
@@ -36,7 +37,8 @@ def refusing(model: PreTrainedModel) -> Iterator[None]:
     """
     name, advice = type(model).__name__, "Choose another architecture."
     try:
-        yield
+        with quiet_transformers():  # that packages are missing which would replace its code
+            yield
     except StartupError as error:
         raise StartupError(f"{name} cannot be served exactly: {error}. {advice}") from error
     except MODEL_FAILURES as error:

@@ -22,24 +22,35 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Inside, transformers warns of nothing."""
+    ours: Any = hf_logging  # not typed
+    verbosity = ours.get_verbosity()
+    ours.set_verbosity_error()
+    try:
+        yield
+    finally:
+        ours.set_verbosity(verbosity)
+
+
+@contextmanager
 def progress_of_transformers() -> Iterator[None]:
     """Inside, transformers shows a bar in a terminal, logs lines elsewhere, and warns of nothing.
 
     Nobody hears of progress who does not log at `info`.
     """
     ours: Any = hf_logging  # not typed
-    had_bar, verbosity = ours.is_progress_bar_enabled(), ours.get_verbosity()
+    had_bar = ours.is_progress_bar_enabled()
     is_heard = log.isEnabledFor(logging.INFO)
     has_terminal = sys.stderr.isatty()
     if not (has_terminal and is_heard):
         ours.disable_progress_bar()
-    ours.set_verbosity_error()
     had_hook = ours.set_tqdm_hook(None if has_terminal or not is_heard else _without_bar)
     try:
-        yield
+        with quiet_transformers():
+            yield
     finally:
         ours.set_tqdm_hook(had_hook)
-        ours.set_verbosity(verbosity)
         if had_bar:
             ours.enable_progress_bar()
 
