@@ -19,13 +19,22 @@ _ROUNDING = 1e-4  # of the logits' spread
 
 # Those that most people run, and one of each kind of attention: sliding windows (alone, mixed with
 # full attention, or in the mask only), chunks, soft caps, sinks, values narrower than keys, learned
-# positions, layers without rotary positions. `test_model_types` runs all others, shorter.
+# positions, layers without rotary positions, modules that attend for several layers.
+# `test_model_types` runs all others, shorter.
 ARCHITECTURES = (
     *("llama", "mistral", "mixtral", "ministral3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
     *("gemma2", "gemma3_text", "gemma3n_text", "gpt_oss", "phi", "phi3", "phimoe"),
     *("deepseek_v2", "deepseek_v3", "glm4", "glm4_moe", "ernie4_5", "hunyuan_v1_dense"),
     *("seed_oss", "smollm3", "granite", "granitemoe", "cohere2", "exaone4", "olmo2", "olmo3"),
-    *("olmoe", "gpt2", "gpt_neox", "opt", "starcoder2", "llama4_text"),
+    *("olmoe", "gpt2", "gpt_neox", "opt", "starcoder2", "llama4_text", "hrm_text"),
+)
+
+# Those whose layers keep states: gated delta rules, short convolutions, Mamba 1 and 2, alone, in
+# turns with attention and beside it in one layer.
+STATEFUL = (
+    *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "olmo_hybrid", "kimi_linear"),
+    *("bailing_hybrid", "lfm2", "lfm2_moe", "lfm3", "zaya", "falcon_h1", "bamba"),
+    *("granitemoehybrid", "jamba", "zamba", "mamba", "mamba2", "falcon_mamba"),
 )
 
 

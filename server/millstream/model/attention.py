@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from millstream.errors import StartupError
+from millstream.model.states.model_cache import LayerNumbers
 from millstream.model.states.state_step import StateStep
 
 ATTENTION_NAME = "millstream"
 BATCH_KWARG = "millstream_batch"
+NUMBERS_KWARG = "millstream_numbers"
 REACHES_KWARG = "millstream_reaches"
 
 
@@ -93,13 +95,21 @@ def attention_forward(
     if attention_mask is not None:
         raise StartupError("it makes attention masks of its own")
     batch: AttentionBatch = kwargs[BATCH_KWARG]
-    layer = module.layer_idx
-    assert isinstance(layer, int), "probe refuses other models"
+    layer = layer_number(module, kwargs)
+    assert layer is not None, "probe refuses other models"
     options = layer_options(query, kwargs, kwargs[REACHES_KWARG][layer])
     out = batch.attend(
         layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), options
     )
     return out.unsqueeze(0), None
+
+
+def layer_number(module: nn.Module, passed: dict[str, Any]) -> int | None:
+    """Index of the layer that a module attends for: what a cache was told, where one says so, else
+    what the module says; None if nobody does."""
+    numbers: LayerNumbers | None = passed.get(NUMBERS_KWARG)
+    number = getattr(module, "layer_idx", None) if numbers is None else numbers.take()
+    return number if isinstance(number, int) else None
 
 
 def layer_options(query: Tensor, passed: dict[str, Any], reach: Reach) -> LayerOptions:

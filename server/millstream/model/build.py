@@ -156,7 +156,7 @@ def probe_model(
     """What the model's layers keep and see. Raises StartupError if it cannot be served exactly."""
     with refusing(loaded.model):
         observed = observe_states(loaded.model, loaded.device)
-    if observed is not None and settings.batch_invariant:
+    if observed is not None and observed.shapes and settings.batch_invariant:
         raise StartupError(
             f"--batch-invariant: {type(loaded.model).__name__} keeps states, and how their layers "
             "round depends on the batch; leave it out for this model"

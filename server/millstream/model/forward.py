@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from millstream.model.attention import (
     ATTENTION_NAME,
     BATCH_KWARG,
+    NUMBERS_KWARG,
     REACHES_KWARG,
     AttentionBatch,
     Reach,
@@ -53,8 +55,9 @@ class Forward:
         self.shortcut: Shortcut | None = None
         self.splitting: Splitting | None = None
         if observed is not None:
-            self.splitting = Splitting(observed.carriers)
             self._cache = ModelCache()
+            if observed.carriers:
+                self.splitting = Splitting(observed.carriers)
         self._keeps_rows = "logits_to_keep" in inspect.signature(model.forward).parameters
         use_attention(model, ATTENTION_NAME)
 
@@ -81,15 +84,15 @@ class Forward:
         states: StateStep | None,
     ) -> Tensor:
         """What the model itself computes, [T or fewer, vocab]."""
-        if self._observed is None or self.splitting is None or states is None:
+        options["use_cache"] = self._observed is not None
+        if self._observed is not None:
+            self._cache.step = states
+            options[self._observed.cache_name] = self._cache
+            if self._observed.numbers_by_cache:
+                options[NUMBERS_KWARG] = self._cache.numbers
+        splitting = self.splitting if states is not None else None
+        with nullcontext() if splitting is None else splitting.installed():
             logits: Tensor = self.model(
-                input_ids=input_ids, position_ids=positions, use_cache=False, **options
-            ).logits[0]
-            return logits
-        self._cache.step = states
-        options |= {self._observed.cache_name: self._cache, "use_cache": True}
-        with self.splitting.installed():
-            found: Tensor = self.model(
                 input_ids=input_ids, position_ids=positions, **options
             ).logits[0]
-        return found
+        return logits

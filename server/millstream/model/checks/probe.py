@@ -26,9 +26,11 @@ from transformers.cache_utils import DummyLayer
 from millstream.errors import StartupError
 from millstream.model.attention import (
     BATCH_KWARG,
+    NUMBERS_KWARG,
     Reach,
     attend_dense,
     causal_mask,
+    layer_number,
     layer_options,
     use_attention,
 )
@@ -43,7 +45,7 @@ from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 PROBE_NAME = "millstream-probe"
 
 _LENGTH = 4
-_UNDERSTOOD = {BATCH_KWARG, "scaling", "softcap", "s_aux", "is_causal"}
+_UNDERSTOOD = {BATCH_KWARG, NUMBERS_KWARG, "scaling", "softcap", "s_aux", "is_causal"}
 # Arguments that change nothing about what attention computes, outside training.
 _WITHOUT_EFFECT = {
     "dropout",
@@ -111,7 +113,8 @@ def probe_layers(
         use_attention(model, PROBE_NAME)
         probe = _Probe(max_context)
         run = partial(_run, model, length=length, device=device, observed=observed)
-        fresh = run(probe, past=None)
+        by_cache = observed is not None and observed.numbers_by_cache
+        fresh = run(probe, past=0 if by_cache else None)
         _check_layers(model, probe, observed)
         claimed = run(_Probe(max_context), past=max_context - length)
         if not logits_difference(claimed, fresh) <= REPEATED_LOGITS:
@@ -161,7 +164,10 @@ def _run(
     cache: dict[str, Any] = {"use_cache": False}
     if past is not None:
         name = "past_key_values" if observed is None else observed.cache_name
-        cache = {"use_cache": True, name: _ClaimedPast(past)}
+        claimed = _ClaimedPast(past)
+        cache = {"use_cache": True, name: claimed}
+        if observed is not None and observed.numbers_by_cache:
+            cache[NUMBERS_KWARG] = claimed.numbers
     logits: Tensor = model(
         input_ids=ids, position_ids=positions, **cache, **{BATCH_KWARG: probe}
     ).logits
@@ -179,7 +185,7 @@ def _probe_forward(
     """The attention function of the probe: notes what the layer passes, and attends causally among
     the tokens of the run. query, key, value: [1, heads, T, d] -> [1, T, heads, d]."""
     probe = kwargs.get(BATCH_KWARG)
-    layer = getattr(module, "layer_idx", None)
+    layer = layer_number(module, kwargs)
     if probe is None:
         raise StartupError("it does not pass its arguments through to attention")
     for name, option in kwargs.items():
@@ -187,7 +193,7 @@ def _probe_forward(
             raise StartupError(f"its attention goes by '{name}', which is not known here")
     if not (kwargs.get("is_causal", True) and getattr(module, "is_causal", True)):
         raise StartupError("a layer's attention is not causal")
-    if not isinstance(layer, int) or layer in probe.layers:
+    if layer is None or layer in probe.layers:
         raise StartupError("its attention layers are not numbered one by one")
     reach = probe.reach(attention_mask)
     probe.layers[layer] = ProbedLayer(LayerShape(key.shape[1], key.shape[3], value.shape[3]), reach)

@@ -23,8 +23,34 @@ from millstream.model.states.state_cache import StateCache, StateKey
 from millstream.model.states.state_step import NO_STATE, StateStep, Stretch
 
 
+class LayerNumbers:
+    """Which layer the attention that comes next belongs to, as the cache was told before it.
+
+    One attention module may serve several layers, and then does not know itself.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = None
+
+    def note(self, layer: int) -> None:
+        """The attention that comes next is this layer's."""
+        self._next = layer
+
+    def take(self) -> int | None:
+        """The layer of the attention that has come; None if the cache was not told."""
+        layer, self._next = self._next, None
+        return layer
+
+
 class StatelessCache(DynamicCache):
-    """A cache for sequences that have nothing behind them and of which nothing is kept."""
+    """A cache for sequences that have nothing behind them and of which nothing is kept.
+
+    numbers: told by update() which layer attends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = LayerNumbers()
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """No tokens came before: positions are given, and attention knows its own."""
@@ -39,9 +65,15 @@ class StatelessCache(DynamicCache):
         return query_length, 0
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor]:
         """Keys and values as they are: attention keeps them."""
+        self.numbers.note(layer_idx)
         return key_states, value_states
 
     def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Tensor:
