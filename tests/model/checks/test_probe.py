@@ -113,7 +113,6 @@ def test_positions_counted_by_the_cache_are_refused(tmp_path: Path) -> None:
         ("minimax", {}, "uses cache of its own"),
         ("nemotron", {}, "does not pass its arguments"),
         ("recurrent_gemma", {}, "keep a state by the interface"),
-        ("gemma4_unified", {}, "depends on the tokens"),
         ("stablelm", {}, "does not pass its arguments"),
         ("bloom", {}, "computed in BloomAttention"),
         ("gptj", {}, "cannot run on a paged cache"),
@@ -125,6 +124,12 @@ def test_what_is_not_understood_is_refused_in_one_sentence(
 ) -> None:
     make_model(model_type, tmp_path, **config)
     assert reason in refusal(tmp_path)
+
+
+def test_a_mask_that_depends_on_the_tokens_is_refused(tmp_path: Path) -> None:
+    """The whole model; of one in files the text half is loaded, whose masks do not."""
+    with pytest.raises(StartupError, match="depends on the tokens"):
+        probe("gemma4_unified", tmp_path)
 
 
 def test_an_unknown_argument_of_attention_is_refused(

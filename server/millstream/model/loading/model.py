@@ -27,6 +27,7 @@ from millstream.model.loading.interface_check import require_replaceable_attenti
 from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
 from millstream.model.loading.source import weight_paths
+from millstream.model.loading.text_half import TEXT_KEYS, text_half
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ class LoadedModel:
 class _Recipe:
     """How a checkpoint is loaded, as decided before its weights are read.
 
-    plan: for quantising it while it is read; quantization: as in LoadedModel.
+    plan: for quantising it while it is read; quantization: as in LoadedModel. text: of the text
+    half of a larger model, if only that is loaded.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class _Recipe:
     plan: QuantizationPlan | None
     quantization: str | None
     trust_remote_code: bool
+    text: PretrainedConfig | None
 
 
 def load_model(folder: Path, settings: Settings) -> LoadedModel:
@@ -100,7 +103,8 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
     config = checkpoint.read_config(folder, trust_remote_code=trust)
     files = checkpoint.weight_files(folder)
     dtype = choose_dtype(settings.dtype, folder, config, device)
-    skeleton = checkpoint.build_skeleton(config, dtype, trust_remote_code=trust)
+    text = text_half(config, files)
+    skeleton = checkpoint.build_skeleton(text or config, dtype, trust_remote_code=trust)
     require_replaceable_attention(skeleton)
     plan = None
     if settings.quantize != "none":
@@ -121,17 +125,20 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         plan,
         quantization=stored or (plan.scheme if plan else None),
         trust_remote_code=trust,
+        text=text,
     )
 
 
 def _load(recipe: _Recipe) -> PreTrainedModel:
     folder, device, plan = recipe.folder, recipe.device, recipe.plan
     options: dict[str, Any] = {} if plan is None else {"quantization_config": plan.config()}
+    if recipe.text is not None:
+        options["key_mapping"] = TEXT_KEYS
     try:
         with progress_of_transformers():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                config=recipe.config,
+                config=recipe.text or recipe.config,
                 dtype=recipe.dtype,
                 use_safetensors=True,
                 trust_remote_code=recipe.trust_remote_code,
