@@ -81,7 +81,7 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
     started = time.monotonic()
     with memory.returning_freed_memory():
         model = _load(recipe)
-    log.info("loaded in %.1f s", time.monotonic() - started)
+    log.info("loaded in %.1f s; next it is prepared and checked", time.monotonic() - started)
     attention.register()
     max_context = context.max_context(model.config, settings.max_total_tokens)
     context.fix_positions(model, max_context)
