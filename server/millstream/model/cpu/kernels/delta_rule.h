@@ -25,9 +25,9 @@ class DeltaRule {
             const Tensor& beta, const Tensor& states, const Sequences& sequences, bool normalise,
             const Tensor& out)
       : query_(query), key_(key), value_(value), g_(g), beta_(beta), states_(states),
-        sequences_(sequences), normalise_(normalise), out_(out), query_rows_(query),
-        key_rows_(key), value_rows_(value), heads_(value.size(1)), key_heads_(key.size(1)),
-        dim_(key.size(2)), value_dim_(value.size(2)), num_decays_(g.dim() == 3 ? dim_ : 1) {
+        sequences_(sequences), normalise_(normalise), out_(out), heads_(value.size(1)),
+        key_heads_(key.size(1)), dim_(key.size(2)), value_dim_(value.size(2)),
+        num_decays_(g.dim() == 3 ? dim_ : 1) {
     auto rows = value.size(0);
     TORCH_CHECK(query.sizes() == key.sizes() && key.size(0) == rows && key_heads_ > 0 && dim_ > 0 &&
                 heads_ % key_heads_ == 0, "queries or keys do not fit the values");
@@ -36,6 +36,8 @@ class DeltaRule {
     TORCH_CHECK(states.size(1) == heads_ && states.size(2) == dim_ &&
                 states.size(3) == value_dim_ && states.is_contiguous(),
                 "the states do not fit the keys and values, or are not contiguous");
+    for (const Tensor& x : {query, key, value})
+      TORCH_CHECK(x.stride(2) == 1 || x.size(2) == 1, "last dimension must be contiguous");
     TORCH_CHECK(g.is_contiguous() && beta.is_contiguous(), "g and beta must be contiguous");
     TORCH_CHECK(g.scalar_type() == at::kFloat && states.scalar_type() == at::kFloat,
                 "g and the states are float32");
@@ -74,16 +76,25 @@ class DeltaRule {
       for (int64_t row = 0; row < dim_; row++)
         copy(cut(source) + row * value_dim_, columns, tile[row].columns);
     Token token(size);
+    const T* query = head_of<T>(query_, head / (heads_ / key_heads_));
+    const T* key = head_of<T>(key_, head / (heads_ / key_heads_));
+    const T* values = head_of<T>(value_, head) + column;
+    const float* g = head_of<float>(g_, head);
+    bool is_wide = beta_.scalar_type() == at::kFloat;
+    const void* beta = beta_.data_ptr();
+    T* out = data<T>(out_) + head * value_dim_ + column;
     int64_t first = sequences_.first(sequence), end = first + sequences_.length(sequence);
     for (int64_t row = first; row < end; row++) {
-      read_token<T>(row, head, token);
+      read_row(query + row * query_.stride(0), 1 / std::sqrt(float(dim_)), token.query.data());
+      read_row(key + row * key_.stride(0), 1, token.key.data());
+      read_decay(g + row * g_.stride(0), token);
+      T value[COLUMNS] = {}, found[COLUMNS];
+      copy(values + row * value_.stride(0), columns, value);
       int64_t where = row * heads_ + head;
-      T value[COLUMNS] = {}, out[COLUMNS];
-      copy(data<T>(value_) + value_rows_[where] + column, columns, value);
-      float beta = beta_.scalar_type() == at::kFloat ? data<float>(beta_)[where]
-                                                     : to_float(data<bf16>(beta_)[where]);
-      step(token, size, value, beta, tile.data(), out);
-      copy(out, columns, data<T>(out_) + where * value_dim_ + column);
+      float part = is_wide ? static_cast<const float*>(beta)[where]
+                           : to_float(static_cast<const bf16*>(beta)[where]);
+      step(token, size, value, part, tile.data(), found);
+      copy(found, columns, out + row * heads_ * value_dim_);
     }
     float* target = cut(sequences_.target(sequence));
     for (int64_t row = 0; row < dim_; row++)
@@ -98,32 +109,34 @@ class DeltaRule {
       std::memcpy(to, from, count * sizeof(T));
   }
 
+  // Where a head of a tensor [T, heads, ...] begins, in its first row.
   template <typename T>
-  void read_token(int64_t row, int64_t head, Token& token) const {
-    int64_t source = row * key_heads_ + head / (heads_ / key_heads_);
-    read_row(data<T>(query_) + query_rows_[source], 1 / std::sqrt(float(dim_)), token.query);
-    read_row(data<T>(key_) + key_rows_[source], 1, token.key);
-    const float* g = data<float>(g_) + (row * heads_ + head) * num_decays_;
-    float common = exp(splat(g[0]))[0];
-    each_vector(dim_, [&](int64_t i, auto count) {
-      Vec decay = num_decays_ == 1 ? splat(common) : exp(load_some(g + i, count));
-      store_some(&token.decay[i], decay, count);
-      store_some(&token.decayed_key[i], decay * load_some(&token.key[i], count), count);
-    });
+  static const T* head_of(const Tensor& tensor, int64_t head) {
+    return data<T>(tensor) + head * tensor.stride(1);
   }
 
   // A query or key as floats times `factor`, of length 1 before that if that is asked for.
   template <typename T>
-  void read_row(const T* from, float factor, std::vector<float>& to) const {
-    Vec squares = {};
+  void read_row(const T* from, float factor, float* to) const {
+    if (normalise_) {
+      Vec squares = {};
+      each_vector(dim_, [&](int64_t i, auto count) {
+        Vec x = load_some(from + i, count);
+        squares += x * x;
+      });
+      factor *= 1 / std::sqrt(sum(squares) + EPSILON);
+    }
     each_vector(dim_, [&](int64_t i, auto count) {
-      Vec x = load_some(from + i, count);
-      squares += x * x;
-      store_some(&to[i], x, count);
+      store_some(to + i, load_some(from + i, count) * factor, count);
     });
-    if (normalise_) factor *= 1 / std::sqrt(sum(squares) + EPSILON);
+  }
+
+  void read_decay(const float* g, Token& token) const {
+    Vec common = exp(splat(g[0]));
     each_vector(dim_, [&](int64_t i, auto count) {
-      store_some(&to[i], load_some(&to[i], count) * factor, count);
+      Vec decay = num_decays_ == 1 ? common : exp(load_some(g + i, count));
+      store_some(&token.decay[i], decay, count);
+      store_some(&token.decayed_key[i], decay * load_some(&token.key[i], count), count);
     });
   }
 
@@ -162,7 +175,6 @@ class DeltaRule {
   const Sequences& sequences_;
   bool normalise_;
   Tensor out_;
-  Rows query_rows_, key_rows_, value_rows_;
   int64_t heads_, key_heads_, dim_, value_dim_, num_decays_;
 };
 

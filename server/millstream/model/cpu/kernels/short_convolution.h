@@ -12,7 +12,7 @@
 namespace millstream {
 
 class ShortConvolution {
-  static constexpr int64_t CHANNELS = 256;  // that a unit of work has
+  static constexpr int64_t CHANNELS = 512;  // that a unit of work has
 
  public:
   ShortConvolution(const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
@@ -38,7 +38,7 @@ class ShortConvolution {
  private:
   template <typename T>
   void some_channels(int64_t sequence, int64_t begin, int64_t count) {
-    std::vector<float> weight(width_ * CHANNELS);
+    std::vector<T> weight(width_ * CHANNELS);
     turned(data<T>(weight_) + begin * width_, count, width_, weight.data());
     std::vector<T> before(kept_ * CHANNELS, T{});
     int64_t state = channels_ * kept_, source = sequences_.source(sequence);
@@ -65,20 +65,27 @@ class ShortConvolution {
     }
     for (int64_t k = 0; k < kept_; k++) inputs[k] = input(length - kept_ + k);
     T* after = data<T>(states_) + sequences_.target(sequence) * state + begin * kept_;
-    for (int64_t i = 0; i < count; i++)
-      for (int64_t k = 0; k < kept_; k++) after[i * kept_ + k] = inputs[k][i];
+    by_size(kept_, [&](auto size) {
+      for (int64_t i = 0; i < count; i++)
+        for (int64_t k = 0; k < size; k++) after[i * size + k] = inputs[k][i];
+    });
   }
 
   // from [count, size] -> to [size, CHANNELS]
   template <typename T, typename U>
   static void turned(const T* from, int64_t count, int64_t size, U* to) {
-    for (int64_t k = 0; k < size; k++)
-      for (int64_t i = 0; i < count; i++) {
-        if constexpr (std::is_same_v<T, U>)
-          to[k * CHANNELS + i] = from[i * size + k];
-        else
-          to[k * CHANNELS + i] = to_float(from[i * size + k]);
-      }
+    by_size(size, [&](auto size) {
+      for (int64_t i = 0; i < count; i++)
+        for (int64_t k = 0; k < size; k++) to[k * CHANNELS + i] = U(from[i * size + k]);
+    });
+  }
+
+  // f(size), with a constant where there are often so few: the compiler then writes better loops.
+  template <typename F>
+  static void by_size(int64_t size, F&& f) {
+    if (size == 3) return f(std::integral_constant<int64_t, 3>());
+    if (size == 4) return f(std::integral_constant<int64_t, 4>());
+    f(size);
   }
 
   Tensor x_, weight_;
