@@ -67,7 +67,13 @@ ALLOWED: dict[str, set[str]] = {
     "model/sizing": {"errors", "model/loading", "model/paging", "model/states", "settings"},
     "model/speedups": {"settings"},
     "model/cpu/kernels": {"model/recurrent_reference", "model/reference", "model/tolerance"},
-    "model/cpu": {"model/attention", "model/cpu/kernels", "model/paging", "model/tolerance"},
+    "model/cpu": {
+        "model/attention",
+        "model/cpu/kernels",
+        "model/paging",
+        "model/states",
+        "model/tolerance",
+    },
     "model/cpu/decoder": {
         "model/attention",
         "model/checks",

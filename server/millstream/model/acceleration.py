@@ -11,6 +11,7 @@ import threading
 from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
 from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
+from millstream.model.cpu.packed_states import pack_states
 from millstream.model.cpu.packing import pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
@@ -59,6 +60,13 @@ def accelerate(
     speedups: Speedups,
 ) -> Threads:
     """Makes the model's modules faster where they are ours alone; says who computes them."""
+    if kernels is not None and forward.observed is not None and forward.splitting is not None:
+        num_whole = pack_states(forward.observed, forward.splitting, kernels)
+        log.info(
+            "kernels mix the rows of %d of %d layers with states in one call",
+            num_whole,
+            len(forward.observed.carriers),
+        )
     found = Fused("", {})
     if not loaded.is_shared and loaded.device.type == "cpu":
         if kernels is not None and speedups.decoder:

@@ -51,7 +51,7 @@ class Forward:
         layers keep of a sequence, if they do."""
         self.model = model
         self._reaches = reaches
-        self._observed = observed
+        self.observed = observed
         self.shortcut: Shortcut | None = None
         self.splitting: Splitting | None = None
         if observed is not None:
@@ -84,11 +84,11 @@ class Forward:
         states: StateStep | None,
     ) -> Tensor:
         """What the model itself computes, [T or fewer, vocab]."""
-        options["use_cache"] = self._observed is not None
-        if self._observed is not None:
+        options["use_cache"] = self.observed is not None
+        if self.observed is not None:
             self._cache.step = states
-            options[self._observed.cache_name] = self._cache
-            if self._observed.numbers_by_cache:
+            options[self.observed.cache_name] = self._cache
+            if self.observed.numbers_by_cache:
                 options[NUMBERS_KWARG] = self._cache.numbers
         splitting = self.splitting if states is not None else None
         with nullcontext() if splitting is None else splitting.installed():

@@ -7,7 +7,7 @@ but one token after another must do, because that is how answers are computed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,15 @@ class ObservedCall:
         """The tensors among what it was given."""
         given: list[tuple[int | str, Any]] = [*enumerate(self.args), *self.kwargs.items()]
         return {name: value for name, value in given if isinstance(value, Tensor)}
+
+    def repeated(self, forward: Callable[..., Any], cache: StatelessCache) -> list[Tensor | None]:
+        """What `forward` gives for the same, but with this cache."""
+
+        def ours(value: Any) -> Any:
+            return cache if isinstance(value, StatelessCache) else value
+
+        kwargs = {name: ours(value) for name, value in self.kwargs.items()}
+        return tensors_of(forward(*map(ours, self.args), **kwargs))
 
 
 def goes_on(module: nn.Module, dims: TokenDims, call: ObservedCall, states: StateCache) -> bool:
@@ -75,13 +84,8 @@ def _difference_of(
     stretches = (Stretch(0, first, NO_STATE, 0), Stretch(first, rest, 0, 0))
     cache.step = StateStep(states, 0, stretches, torch.empty(2, 0), torch.empty(0))
     splitting = Splitting({module: Carrier(dims, goes_on_by_tokens=by_tokens)})
-
-    def ours(value: Any) -> Any:
-        return cache if isinstance(value, StatelessCache) else value
-
-    kwargs = {name: ours(value) for name, value in call.kwargs.items()}
     with splitting.installed():
-        parts = tensors_of(module(*map(ours, call.args), **kwargs))
+        parts = call.repeated(module, cache)
     pairs = zip(parts, call.outputs, strict=True)
     return max(
         logits_difference(a.float(), b.float()) for a, b in pairs if a is not None and b is not None

@@ -38,12 +38,13 @@ _CACHE_NAMES = ("past_key_values", "cache_params")
 @dataclass(frozen=True)
 class ObservedStates:
     """What layers keep of a sequence. shapes: by key; carriers: the modules whose code carries it
-    from token to token. cache_name: the argument by which the model takes its cache.
-    numbers_by_cache: whether modules that attend are not told which layer they are, as those that
-    layers share, and only the cache is."""
+    from token to token; calls: how each of them was called once. cache_name: the argument by which
+    the model takes its cache. numbers_by_cache: whether modules that attend are not told which
+    layer they are, as those that layers share, and only the cache is."""
 
     shapes: Mapping[StateKey, StateShape]
     carriers: Mapping[nn.Module, Carrier]
+    calls: Mapping[nn.Module, ObservedCall]
     cache_name: str
     numbers_by_cache: bool = False
 
@@ -66,7 +67,7 @@ def observe_states(model: PreTrainedModel, device: torch.device) -> ObservedStat
         return None
     short = _watch(model, TEXT_LENGTHS[0], cache_name, device)
     if not short.shapes:
-        only_numbers = ObservedStates({}, {}, cache_name, short.numbers_by_cache)
+        only_numbers = ObservedStates({}, {}, {}, cache_name, short.numbers_by_cache)
         return only_numbers if short.numbers_by_cache else None
     long = _watch(model, TEXT_LENGTHS[1], cache_name, device)
     if short.shapes != long.shapes:
@@ -77,7 +78,7 @@ def observe_states(model: PreTrainedModel, device: torch.device) -> ObservedStat
         dims = token_dims(module, short.calls[module], long.calls[module])
         by_tokens = not goes_on(module, dims, long.calls[module], states)
         carriers[module] = Carrier(dims, goes_on_by_tokens=by_tokens)
-    return ObservedStates(short.shapes, carriers, cache_name, short.numbers_by_cache)
+    return ObservedStates(short.shapes, carriers, long.calls, cache_name, short.numbers_by_cache)
 
 
 class _WatchingCache(StatelessCache):
