@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import APIStatusError, OpenAI
 
-from .harness import RunningServer
+from .harness import RunningServer, wait_until
 from .wire import open_stream
 
 CLIENTS = Path(__file__).parents[2] / "clients"
@@ -162,8 +166,57 @@ def test_curl_script_fails_when_nobody_answers(arguments: list[str]) -> None:
 def test_every_program_is_listed_and_short() -> None:
     readme = (CLIENTS / "README.md").read_text(encoding="utf-8")
     programs = [*CLIENTS.glob("python/*.py"), *CLIENTS.glob("curl/*.sh")]
+    programs += CLIENTS.glob("streamlit/*.py")
     assert len(programs) >= 6
     for program in programs:
         name = program.relative_to(CLIENTS).as_posix()
         assert f"]({name})" in readme
         assert len(program.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def node_of(server: RunningServer, run: Any) -> str:
+    """What a node of clients/streamlit/app.py does, in its thread: how it ended."""
+    run.check()
+    with OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0) as client:
+        try:
+            client.chat.completions.create(
+                model="any",
+                messages=[{"role": "user", "content": "Count to 5"}],
+                extra_headers=run.headers,
+                extra_body={"ignore_eos": True},
+            )
+        except APIStatusError as error:
+            return error.code or ""
+    return "complete"
+
+
+def test_a_button_stops_a_node_that_nobody_can_interrupt(demo_server: RunningServer) -> None:
+    stopping = runpy.run_path(str(CLIENTS / "streamlit" / "stopping.py"))
+    with ThreadPoolExecutor(1) as threads, stopping["Run"](demo_server.url) as run:
+        with demo_server.paused_engine():
+            node = threads.submit(node_of, demo_server, run)
+            demo_server.wait_open(1)
+            run.stop()
+            assert node.result(timeout=30) == "cancelled"
+        assert run.is_stopped
+        with pytest.raises(stopping["Stopped"]):
+            node_of(demo_server, run)
+
+
+def test_a_button_stops_what_has_not_arrived_yet(demo_server: RunningServer) -> None:
+    """Pressed between the node's check and the arrival of its request."""
+    stopping = runpy.run_path(str(CLIENTS / "streamlit" / "stopping.py"))
+    with ThreadPoolExecutor(2) as threads, stopping["Run"](demo_server.url) as run:
+        run.check = lambda: None
+        button = threads.submit(run.stop)
+        wait_until(lambda: run.is_stopped, "the button is pressed")
+        assert threads.submit(node_of, demo_server, run).result(timeout=30) == "cancelled"
+        button.result(timeout=30)
+
+
+def test_a_button_that_is_too_late_does_nothing(demo_server: RunningServer) -> None:
+    stopping = runpy.run_path(str(CLIENTS / "streamlit" / "stopping.py"))
+    with stopping["Run"](demo_server.url) as run:
+        run.check()
+    run.stop()
+    assert run.is_stopped

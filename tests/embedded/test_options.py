@@ -137,9 +137,10 @@ def test_an_unknown_name_is_answered_with_the_near_one(name: str, meant: str) ->
 def test_none_is_not_given(engine: Engine, asked: list[Request], *, raw: bool) -> None:
     names = (TextOptions if raw else ChatOptions).__annotations__
     nothing: Any = dict.fromkeys(names)
-    (answer,) = engine.generate(["Hi"], raw=raw, show_progress=False, **nothing)
+    ask = engine.complete if raw else engine.chat
+    ask("Hi", **nothing).wait_admitted().close()
     (none,) = asked
-    assert none.max_tokens == engine.info.max_context - answer.usage.prompt_tokens
+    assert none.max_tokens == engine.info.max_context - len(none.prompt)
     assert none.sampling.temperature == engine.info.defaults.temperature
 
 
