@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     signal.signal(signal.SIGTERM, _end_servers)
     cache = arguments.cache or cache_folder()
-    started = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H-%M-%SZ")
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     here, found = machine(), contestants(arguments, cache)
     if here["load"] > _BUSY_LOAD:
         say(f"warning: other work keeps {here['load']} cores busy; the figures will be off")

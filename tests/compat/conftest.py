@@ -8,13 +8,13 @@ key. After every test both must be idle: a client that leaves a request behind h
 from __future__ import annotations
 
 import os
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tomllib
 
 from tests.compat.suites import SUITES, table
 from tests.e2e.harness import RunningServer

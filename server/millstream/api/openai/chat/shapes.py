@@ -5,10 +5,10 @@ A field that is not always there is NotRequired; one that may be null says so.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from millstream.api.openai.generate.shared_shapes import PromptLogprob, Usage
 from millstream.api.wire.closed_shapes import closed
