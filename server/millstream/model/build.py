@@ -109,7 +109,9 @@ def build_runner(
     prepare_int8(loaded, kernels, settings)  # 2
     expected = own_logits(loaded)  # 3
     observed, layers = probe_model(loaded, settings)  # 4
-    forward = Forward(loaded.model, {i: layer.reach for i, layer in layers.items()}, observed)
+    reaches = {i: layer.reach for i, layer in layers.items()}
+    counts = any(layer.counts_by_cache for layer in layers.values())
+    forward = Forward(loaded.model, reaches, observed, counts_by_cache=counts)
     threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
     shapes = {i: layer.shape for i, layer in layers.items()}
     own_states = 2 if loaded.device.type == "cuda" else 1  # steps are planned ahead there

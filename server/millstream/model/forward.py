@@ -18,6 +18,7 @@ from millstream.model.attention import (
     Reach,
     use_attention,
 )
+from millstream.model.states.counting_cache import CountingCache
 from millstream.model.states.model_cache import ModelCache
 from millstream.model.states.observation import ObservedStates
 from millstream.model.states.splitting import Splitting
@@ -46,12 +47,15 @@ class Forward:
         model: PreTrainedModel,
         reaches: dict[int, Reach],
         observed: ObservedStates | None = None,
+        *,
+        counts_by_cache: bool = False,
     ) -> None:
-        """reaches: how far back each layer sees, by its index. observed: what
-        layers keep of a sequence, if they do."""
+        """reaches: how far back each layer sees, by its index. observed: what layers keep of a
+        sequence, if they do. counts_by_cache: whether they take positions from a cache's length."""
         self.model = model
         self._reaches = reaches
         self.observed = observed
+        self._counts_by_cache = counts_by_cache
         self.shortcut: Shortcut | None = None
         self.splitting: Splitting | None = None
         if observed is not None:
@@ -85,6 +89,8 @@ class Forward:
     ) -> Tensor:
         """What the model itself computes, [T or fewer, vocab]."""
         options["use_cache"] = self.observed is not None
+        if self._counts_by_cache:
+            options |= {"use_cache": True, "past_key_values": CountingCache(positions[0])}
         if self.observed is not None:
             self._cache.step = states
             options[self.observed.cache_name] = self._cache

@@ -19,9 +19,9 @@ from millstream.model.attention import Reach, register
 from millstream.model.checks.mask_reach import find_reach
 from millstream.model.checks.probe import ProbedLayer, probe_layers
 from millstream.model.loading.context import max_context
-from tests.model.architectures import make_model
+from tests.model.architectures import greedy, make_model
 from tests.model.small_configs import WINDOW, small_config
-from tests.model.test_architectures import make_runner
+from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
 
 # All of these lie beyond the tokens that `verify` compares.
 CONTEXT = 256
@@ -94,9 +94,33 @@ def test_every_reach_is_told_from_the_others(context: int) -> None:
         find_reach(lambda b, h, q, k: (k <= q) & (k % 3 != 1), 40, device)
 
 
-def test_positions_counted_by_the_cache_are_refused(tmp_path: Path) -> None:
-    """Llama 4 scales queries by the length of its cache, which a packed batch does not have."""
-    make_model("llama4_text", tmp_path, attention_chunk_size=CONTEXT, floor_scale=64)
+def test_positions_counted_by_the_cache_are_told_for_each_row(tmp_path: Path) -> None:
+    """Llama 4 scales the queries of layers without rotary positions by its cache's length."""
+    options = {"floor_scale": 4, "attn_scale": 4.0, "no_rope_layers": [1, 0] * 2}
+    layers = probe("llama4_text", tmp_path, **options)
+    assert all(layer.counts_by_cache for layer in layers)
+    assert not any(layer.counts_by_cache for layer in probe("llama4_text", tmp_path))
+    model = make_model("llama4_text", tmp_path, **options)
+    prompts = random_prompts(4, seed=2, longest=90)
+    expected = {i: greedy(model, prompt, 16) for i, prompt in enumerate(prompts)}
+    requests = [greedy_request(i, prompt, 16) for i, prompt in enumerate(prompts)]
+    runner = make_runner(tmp_path, device="cpu", block_size=8)
+    assert answers(runner, requests, max_step_tokens=24) == expected
+
+
+def test_positions_counted_by_the_cache_of_all_rows_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer that takes one number for all rows cannot be told each row's."""
+    make_model("llama", tmp_path)
+    real = modeling_llama.LlamaAttention.forward
+
+    def counting(self: Any, hidden_states: Any, past_key_values: Any = None, **rest: Any) -> Any:
+        past = 0 if past_key_values is None else past_key_values.get_seq_length(self.layer_idx)
+        share = int(torch.as_tensor(past).max()) / CONTEXT
+        return real(self, hidden_states * (1 + share), **rest)
+
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", counting)
     assert "length of its cache" in refusal(tmp_path)
 
 

@@ -14,7 +14,7 @@ Rule: whatever is not understood is refused with a StartupError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -34,11 +34,12 @@ from millstream.model.attention import (
     layer_options,
     use_attention,
 )
+from millstream.model.checks.cache_length import counts_rows
 from millstream.model.checks.mask_reach import MaskFunction, find_reach
 from millstream.model.checks.model_failures import refusing
 from millstream.model.loading.interface_check import not_replaceable
 from millstream.model.paging.kv_cache import LayerShape
-from millstream.model.states.model_cache import StatelessCache
+from millstream.model.states.counting_cache import ClaimedPast
 from millstream.model.states.observation import ObservedStates
 from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 
@@ -62,21 +63,24 @@ _WITHOUT_EFFECT = {
 
 @dataclass(frozen=True, slots=True)
 class ProbedLayer:
-    """What an attention layer stores, and how far back it sees."""
+    """What an attention layer stores, and how far back it sees. counts_by_cache: whether layers
+    take positions from the length of a cache."""
 
     shape: LayerShape
     reach: Reach
+    counts_by_cache: bool = False
 
 
 @dataclass(slots=True)
 class _Probe:
     """What the layers of one model pass to attention in one run.
 
-    layers: by index. reaches: by the function of a mask, so that each is judged once. Mutated by
-    `_probe_forward()`.
+    attends_alone: tokens see only themselves. layers: by index. reaches: by the function of a mask,
+    so that each is judged once. Mutated by `_probe_forward()`.
     """
 
     max_context: int
+    attends_alone: bool = False
     layers: dict[int, ProbedLayer] = field(default_factory=dict)
     reaches: dict[MaskFunction, Reach] = field(default_factory=dict)
 
@@ -118,32 +122,15 @@ def probe_layers(
         _check_layers(model, probe, observed)
         claimed = run(_Probe(max_context), past=max_context - length)
         if not logits_difference(claimed, fresh) <= REPEATED_LOGITS:
-            raise StartupError(
-                "it takes positions from the length of its cache, not only from position_ids "
-                f"(seen at {max_context} tokens)"
-            )
+            alone = _Probe(max_context, attends_alone=True)
+            if observed is not None or not counts_rows(model, alone, device):
+                raise StartupError(
+                    f"it takes positions from the length of its cache within {max_context} tokens"
+                )
+            layers = probe.layers.items()
+            probe.layers = {i: replace(layer, counts_by_cache=True) for i, layer in layers}
         use_attention(model, before)
     return probe.layers
-
-
-class _ClaimedPast(StatelessCache):
-    """A cache that claims that `past` tokens came before, and has none of them."""
-
-    def __init__(self, past: int) -> None:
-        super().__init__()
-        self._past = past
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self._past
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self._past
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return query_length, self._past
-
-    def update_indexer(self, indexer_key_states: Tensor, layer_idx: int) -> Tensor:
-        raise StartupError("it keeps more of the past than keys, values and states")
 
 
 def _run(
@@ -164,7 +151,7 @@ def _run(
     cache: dict[str, Any] = {"use_cache": False}
     if past is not None:
         name = "past_key_values" if observed is None else observed.cache_name
-        claimed = _ClaimedPast(past)
+        claimed = ClaimedPast(past)
         cache = {"use_cache": True, name: claimed}
         if observed is not None and observed.numbers_by_cache:
             cache[NUMBERS_KWARG] = claimed.numbers
@@ -193,12 +180,12 @@ def _probe_forward(
             raise StartupError(f"its attention goes by '{name}', which is not known here")
     if not (kwargs.get("is_causal", True) and getattr(module, "is_causal", True)):
         raise StartupError("a layer's attention is not causal")
-    if layer is None or layer in probe.layers:
+    if layer is None or (layer in probe.layers and not probe.attends_alone):
         raise StartupError("its attention layers are not numbered one by one")
     reach = probe.reach(attention_mask)
     probe.layers[layer] = ProbedLayer(LayerShape(key.shape[1], key.shape[3], value.shape[3]), reach)
-    length = query.shape[2]
-    mask = causal_mask(start=0, length=length, total=length, reach=Reach()).to(query.device)
+    length, sight = query.shape[2], Reach(window=1 if probe.attends_alone else None)
+    mask = causal_mask(start=0, length=length, total=length, reach=sight).to(query.device)
     out = attend_dense(query, key, value, mask, layer_options(query, kwargs, Reach()))
     return out.transpose(1, 2).contiguous(), None
 
