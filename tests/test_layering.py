@@ -40,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/tolerance": set(),
     "model/transfers": set(),
     "model/running_modules": set(),
+    "model/weight_reads": set(),
     "model/states": {
         "core",
         "errors",
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/forward": {"model/attention", "model/states"},
     "model/reference": {"model/attention"},
     "model/recurrent_reference": set(),
-    "model/loading": {"core", "errors", "model/attention", "settings"},
+    "model/loading": {"core", "errors", "model/attention", "settings", "model/weight_reads"},
     "model/paging": {"core", "model/attention", "model/states", "model/transfers"},
     "model/sampling": {"core", "errors", "model/transfers"},
     "model/checks": {
@@ -73,6 +74,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/paging",
         "model/states",
         "model/tolerance",
+        "model/weight_reads",
     },
     "model/cpu/decoder": {
         "model/attention",

@@ -26,6 +26,7 @@ from millstream.model.cpu.linears import (
     is_plain,
 )
 from millstream.model.tolerance import INT8_LINEAR, PACKED_LINEAR_ABSOLUTE, PACKED_LINEAR_RELATIVE
+from millstream.model.weight_reads import children_read
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,8 @@ def _native(linear: nn.Linear, *, kernels: Kernels) -> nn.Module:
 def _positions(
     model: nn.Module, is_wanted: Callable[[nn.Module], bool]
 ) -> list[tuple[nn.Module, str]]:
-    """The modules that are wanted, each by its parent and its name there.
+    """The modules that are wanted, each by its parent and its name there, but for those whose
+    weights the parent reads itself.
 
     Names only: each weight must be free before the next one is copied.
     """
@@ -148,7 +150,7 @@ def _positions(
         (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if is_wanted(child)
+        if is_wanted(child) and name not in children_read(type(parent))
     ]
 
 

@@ -5,10 +5,10 @@ bits with a scale per row; int4 is four bits per weight in groups of 32, activat
 
 Rules:
 1. Nothing depends on other rows of the batch: activation scales are per row, never per tensor.
-2. Linear layers only. Embeddings and what the format cannot hold keep the model's dtype; the start
-   log says how many layers those are. So does the output layer, but for int8 with compiled kernels,
-   which round its activations to twelve bits: its rows are many, and its errors nobody evens out
-   (see `quantize_output`).
+2. Linear layers only, and those that are called. Embeddings and what the format cannot hold keep
+   the model's dtype; the start log says how many layers those are. So does the output layer, but
+   for int8 with compiled kernels, which round its activations to twelve bits: its rows are many,
+   and its errors nobody evens out (see `quantize_output`).
 3. What cannot be quantised is refused before the weights are read.
 """
 
@@ -25,6 +25,7 @@ from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from millstream.errors import StartupError
+from millstream.model.weight_reads import children_read
 
 Scheme = Literal["int8", "int4"]
 
@@ -83,8 +84,10 @@ def plan(
     kept: list[str] = []
     for name, module in skeleton.named_modules():
         if isinstance(module, nn.Linear):
-            fits = type(module) is nn.Linear and module is not head and _fits(scheme, module)
-            (quantized if fits else kept).append(name)
+            parent, _, child = name.rpartition(".")
+            is_read = child in children_read(type(skeleton.get_submodule(parent)))
+            is_plain = type(module) is nn.Linear and module is not head and not is_read
+            (quantized if is_plain and _fits(scheme, module) else kept).append(name)
     if not quantized:
         raise StartupError(
             f"--quantize: {type(skeleton).__name__} has no linear layer that {scheme} can hold; "

@@ -19,7 +19,7 @@ from millstream.model.states.model_cache import ModelCache, StatelessCache
 from millstream.model.states.splitting import Carrier, Splitting, TokenDims
 from millstream.model.states.state_cache import StateCache
 from millstream.model.states.state_step import NO_STATE, StateStep, Stretch
-from millstream.model.tolerance import CONTINUED_STATES, logits_difference
+from millstream.model.tolerance import CONTINUED_STATES, ROUNDED_STATES, logits_difference
 
 TEXT_LENGTHS = (5, 8)
 """Tokens of the two texts that a model is watched with."""
@@ -55,7 +55,8 @@ def goes_on(module: nn.Module, dims: TokenDims, call: ObservedCall, states: Stat
 
     Raises StartupError if it computes something else when it takes one token after the other.
     """
-    limit = CONTINUED_STATES[next(out.dtype for out in call.outputs if out is not None)]
+    dtype = next(out.dtype for out in call.outputs if out is not None)
+    limit = CONTINUED_STATES[dtype]
     difference = _difference_of(module, dims, call, states, by_tokens=True)
     if not difference <= limit:
         raise StartupError(
@@ -63,7 +64,8 @@ def goes_on(module: nn.Module, dims: TokenDims, call: ObservedCall, states: Stat
             f"(results differ by {difference:.3%} of their spread, {limit:.3%} is allowed), so "
             "answers would depend on how texts are cut"
         )
-    return _difference_of(module, dims, call, states, by_tokens=False) <= limit
+    together = _difference_of(module, dims, call, states, by_tokens=False)
+    return together <= max(ROUNDED_STATES[dtype], 4 * difference)
 
 
 def tensors_of(output: Any) -> list[Tensor | None]:
