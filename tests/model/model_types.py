@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from millstream.errors import StartupError
+from millstream.model.runner import ModelRunner
+from millstream.model.states.state_cache import bytes_per_slot
 from tests.model.architectures import greedy, randomise
 from tests.model.small_configs import small_config
 from tests.model.test_architectures import answers, greedy_request, make_runner, random_prompts
@@ -47,20 +49,24 @@ masks, positions, layers and logits. So a model whose configuration differs in k
 layers, say) may be refused where this table says served, and the other way round. Types that also
 take images or audio are served for text only.
 
+Where layers keep states beside keys and values, the last column says which kinds, and how many
+bytes they take for each sequence of the small model.
+
 {served} of {total} model types are served.
 
-| Model type | | Why not |
-| --- | --- | --- |
+| Model type | | Why not | States |
+| --- | --- | --- | --- |
 """
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A row of the table."""
+    """A row of the table. states: what its layers keep beside keys and values."""
 
     model_type: str
     status: str
     reason: str = ""
+    states: str = ""
 
 
 def model_types() -> list[str]:
@@ -89,7 +95,7 @@ def judge(model_type: str, folder: Path) -> Verdict:
         # Fewer tokens a step than a prompt has, so that chunks and decodes share steps.
         assert answers(runner, requests, max_step_tokens=24) == expected, model_type
         if len({tuple(answer) for answer in expected.values()}) == len(prompts):
-            return Verdict(model_type, SERVED)
+            return Verdict(model_type, SERVED, states=_describe_states(runner))
     raise AssertionError(f"{model_type}: the random models answer every prompt alike")
 
 
@@ -102,14 +108,14 @@ def read_table() -> tuple[str, dict[str, Verdict]]:
         for line in text.splitlines()
         if line.startswith("| `")
     ]
-    verdicts = [Verdict(row[0].strip("`"), row[1], row[2]) for row in rows]
+    verdicts = [Verdict(row[0].strip("`"), row[1], row[2], row[3]) for row in rows]
     return version, {verdict.model_type: verdict for verdict in verdicts}
 
 
 def write_table(verdicts: list[Verdict]) -> str:
     served = sum(verdict.status == SERVED for verdict in verdicts)
     head = _HEAD.format(version=transformers.__version__, served=served, total=len(verdicts))
-    rows = (f"| `{v.model_type}` | {v.status} | {v.reason} |\n" for v in verdicts)
+    rows = (f"| `{v.model_type}` | {v.status} | {v.reason} | {v.states} |\n" for v in verdicts)
     return head + "".join(rows)
 
 
@@ -130,6 +136,14 @@ def _shorten(message: str) -> str:
     """Without what every refusal says: the name of the class, and what to do."""
     reason = message.split(" ", 1)[1].removeprefix("cannot be served exactly: ")
     return reason.removesuffix(" Choose another architecture.").rstrip(".")
+
+
+def _describe_states(runner: ModelRunner) -> str:
+    """The kinds of states that a model's layers keep, and how large they are."""
+    if runner.states is None:
+        return ""
+    kinds = sorted({key.kind for key in runner.states.shapes})
+    return f"{' and '.join(kinds)}, {bytes_per_slot(runner.states.shapes):,} bytes"
 
 
 def _packages(error: ImportError) -> str:
