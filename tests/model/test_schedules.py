@@ -35,6 +35,19 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
 
 
 @pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> ModelRunner:
+    """A model whose layers keep states in turns with layers that attend."""
+    folder = tmp_path_factory.mktemp("qwen3-next")
+    make_model("qwen3_next", folder, num_hidden_layers=4)
+    return make_runner(folder, block_size=BLOCK_SIZE)
+
+
+@pytest.fixture(scope="module")
+def hybrid_alone(hybrid: ModelRunner) -> Alone:
+    return cache(partial(run_alone, hybrid))
+
+
+@pytest.fixture(scope="module")
 def alone(runner: ModelRunner) -> Alone:
     """What a request gets alone, computed once: the schedules of a seed have the same requests."""
     return cache(partial(run_alone, runner))
@@ -170,6 +183,22 @@ def test_a_schedule_planned_ahead_gives_what_each_gets_alone(
     )
     assert driver.num_ahead > len(driver.plans) // 4
     assert seed not in (1, 3, 5, 7) or failing.num_late > 0, "no token was late in this schedule"
+
+
+@pytest.mark.parametrize("plans_ahead", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_any_schedule_of_a_model_with_states_gives_what_each_gets_alone(
+    hybrid: ModelRunner,
+    hybrid_alone: Alone,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    plans_ahead: bool,
+) -> None:
+    """Cancelled and failing neighbours, further answers, preemption, snapshots, tokens too late."""
+    if seed % 2:
+        monkeypatch.setattr(filters, "LEADER_COUNTS", (4, 32))
+    run_schedule(hybrid, hybrid_alone, seed, plans_ahead=lambda: plans_ahead)
 
 
 def run_schedule(

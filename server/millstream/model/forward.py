@@ -19,7 +19,7 @@ from millstream.model.attention import (
     use_attention,
 )
 from millstream.model.states.counting_cache import CountingCache
-from millstream.model.states.model_cache import ModelCache
+from millstream.model.states.model_cache import ModelCache, cache_argument
 from millstream.model.states.observation import ObservedStates
 from millstream.model.states.splitting import Splitting
 from millstream.model.states.state_step import StateStep
@@ -54,6 +54,7 @@ class Forward:
         sequence, if they do. counts_by_cache: whether they take positions from a cache's length."""
         self.model = model
         self._reaches = reaches
+        self._cache_name = cache_argument(model) or "past_key_values"
         self.observed = observed
         self._counts_by_cache = counts_by_cache
         self.shortcut: Shortcut | None = None
@@ -90,10 +91,10 @@ class Forward:
         """What the model itself computes, [T or fewer, vocab]."""
         options["use_cache"] = self.observed is not None
         if self._counts_by_cache:
-            options |= {"use_cache": True, "past_key_values": CountingCache(positions[0])}
+            options |= {"use_cache": True, self._cache_name: CountingCache(positions[0])}
         if self.observed is not None:
             self._cache.step = states
-            options[self.observed.cache_name] = self._cache
+            options[self._cache_name] = self._cache
             if self.observed.numbers_by_cache:
                 options[NUMBERS_KWARG] = self._cache.numbers
         splitting = self.splitting if states is not None else None

@@ -134,7 +134,7 @@ def test_positions_counted_by_the_cache_of_all_rows_are_refused(
         ("moshi", {}, "sliding window that its cache keeps"),
         ("diffllama", {}, "not numbered one by one"),
         ("nemotron_h", {}, "computes a single token otherwise"),
-        ("minimax", {}, "uses cache of its own"),
+        ("minimax", {}, "no cache but one of a class of its own"),
         ("nemotron", {}, "does not pass its arguments"),
         ("recurrent_gemma", {}, "keep a state by the interface"),
         ("stablelm", {}, "does not pass its arguments"),

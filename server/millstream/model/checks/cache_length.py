@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from millstream.model.attention import BATCH_KWARG
 from millstream.model.states.counting_cache import ClaimedPast, CountingCache
-from millstream.model.states.model_cache import StatelessCache
+from millstream.model.states.model_cache import StatelessCache, cache_argument
 from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 
 
@@ -27,8 +27,10 @@ def counts_rows(model: PreTrainedModel, batch: LonelyBatch, device: torch.device
     positions = torch.tensor([[0, last // 2, last]], device=device)
     ids = torch.arange(positions.shape[1], device=device).unsqueeze(0)
 
+    name = cache_argument(model) or "past_key_values"
+
     def run(rows: slice, cache: StatelessCache) -> Tensor:
-        options = {"use_cache": True, "past_key_values": cache, BATCH_KWARG: batch}
+        options = {"use_cache": True, name: cache, BATCH_KWARG: batch}
         logits: Tensor = model(
             input_ids=ids[:, rows], position_ids=positions[:, rows], **options
         ).logits[0]

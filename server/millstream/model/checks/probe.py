@@ -40,6 +40,7 @@ from millstream.model.checks.model_failures import refusing
 from millstream.model.loading.interface_check import not_replaceable
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.states.counting_cache import ClaimedPast
+from millstream.model.states.model_cache import cache_argument
 from millstream.model.states.observation import ObservedStates
 from millstream.model.tolerance import REPEATED_LOGITS, logits_difference
 
@@ -150,7 +151,7 @@ def _run(
     positions = ids + probe.max_context - length
     cache: dict[str, Any] = {"use_cache": False}
     if past is not None:
-        name = "past_key_values" if observed is None else observed.cache_name
+        name = cache_argument(model) or "past_key_values"
         claimed = ClaimedPast(past)
         cache = {"use_cache": True, name: claimed}
         if observed is not None and observed.numbers_by_cache:

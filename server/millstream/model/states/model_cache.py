@@ -11,12 +11,13 @@ copies, so that a state which is read and not written stays as it is.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, cat
+from torch import Tensor, cat, nn
 from transformers import DynamicCache
 
 from millstream.model.states.state_cache import StateCache, StateKey
@@ -40,6 +41,15 @@ class LayerNumbers:
         """The layer of the attention that has come; None if the cache was not told."""
         layer, self._next = self._next, None
         return layer
+
+
+_ARGUMENTS = ("cache", "past_key_values", "cache_params")
+
+
+def cache_argument(model: nn.Module) -> str | None:
+    """The name by which a model takes its cache; transformers changed it in 5.24."""
+    names = inspect.signature(model.forward).parameters
+    return next((name for name in _ARGUMENTS if name in names), None)
 
 
 class StatelessCache(DynamicCache):

@@ -9,7 +9,6 @@ Rule: whatever is not understood is refused with a StartupError.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,24 +27,21 @@ from millstream.model.states.continuation import (
     tensors_of,
     token_dims,
 )
-from millstream.model.states.model_cache import StatelessCache
+from millstream.model.states.model_cache import StatelessCache, cache_argument
 from millstream.model.states.splitting import Carrier
 from millstream.model.states.state_cache import StateCache, StateKey, StateShape
-
-_CACHE_NAMES = ("past_key_values", "cache_params")
 
 
 @dataclass(frozen=True)
 class ObservedStates:
     """What layers keep of a sequence. shapes: by key; carriers: the modules whose code carries it
-    from token to token; calls: how each of them was called once. cache_name: the argument by which
-    the model takes its cache. numbers_by_cache: whether modules that attend are not told which
-    layer they are, as those that layers share, and only the cache is."""
+    from token to token; calls: how each of them was called once. numbers_by_cache: whether modules
+    that attend are not told which layer they are, as those that layers share, and only the cache
+    is."""
 
     shapes: Mapping[StateKey, StateShape]
     carriers: Mapping[nn.Module, Carrier]
     calls: Mapping[nn.Module, ObservedCall]
-    cache_name: str
     numbers_by_cache: bool = False
 
     @property
@@ -61,13 +57,17 @@ def observe_states(model: PreTrainedModel, device: torch.device) -> ObservedStat
 
     Raises StartupError if it cannot be kept for each sequence apart, and what the model raises.
     """
-    names = inspect.signature(model.forward).parameters
-    cache_name = next((name for name in _CACHE_NAMES if name in names), None)
+    cache_name = cache_argument(model)
     if cache_name is None:
         return None
-    short = _watch(model, TEXT_LENGTHS[0], cache_name, device)
+    try:
+        short = _watch(model, TEXT_LENGTHS[0], cache_name, device)
+    except (TypeError, ValueError) as error:
+        raise StartupError("it takes no cache but one of a class of its own") from error
+    except (AttributeError, LookupError) as error:
+        raise StartupError("it reaches past the interface of transformers' caches") from error
     if not short.shapes:
-        only_numbers = ObservedStates({}, {}, {}, cache_name, short.numbers_by_cache)
+        only_numbers = ObservedStates({}, {}, {}, short.numbers_by_cache)
         return only_numbers if short.numbers_by_cache else None
     long = _watch(model, TEXT_LENGTHS[1], cache_name, device)
     if short.shapes != long.shapes:
@@ -78,7 +78,7 @@ def observe_states(model: PreTrainedModel, device: torch.device) -> ObservedStat
         dims = token_dims(module, short.calls[module], long.calls[module])
         by_tokens = not goes_on(module, dims, long.calls[module], states)
         carriers[module] = Carrier(dims, goes_on_by_tokens=by_tokens)
-    return ObservedStates(short.shapes, carriers, long.calls, cache_name, short.numbers_by_cache)
+    return ObservedStates(short.shapes, carriers, long.calls, short.numbers_by_cache)
 
 
 class _WatchingCache(StatelessCache):
