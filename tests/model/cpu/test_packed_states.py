@@ -69,6 +69,20 @@ def test_a_step_gives_what_its_parts_give(kernels: Kernels, model_type: str) -> 
         torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
 
 
+def test_rounding_in_bfloat16_is_no_difference() -> None:
+    """Float32 states are made of what has been rounded to bfloat16, by both ways alike or not."""
+    observed = observe_states(random_model("qwen3_5_text").bfloat16(), CPU)
+    assert observed is not None
+
+    def rounding_otherwise(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        out = plain().short_convolution(*args, **kwargs)
+        out[:, ::3] *= 1 + 2**-7
+        return out
+
+    kernels = replace(plain(), short_convolution=rounding_otherwise)
+    assert pack_states(observed, Splitting(observed.carriers), kernels) == len(observed.carriers)
+
+
 @pytest.mark.parametrize("model_type", FAMILIES)
 def test_transformers_stays_as_it_is(model_type: str) -> None:
     model = random_model(model_type)
