@@ -7,7 +7,7 @@ DEVELOPED := .venv/.developed
 COMPATIBLE := .venv-compat/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast test-compat check format bench bench-peers bench-crosscheck demo-model models-table clean
+.PHONY: help install serve test test-fast test-compat test-wheel test-newest check format bench bench-peers bench-crosscheck demo-model models-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -36,6 +36,12 @@ test-fast: $(DEVELOPED) ## only the tests that need neither torch nor a server
 
 test-compat: $(INSTALLED) $(COMPATIBLE) ## run other people's clients and suites against a server
 	$(COMPAT_BIN)/python -m pytest -c tests/compat/pytest.ini --rootdir tests/compat tests/compat $(ARGS)
+
+test-wheel: ## build the wheel, install and use it with each Python that is there
+	.ci/wheel
+
+test-newest: ## install and use the newest of everything, within and beyond the bounds
+	.ci/newest
 
 # Apart from .venv: heavy packages with demands of their own. Without npm the suites in js/ are left out.
 $(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json
