@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -115,6 +116,16 @@ class _random:
         return torch.randn(shape, generator=self._generator).to(self._dtype)
 
 
+@contextmanager
+def threads(kernels: Kernels, count: int) -> Iterator[None]:
+    """Inside, kernels run on so many threads of their own."""
+    kernels.use_threads(count)
+    try:
+        yield
+    finally:
+        kernels.use_threads(-1)
+
+
 CASES = {
     "convolution": Convolution,
     "convolution, odd sizes": partial(Convolution, sizes=(13, 3, 5), bias=False),
@@ -160,7 +171,8 @@ def test_the_bits_do_not_depend_on_the_cut(kernels: Kernels, name: str, dtype: t
         count = len(lengths)
         states = case.states.clone()
         moves = Moves(lengths, [-1, *[3] * (count - 1)], [3] * count)
-        assert torch.equal(case.run(kernels, moves, states), whole)
+        with threads(kernels, 4):
+            assert torch.equal(case.run(kernels, moves, states), whole)
         assert torch.equal(states[3], whole_states[2])
 
 
