@@ -64,6 +64,7 @@ class PlainBackend:
             span.starts,
             scale=options.scale,
             window=options.window,
+            chunk=options.chunk,
             softcap=options.softcap,
             sinks=options.sinks,
         )
@@ -86,6 +87,7 @@ class PlainBackend:
             lengths,
             scale=options.scale,
             window=options.window,
+            chunk=options.chunk,
             softcap=options.softcap,
             sinks=options.sinks,
         )
