@@ -179,8 +179,8 @@ def test_an_engine_killed_while_draining_is_told_and_ends_the_server(
             assert_ends_with_error(reader, code="engine_dead")
     # Far less than the 90 s of grace: there is nobody to wait for.
     assert own_server.wait_exit() == 0
-    assert "shutting down: no request is open" in own_server.log()
-    assert "waiting" not in own_server.log()
+    assert "waiting up to 90 s for 2 open requests" in own_server.log()
+    assert "waiting no longer" not in own_server.log()
     own_server.assert_gone(children)
     own_server.assert_clean_log()
 
