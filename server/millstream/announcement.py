@@ -36,7 +36,10 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> s
         cache += f"\n  states     {info.num_states:,} of {info.state_bytes / 2**20:,.1f} MiB each"
     weights = f", {info.quantization} weights" if info.quantization else ""
     attention = info.attention_backend + (", batch-invariant" if settings.batch_invariant else "")
-    limits = f"{settings.max_concurrent_requests} requests at once"
+    at_once = settings.max_concurrent_requests
+    if info.num_states:  # each that runs needs some of its own
+        at_once = min(at_once, info.num_states // info.own_states)
+    limits = f"{at_once} requests at once"
     longest = f"{info.max_context:,} tokens each"
     if settings.max_output_tokens is not None:
         longest += f", answers of at most {settings.max_output_tokens:,}"

@@ -9,7 +9,14 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import StepOutput
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
-from millstream.model.sizing import cache_budget, count_blocks, count_slots, max_step_tokens
+from millstream.model.sizing import (
+    cache_budget,
+    count_blocks,
+    count_slots,
+    make_states,
+    max_step_tokens,
+)
+from millstream.model.states.state_cache import StateKey, StateShape
 from millstream.settings import Settings
 from tests.fakes import make_request
 
@@ -38,6 +45,19 @@ def test_states_take_what_fits_and_what_is_useful_but_need_room_for_one_sequence
     assert count_slots(10 * GIB, slot_bytes=GIB, needed=2, useful=4) == 4
     with pytest.raises(StartupError, match=r"states of one sequence: they take 2,048\.0 MiB"):
         count_slots(2 * GIB - 1, slot_bytes=GIB, needed=2, useful=100)
+
+
+def test_fewer_places_for_states_than_requests_are_spoken_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shapes = {StateKey(0, "recurrent", 0): StateShape((256,), torch.float32)}
+    cpu = torch.device("cpu")
+    slots = make_states(5 * 1024, shapes, cpu, max_running=8)
+    assert (slots.num_slots, slots.num_own) == (5, 1)
+    assert "room for the states of 5 requests" in caplog.text
+    caplog.clear()
+    assert make_states(100 * 1024, shapes, cpu, max_running=8).num_slots == 40
+    assert not caplog.text
 
 
 def test_blocks_of_a_model_without_attention_only_count_tokens() -> None:

@@ -114,24 +114,14 @@ def build_runner(
     forward = Forward(loaded.model, reaches, observed, counts_by_cache=counts)
     threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
     shapes = {i: layer.shape for i, layer in layers.items()}
-    own_states = 2 if loaded.device.type == "cuda" else 1  # steps are planned ahead there
-    cache, states = make_caches(  # 6
-        loaded,
-        settings,
-        shapes,
-        states={} if observed is None else observed.shapes,
-        own_states=own_states,
-    )
+    state_shapes = {} if observed is None else observed.shapes
+    cache, states = make_caches(loaded, settings, shapes, state_shapes)  # 6
     backends, staging = _attention(loaded, settings, shapes, kernels)  # 7
     packer = Packer(cache, backends, staging, states=states)
     info = _describe(loaded, settings, cache, num_parameters=num_parameters, packer=packer)
     if states is not None:
-        info = replace(
-            info,
-            num_states=states.num_slots,
-            state_bytes=bytes_per_slot(states.shapes),
-            own_states=own_states,
-        )
+        size, own = bytes_per_slot(states.shapes), states.num_own
+        info = replace(info, num_states=states.num_slots, state_bytes=size, own_states=own)
     verify(loaded, cache, packer, forward, expected)  # 8
     eager = EagerExecution(packer, forward, threads, plans_ahead=staging is not None)
     execution: Execution = eager

@@ -7,6 +7,7 @@ made that the allowed number of requests could never use.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -24,6 +25,8 @@ from millstream.model.states.state_cache import (
     bytes_per_slot,
 )
 from millstream.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _CPU_STEP_TOKENS = 256
 _CUDA_STEP_TOKENS = 4096
@@ -57,14 +60,12 @@ def make_caches(
     loaded: LoadedModel,
     settings: Settings,
     shapes: dict[int, LayerShape],
-    *,
     states: Mapping[StateKey, StateShape],
-    own_states: int,
 ) -> tuple[KVCache, StateCache | None]:
     """Caches as large as settings or free memory allow, but not larger than can be used.
 
-    shapes: of the keys and values of each layer; states: of what other layers keep, of which each
-    running sequence needs own_states slots. Raises StartupError as `count_blocks()` does.
+    shapes: of the keys and values of each layer; states: of what other layers keep. Raises
+    StartupError as `count_blocks()` does.
     """
     max_blocks = max_blocks_per_request(loaded, settings)
     max_running = settings.max_concurrent_requests
@@ -83,13 +84,8 @@ def make_caches(
     )
     slots = None
     if states:
-        num_slots = count_slots(
-            budget if not shapes else int(budget * _STATES_SHARE),
-            slot_bytes=bytes_per_slot(states),
-            needed=own_states,
-            useful=max_running * (own_states + _SNAPSHOTS_PER_PLACE),
-        )
-        slots = StateCache(states, num_slots=num_slots, device=loaded.device)
+        share = _STATES_SHARE if shapes else 1.0
+        slots = make_states(int(budget * share), states, loaded.device, max_running=max_running)
         budget -= slots.num_bytes
     cache = KVCache(
         shapes,
@@ -101,6 +97,28 @@ def make_caches(
         device=loaded.device,
     )
     return cache, slots
+
+
+def make_states(
+    budget: int,
+    shapes: Mapping[StateKey, StateShape],
+    device: torch.device,
+    *,
+    max_running: int,
+) -> StateCache:
+    """Slots for those that run and for snapshots; warns where not all may run that are allowed."""
+    num_own = 2 if device.type == "cuda" else 1  # steps are planned ahead there
+    num_slots = count_slots(
+        budget,
+        slot_bytes=bytes_per_slot(shapes),
+        needed=num_own,
+        useful=max_running * (num_own + _SNAPSHOTS_PER_PLACE),
+    )
+    if num_slots < max_running * num_own:
+        log.warning(
+            "there is room for the states of %d requests, others wait", num_slots // num_own
+        )
+    return StateCache(shapes, num_slots=num_slots, device=device, num_own=num_own)
 
 
 def _largest_step_bytes(

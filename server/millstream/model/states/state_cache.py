@@ -44,12 +44,21 @@ class StateShape(NamedTuple):
 
 
 class StateCache:
-    """A tensor [num_slots + 1, *sizes] for each state; the last slot is the spare one."""
+    """A tensor [num_slots + 1, *sizes] for each state; the last slot is the spare one.
+
+    num_own: slots that a sequence needs while it runs.
+    """
 
     def __init__(
-        self, shapes: Mapping[StateKey, StateShape], *, num_slots: int, device: torch.device
+        self,
+        shapes: Mapping[StateKey, StateShape],
+        *,
+        num_slots: int,
+        device: torch.device,
+        num_own: int = 1,
     ) -> None:
         self.num_slots = num_slots
+        self.num_own = num_own
         self.spare_slot = num_slots
         self.shapes = dict(shapes)
         self.tensors = {
