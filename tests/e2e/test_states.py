@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -71,6 +72,31 @@ def test_several_answers_share_a_prompt(server: RunningServer) -> None:
     assert texts == [choice["message"]["content"] for choice in again["choices"]]
     assert len(set(texts)) == 3
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
+
+
+async def test_answers_of_a_form_are_equal_in_a_crowd(server: RunningServer) -> None:
+    """A grammar masks tokens after the forward pass; what it forbids must not reach a state."""
+    form = "[0-9]{3}-[a-f]{6}"
+    options: dict[str, Any] = {"structured_outputs": {"regex": form}, "stop_token_ids": [2]}
+
+    async def answer(client: httpx.AsyncClient, index: int) -> str:
+        body = {"messages": [{"role": "user", "content": f"Fill in form {index}."}]}
+        drawn = {"temperature": 1.0, "seed": index, "max_tokens": 200}
+        fields = {**body, **drawn, **options}
+        response = await client.post("/v1/chat/completions", json=fields)
+        assert response.status_code == 200, response.text
+        text: str = response.json()["choices"][0]["message"]["content"]
+        return text
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as client:
+        alone = [await answer(client, index) for index in range(8)]
+        together = await asyncio.gather(*(answer(client, index) for index in range(8)))
+    assert list(together) == alone
+    # Whoever draws the token that opens reasoning thinks to the end, and says nothing.
+    said = [text for text in alone if text]
+    assert len(said) >= 6
+    assert all(re.fullmatch(form, text) for text in said)
+    assert len(set(alone)) > 1, "answers are all alike"
 
 
 def test_another_salt_shares_nothing(server: RunningServer) -> None:
