@@ -3,7 +3,8 @@
 Rules: decided from the path that the router sees and one header, before anything of the body is
 read; every path needs a key unless it is listed as open; all keys are compared in full, as
 digests, so that neither the time of an answer nor a log line tells anything about them. Handlers
-find whose request it is, by the key's number, as `request.state.tenant`.
+find whose request it is, by the key's digest in hexadecimal, as `request.state.tenant`: what is
+kept for somebody is found again, whatever other keys come and go.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ class RequireKey:
         self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        number = self._number_of_key(scope)
-        if number is not None:
-            scope.setdefault("state", {})["tenant"] = str(number)
-        if scope["path"] in self._open_paths or number is not None:
+        key = self._key(scope)
+        if key is not None:
+            scope.setdefault("state", {})["tenant"] = key.hex()
+        if scope["path"] in self._open_paths or key is not None:
             await self._app(scope, receive, send)
         else:
             await error_response(Unauthorized(_REFUSAL))(scope, receive, send)
 
-    def _number_of_key(self, scope: Scope) -> int | None:
+    def _key(self, scope: Scope) -> bytes | None:
+        """The digest of the key that was sent, if it is one of those that are known."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) != 1:
             return None
@@ -48,7 +50,7 @@ class RequireKey:
         digest = _digest(token.strip())
         # Intentional: a list, because a generator would stop at the first match.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return matches.index(True) if scheme.lower() == b"bearer" and any(matches) else None
+        return digest if scheme.lower() == b"bearer" and any(matches) else None
 
 
 def _digest(key: bytes) -> bytes:
