@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from millstream.core.archive import BlockArchive
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.status import EngineInfo
@@ -117,6 +118,7 @@ class WholeSteps(ABC):
     """A runner that computes a step when it is finished, all at once."""
 
     plans_ahead = False
+    archive: BlockArchive | None = None
 
     def is_compiled(self, request: Request) -> bool:
         return True
@@ -152,6 +154,17 @@ class FakeRunner(WholeSteps):
 
     def scrub(self, blocks: Sequence[int]) -> None:
         self.scrubbed += blocks
+
+    def copy_out(self, blocks: Sequence[int]) -> list[tuple[int, ...]]:
+        """What is in all slots of each block."""
+        size = self.info.block_size
+        return [tuple(self._slots[block * size + i] for i in range(size)) for block in blocks]
+
+    def copy_in(self, blocks: Sequence[int], contents: Sequence[tuple[int, ...]]) -> None:
+        """Puts what `copy_out()` gave into other blocks."""
+        for block, tokens in zip(blocks, contents, strict=True):
+            for offset, token in enumerate(tokens):
+                self._slots[block * self.info.block_size + offset] = token
 
     def step(self, plan: Plan) -> StepOutput:
         self._write(plan, {})
@@ -262,8 +275,15 @@ class LaunchingFake(FakeRunner):
 
     def scrub(self, blocks: Sequence[int]) -> None:
         super().scrub(blocks)
-        size = self.info.block_size
-        self.nan_slots -= {block * size + i for block in blocks for i in range(size)}
+        self.nan_slots -= self._slots_of(blocks)
+
+    def copy_out(self, blocks: Sequence[int]) -> list[tuple[int, ...]]:
+        assert not self.nan_slots & self._slots_of(blocks), "what is not finite is copied out"
+        return super().copy_out(blocks)
+
+    def copy_in(self, blocks: Sequence[int], contents: Sequence[tuple[int, ...]]) -> None:
+        super().copy_in(blocks, contents)
+        self.nan_slots -= self._slots_of(blocks)
 
     def launch(self, plan: Plan, after: FakeDraws | None = None) -> FakeLaunch:
         assert self._unfinished == ([] if after is None else [after])
@@ -304,6 +324,10 @@ class LaunchingFake(FakeRunner):
         if drawn.fails:
             raise self.error
         return drawn.output
+
+    def _slots_of(self, blocks: Sequence[int]) -> set[int]:
+        size = self.info.block_size
+        return {block * size + i for block in blocks for i in range(size)}
 
     def _break(self, plan: Plan, planted: set[int]) -> set[int]:
         """Ids of the requests of the plan whose logits are not finite."""

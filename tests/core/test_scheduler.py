@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from millstream.core.archive import BlockArchive
 from millstream.core.blocks import BlockPool
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureCode, Request, TokenLogprob
@@ -31,10 +32,15 @@ def make_scheduler(
     max_running: int = 8,
     max_step_tokens: int = 64,
     states: StatePool | None = None,
+    archive: BlockArchive | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     pool = BlockPool(num_blocks=num_blocks, block_size=block_size)
     scheduler = Scheduler(
-        pool=pool, max_running=max_running, max_step_tokens=max_step_tokens, states=states
+        pool=pool,
+        max_running=max_running,
+        max_step_tokens=max_step_tokens,
+        states=states,
+        archive=archive,
     )
     info = fake_info(num_blocks=num_blocks, block_size=block_size, max_step_tokens=max_step_tokens)
     return scheduler, FakeRunner(info)
@@ -61,6 +67,7 @@ class Driver:
         self.num_cached: dict[int, int] = {}
         self.plans: list[Plan] = []
         self.num_ahead = 0
+        self.saves = True
         self.logprobs: dict[int, list[TokenLogprob]] = defaultdict(list)
         self.scores: dict[int, list[TokenLogprob]] = defaultdict(list)
         self._open: tuple[Plan, object] | None = None
@@ -132,10 +139,12 @@ class Driver:
             if event.finish_reason is not None:
                 self.finished[event.request_id] = event.finish_reason
         self._scrub()
+        if self.saves:
+            self.scheduler.save_blocks()
 
     def run(self, *, limit: int = 10_000) -> None:
         for _ in range(limit):
-            if not self.step():
+            if not self.step() and not self.scheduler.has_work:
                 return
         raise AssertionError("the scheduler does not come to an end")
 

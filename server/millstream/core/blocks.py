@@ -59,6 +59,10 @@ class BlockPool:
         """Whether a block holds the prefix with this hash."""
         return block_hash in self._block_of
 
+    def block_of(self, block_hash: BlockHash) -> int | None:
+        """The block that holds the prefix with this hash."""
+        return self._block_of.get(block_hash)
+
     def blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 

@@ -22,6 +22,8 @@ from bisect import insort
 from collections.abc import Sequence as Seq
 from operator import attrgetter
 
+from millstream.core.archive import BlockArchive
+from millstream.core.archived_prefixes import ArchivedPrefixes
 from millstream.core.blocks import BlockPool
 from millstream.core.held_blocks import HeldBlocks
 from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
@@ -45,8 +47,9 @@ class Scheduler:
         max_running: int,
         max_step_tokens: int,
         states: StatePool | None = None,
+        archive: BlockArchive | None = None,
     ) -> None:
-        """states: for a model that has them."""
+        """states: for a model that has them. archive: where blocks are kept outside the pool."""
         if max_step_tokens < max_running:
             raise ValueError("max_step_tokens must be at least max_running: decode comes first")
         self.pool, self.states = pool, states
@@ -56,6 +59,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []
         self._sequences: dict[int, Sequence] = {}
         self._held = HeldBlocks(pool, states)
+        self._archived = ArchivedPrefixes(pool, archive)
         self._num_open = 0
         self._num_arrived = 0
         self._num_preemptions = 0
@@ -90,6 +94,7 @@ class Scheduler:
         """The next step, or None when there is nothing to compute (yet)."""
         if self._num_open and not self._can_go_ahead():
             return None
+        self._archived.restore()
         chunks: dict[int, Chunk] = {}
         num_preemptions = self._num_preemptions
         for sequence in tuple(self._running):
@@ -133,6 +138,7 @@ class Scheduler:
             event = sequence.take(tokens, output)
             events.append(event)
             if event.finish_reason is not None:
+                self._archived.keep(sequence)
                 self._remove(sequence)
             elif output.late and chunk.request.id in output.late and sequence.open_chunks:
                 sequence.make_void()
@@ -170,6 +176,10 @@ class Scheduler:
         """Free blocks that may hold NaN, each given once, to be cleared before the next step."""
         return self._held.take_unclean()
 
+    def save_blocks(self) -> bool:
+        """Lets the archive have some of what it is to keep; whether it has more to do."""
+        return self._archived.save()
+
     def statistics(self) -> Statistics:
         """How the scheduler stands now."""
         states = self.states.slots if self.states else None
@@ -183,6 +193,7 @@ class Scheduler:
             num_states=states.num_blocks if states else 0,
             num_states_used=states.num_used if states else 0,
             num_states_cached=states.num_cached if states else 0,
+            archive=self._archived.statistics(),
         )
 
     def check(self) -> None:
@@ -224,6 +235,8 @@ class Scheduler:
                 break
             if self._follows_one_in_prefill(sequence):
                 continue
+            if self._archived.is_awaited(sequence, spare=len(self._running)):
+                continue
             if self._admit(sequence):
                 admitted.append(sequence)
                 budget -= sequence.num_pending
@@ -259,4 +272,5 @@ class Scheduler:
     def _remove(self, sequence: Sequence) -> None:
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
+        self._archived.forget(sequence.request.id)
         self._held.hold(sequence)

@@ -133,12 +133,7 @@ class Sequence:
         spare: blocks that must be left over. state_pool: also takes slots of it.
         """
         size = pool.block_size
-        # At least one token is computed again: its logits are needed.
-        num_reusable = (len(self.tokens) - 1) // size
-        if self.request.prompt_logprobs is not None:
-            num_reusable = min(num_reusable, self.num_scored // size)
-        self._extend_hashes(num_reusable, size)
-        prefix = pool.acquire_prefix(self.hashes[:num_reusable])
+        prefix = pool.acquire_prefix(self.reusable_hashes(size))
         if state_pool is not None:
             found = SequenceStates.acquire(
                 state_pool, self.hashes[: len(prefix)], prompt=len(self.request.prompt)
@@ -160,6 +155,15 @@ class Sequence:
         if self.num_cached is None:
             self.num_cached = self.num_computed
         return True
+
+    def reusable_hashes(self, block_size: int) -> list[BlockHash]:
+        """Those of the blocks that need not be computed when it is admitted."""
+        # At least one token is computed again: its logits are needed.
+        num_reusable = (len(self.tokens) - 1) // block_size
+        if self.request.prompt_logprobs is not None:
+            num_reusable = min(num_reusable, self.num_scored // block_size)
+        self._extend_hashes(num_reusable, block_size)
+        return self.hashes[:num_reusable]
 
     def has_room(self, block_size: int) -> bool:
         """Whether the pending token has a slot."""

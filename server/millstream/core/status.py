@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from millstream.core.archive import ArchiveStatistics
 from millstream.core.request import SamplingParams
 
 
@@ -41,7 +42,8 @@ class EngineInfo:
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """A snapshot; counts are of now, `num_preemptions` is since start. States are slots of them:
-    all, those that are held, and those in which a prefix can be found."""
+    all, those that are held, and those in which a prefix can be found. archive: of blocks outside
+    the cache, where some are kept."""
 
     num_running: int = 0
     num_waiting: int = 0
@@ -52,3 +54,4 @@ class Statistics:
     num_states: int = 0
     num_states_used: int = 0
     num_states_cached: int = 0
+    archive: ArchiveStatistics | None = None

@@ -15,9 +15,25 @@ from millstream.runtime.client import State
 
 
 @closed
+class ArchiveLoad(TypedDict):
+    """The prefix cache on disk: num_blocks and num_bytes are of now, the others since the engine's
+    start. num_skipped: blocks that were not kept because the disk was behind, or full. num_damaged:
+    those that were not what was written, and were deleted."""
+
+    num_blocks: int
+    num_bytes: int
+    num_read: int
+    bytes_read: int
+    num_written: int
+    bytes_written: int
+    num_skipped: int
+    num_damaged: int
+
+
+@closed
 class EngineLoad(TypedDict):
     """Counts of now, but for num_preemptions, which is since the engine's start. States are 0 for a
-    model whose layers keep none."""
+    model whose layers keep none. archive: null without --cache-folder."""
 
     num_running: int
     num_waiting: int
@@ -28,6 +44,7 @@ class EngineLoad(TypedDict):
     num_states: int
     num_states_used: int
     num_states_cached: int
+    archive: ArchiveLoad | None
 
 
 @closed
