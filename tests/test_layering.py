@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "intake": {"core", "errors"},
     "intake/fields": {"errors", "intake"},
     "intake/requests": {"errors", "intake", "intake/fields"},
+    "intake/responses": {"errors", "intake", "intake/fields", "intake/requests"},
     # tokens and text
     "text/parsing": {"errors"},
     "text": {"core", "errors", "text/parsing"},

@@ -36,12 +36,11 @@ Biases = Annotated[dict[TokenIdText, Bias], Field(max_length=MAX_BIASES), at_mos
 Word = Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
-class SamplingFields(Body):
-    """One part of every generation request, of which all fields take 40.0 for 40."""
+class DrawingFields(Body):
+    """What every API that answers takes; all fields take 40.0 for 40."""
 
     _whole = field_validator("*", mode="before")(whole_number)
 
-    max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1)
@@ -56,7 +55,6 @@ class SamplingFields(Body):
         None, min_length=1, max_length=MAX_ALLOWED_TOKENS
     )
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
 
     stop: Stop | None = None
     stop_token_ids: list[TokenId] | None = Field(None, max_length=MAX_STOP_TOKENS)
@@ -65,9 +63,16 @@ class SamplingFields(Body):
     min_tokens: int | None = Field(None, ge=0)
     skip_special_tokens: bool | None = None
 
-    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     priority: int | None = Field(None, ge=-(2**31), lt=2**31)
     cache_salt: str | None = Field(None, min_length=1, max_length=256)
+
+
+class SamplingFields(DrawingFields):
+    """One part of every request of the older APIs, which have several answers."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES)
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     return_token_ids: bool | None = None
 
     @property

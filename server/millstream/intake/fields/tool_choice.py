@@ -15,6 +15,8 @@ from millstream.errors import InvalidRequest
 from millstream.intake.strict_body import Body
 
 MAX_TOOLS = 128
+MAX_AGENT_TOOLS = 1024
+"""As many as the APIs of agents take."""
 
 
 class FunctionName(Body):
@@ -41,7 +43,7 @@ class NamedTool(Body):
 
 class AllowedTools(Body):
     mode: Literal["auto", "required"]
-    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_AGENT_TOOLS)
 
 
 class ToolChoice(Body):

@@ -1,0 +1,15 @@
+"""A chat request as the APIs of agents ask for one."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from millstream.intake.fields.tool_choice import MAX_AGENT_TOOLS
+from millstream.intake.fields.tools import Tool
+from millstream.intake.requests.chat import ChatRequest
+
+
+class AgentChat(ChatRequest):
+    """One made of the body of another API, whose clients are agents: they bring more tools."""
+
+    tools: list[Tool] | None = Field(None, max_length=MAX_AGENT_TOOLS)
