@@ -68,7 +68,12 @@ class Prompts:
         self._chat.check_variables(variables)
         if chat.wanted_effort is None:
             return variables
-        effort = self._chat.reasoning_variables(chat.wanted_effort)
+        try:
+            effort = self._chat.reasoning_variables(chat.wanted_effort)
+        except InvalidRequest:
+            if chat.effort_is_wish:
+                return variables
+            raise
         if not variables.keys().isdisjoint(effort):
             raise InvalidRequest(
                 "reasoning_effort says what chat_template_kwargs says already; send one of them",

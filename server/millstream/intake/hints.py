@@ -131,6 +131,12 @@ HINTS: tuple[Hint, ...] = (
         "Prefixes are kept for as long as there is room. Echoed.",
     ),
     _responses(
+        "reasoning.effort",
+        ("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+        "Codex CLI, openai-agents",
+        "Given to the chat template; one that has no word for it says nothing about it. Echoed.",
+    ),
+    _responses(
         "reasoning.generate_summary",
         ("auto", "concise", "detailed"),
         "older openai SDKs",

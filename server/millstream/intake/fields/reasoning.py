@@ -5,7 +5,7 @@ Sources: OpenAI; the Responses API and OpenRouter, where the effort is in `reaso
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from millstream.errors import InvalidRequest
 from millstream.intake.strict_body import Body
@@ -22,7 +22,12 @@ class ReasoningOptions(Body):
 
 
 class ReasoningFields(Body):
-    """One part of a chat request."""
+    """One part of a chat request.
+
+    effort_is_wish: whether a model whose template has no word for an effort answers all the same.
+    """
+
+    effort_is_wish: ClassVar[bool] = False
 
     reasoning_effort: ReasoningEffort | None = None
     reasoning: ReasoningOptions | None = None

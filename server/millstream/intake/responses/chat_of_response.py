@@ -14,6 +14,7 @@ from millstream.intake.responses.items import Item
 from millstream.intake.responses.response_fields import ResponseFields
 from millstream.intake.responses.tool_choice import choice_for_chat
 from millstream.intake.responses.tools import ToolNames, read_tools
+from millstream.intake.responses.truncation import without_oldest
 from millstream.intake.sampling_fields import DrawingFields
 
 _SAME = frozenset(
@@ -66,9 +67,12 @@ class ChatOfResponse:
 
 
 def chat_of_response(
-    fields: ResponseFields, items: Sequence[Item], context: Sequence[Item]
+    fields: ResponseFields, items: Sequence[Item], context: Sequence[Item], *, left_out: int = 0
 ) -> ChatOfResponse:
-    """context: earlier items. Raises InvalidRequest for what does not go together."""
+    """context: earlier items. left_out: of the oldest turns.
+
+    Raises InvalidRequest for what does not go together.
+    """
     past = "conversation" if fields.conversation is not None else "previous_response_id"
     placed = [PlacedItem(past, item) for item in context]
     placed += [PlacedItem(f"input[{place}]", item) for place, item in enumerate(items)]
@@ -76,7 +80,8 @@ def chat_of_response(
     conversation = Conversation(offered.names)
     if fields.instructions:
         conversation.add_instructions(fields.instructions)
-    conversation.add(placed)
+    kept = without_oldest([item for _, item in placed], left_out) if left_out else None
+    conversation.add(placed if kept is None else [placed[place] for place in kept])
     conversation.finish()
     chat = AgentChat(
         messages=conversation.messages,
