@@ -26,6 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "settings": set(),
     "log": set(),
     "parent": set(),
+    # what outlives a request
+    "store": {"errors", "store/migrations"},
+    "store/migrations": set(),
+    "store/migrations/versions": set(),
     # policy, and what is asked of it
     "core": {"errors"},
     "intake": {"core", "errors"},
@@ -284,6 +288,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     "zmq": {"runtime", "engine_process"},
     "msgspec": {"runtime", "api"},
     "llguidance": {"model", "text"},
+    "sqlalchemy": {"store"},
+    "alembic": {"store"},
 }
 LAZY_IMPORTS = {
     "__init__.py",

@@ -23,6 +23,7 @@ GROUPS = {
     "host": "network and access",
     "max_concurrent_requests": "limits",
     "device": "speed and memory",
+    "store": "storage",
     "engine_timeout": "operation",
 }
 """The first setting of each group, and the group's title."""

@@ -5,9 +5,10 @@
     │   ├── ContextTooLong        400  the prompt does not fit the context or the KV cache
     │   ├── Unauthorized          401  no valid API key was sent
     │   ├── HostNotAllowed        403  the server is called by a name that is not one of its own
-    │   ├── NotFound              404  no such route or model
+    │   ├── NotFound              404  no such route, model or stored thing
     │   ├── MethodNotAllowed      405
     │   ├── RequestTimeout        408  the body did not arrive in time
+    │   ├── ConversationLocked    409  another response is being made in the conversation
     │   ├── PayloadTooLarge       413
     │   ├── UnsupportedMediaType  415
     │   └── HeadersTooLarge       431
@@ -15,6 +16,7 @@
     ├── Overloaded                429  running and waiting places are all taken
     ├── GenerationFailed          500  this request failed after it was accepted
     ├── GenerationTimeout         504  the answer was not complete within the request's time limit
+    ├── StoreFailed               503  what is stored cannot be reached: disk full, database gone
     ├── EngineUnavailable         503  the engine is loading or restarting
     ├── ShuttingDown              503  the server drains
     └── StartupError              (never on the wire) the server cannot start as configured
@@ -90,6 +92,11 @@ class RequestTimeout(InvalidRequest):
     code = "request_timeout"
 
 
+class ConversationLocked(InvalidRequest):
+    status = 409
+    code = "conversation_locked"
+
+
 class PayloadTooLarge(InvalidRequest):
     status = 413
     code = "payload_too_large"
@@ -129,6 +136,13 @@ class GenerationFailed(MillstreamError):
 class GenerationTimeout(MillstreamError):
     status = 504
     code = "timeout"
+
+
+class StoreFailed(MillstreamError):
+    status = 503
+    code = "store_unavailable"
+    retry_after = 1
+    flag = "--store"
 
 
 class EngineUnavailable(MillstreamError):

@@ -178,6 +178,19 @@ class Settings(BaseSettings):
     threads: Count | None = Field(
         None, description="CPU threads of the model (default: all cores; one for a small model)"
     )
+    store: str = Field(
+        "auto",
+        exclude=True,
+        repr=False,
+        description="where conversations and responses are kept: auto (a file of the user's), "
+        "memory, off, a path, or postgresql://...",
+    )
+    store_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        30.0, description="days that what is stored is kept after its last use"
+    )
+    store_bytes: Annotated[ByteSize, Field(gt=0)] = Field(
+        ByteSize(2**30), description="room for what is stored, like 1GiB; the oldest goes first"
+    )
     engine_timeout: Seconds = Field(
         300.0, description="seconds one step may take before the engine is restarted"
     )

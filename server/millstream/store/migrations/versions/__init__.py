@@ -1,0 +1,1 @@
+"""Steps, oldest first. One that was released is never changed."""

@@ -1,0 +1,65 @@
+"""What is stored, as those see it who store it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+RUNNING = ("queued", "in_progress")
+"""Statuses of a response that is not finished yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResponse:
+    """One answer. `status` is what counts, whatever `resource` says of it.
+
+    kind: "response", or "chat" for a chat completion that can be resumed
+    created: in seconds since 1970
+    is_resumable: whether its events are kept and may be read again
+    resource: the object of the API without `output`; of a chat the whole completion, once finished
+    """
+
+    id: str
+    owner: str
+    kind: str
+    created: int
+    status: str
+    previous_id: str | None
+    conversation_id: str | None
+    is_resumable: bool
+    resource: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredConversation:
+    """A list of items that responses are made in. created: in seconds since 1970."""
+
+    id: str
+    owner: str
+    created: int
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredItem:
+    """A message, a call, or what else a conversation is made of; `data` as the API shows it."""
+
+    id: str
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBatch:
+    """The events `first` to `last`, both included; `frames` are those of the stream, joined."""
+
+    first: int
+    last: int
+    frames: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of a list."""
+
+    items: list[StoredItem]
+    has_more: bool
