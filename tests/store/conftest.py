@@ -37,8 +37,8 @@ class PostgreSQL:
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-o", options, "-l", self._log)
 
     def stop(self) -> None:
-        """At once, as if it had been killed; clients lose their connections."""
-        self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._data)
+        """Clients lose their connections."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data)
 
     def new_database(self) -> str:
         """The URL of an empty one."""

@@ -92,10 +92,8 @@ async def test_a_context_is_the_whole_chain(store: Store) -> None:
 
 
 async def test_a_long_chain_is_read(store: Store) -> None:
-    for number in range(300):
-        previous = f"r{number - 1}" if number else None
-        begun = response(f"r{number}", previous_id=previous)
-        await asyncio.gather(store.begin(begun, items(f"{number}")), finished(store, begun.id))
+    begun = [response("r0")] + [response(f"r{n}", previous_id=f"r{n - 1}") for n in range(1, 300)]
+    await asyncio.gather(*(store.begin(one, items(one.id[1:])) for one in begun))
     assert texts(await store.context("r299", owner=OWNER)) == [str(n) for n in range(300)]
 
 

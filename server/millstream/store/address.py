@@ -5,7 +5,7 @@ Rules: a password of a URL is never shown. Only a place that nobody named may be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +25,7 @@ class StoreAddress:
 
     kind: Literal["memory", "sqlite", "postgresql"]
     path: Path | None = None
-    url: URL | None = None
+    url: URL | None = field(default=None, repr=False)  # a query may have a password
     is_default: bool = False
 
     @classmethod

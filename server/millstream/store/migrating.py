@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -14,6 +15,8 @@ from millstream.errors import StartupError
 from millstream.store import migrations
 
 _LOCK = 0x6D696C6C73747265  # "millstre": one number for all servers
+_ONE_AT_A_TIME = threading.Lock()
+"""Alembic has one environment in a process."""
 
 
 def migrate(engine: Engine) -> None:
@@ -21,7 +24,7 @@ def migrate(engine: Engine) -> None:
 
     Raises StartupError if the tables are those of a newer version.
     """
-    with engine.begin() as connection:  # of SQLite it holds the lock of who writes
+    with _ONE_AT_A_TIME, engine.begin() as connection:  # of SQLite it holds the lock of who writes
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         _check_known(connection)
