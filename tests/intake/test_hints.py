@@ -73,6 +73,15 @@ def test_names_that_begin_alike_are_one_value() -> None:
     assert not is_hint("responses", "tools[].type", "function")
 
 
+def test_true_is_no_one() -> None:
+    words = {"sent_by": "x", "meaning": "y"}
+    hint = Hint(api="responses", field="x", values=(1, "a*"), **words)
+    assert hint.takes(1)
+    assert not hint.takes(True)
+    assert hint.takes("ab")
+    assert not Hint(api="responses", field="x", values="integer", **words).takes(True)
+
+
 def rows(api: str) -> list[str]:
     return [
         f"| `{hint.field}` | {_values(hint)} | {hint.sent_by} | {hint.meaning} |"

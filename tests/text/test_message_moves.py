@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from millstream.errors import InvalidRequest
 from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.message_moves import merged, placed
 from tests.text.test_template_shapes import AS_JSON, Template
 
 ONE_CALL = (  # Llama 3.1
@@ -112,3 +113,91 @@ def test_text_beside_a_call_stays_where_roles_alternate() -> None:
         *("<user>weather?", "a", "<tool>cold", "<assistant>Let me see.", "", "It is cold."),
         "<user>weather?",
     ]
+
+
+SYSTEM_FIRST = (  # Qwen3.5
+    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}"
+    "{{ raise_exception('System message must be at the beginning.') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+)
+SYSTEM_LOST = (
+    "{% for m in messages %}{% if m.role != 'system' or loop.first %}"
+    "<{{ m.role }}>{{ m.content }}\n{% endif %}{% endfor %}"
+)
+ANY_ORDER = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+
+
+def said(role: str, content: str | None, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+FIRST, LATE = said("system", "Be kind."), said("system", "Now brief.")
+RAIN, MORE = said("assistant", "Rain."), said("user", "And?")
+
+
+def test_messages_of_one_role_are_one_where_roles_alternate() -> None:
+    assert lines(ALTERNATING, USER, MORE, RAIN, RAIN, USER) == [
+        "<user>weather?",
+        "",
+        "And?",
+        "<assistant>Rain.",
+        "",
+        "Rain.",
+        "<user>weather?",
+    ]
+    assert lines(ANY_ORDER, USER, MORE) == ["<user>weather?", "<user>And?"]
+
+
+def test_a_text_and_the_calls_behind_it_are_one_message() -> None:
+    written = lines(ALTERNATING, USER, RAIN, calls("a", content="So."), result("cold", "a"), RAIN)
+    assert written == lines(
+        ALTERNATING, USER, calls("a", content="Rain.\n\nSo."), result("cold", "a"), RAIN
+    )
+
+
+@pytest.mark.parametrize("source", [SYSTEM_FIRST, SYSTEM_LOST])
+def test_a_late_system_text_is_the_users_where_the_template_refuses_or_loses_it(
+    source: str,
+) -> None:
+    assert lines(source, FIRST, USER, RAIN, LATE, MORE) == [
+        "<system>Be kind.",
+        "<user>weather?",
+        "<assistant>Rain.",
+        "<user>Now brief.",
+        "<user>And?",
+    ]
+    assert lines(source, USER, LATE) == ["<user>weather?", "<user>Now brief."]
+    assert lines(source, FIRST, LATE, USER) == [
+        "<system>Be kind.",
+        "",
+        "Now brief.",
+        "<user>weather?",
+    ]
+
+
+def test_a_late_system_text_is_part_of_a_turn_where_roles_alternate() -> None:
+    assert lines(ALTERNATING, USER, RAIN, LATE, MORE)[2:] == ["<user>Now brief.", "", "And?"]
+    assert lines(ALTERNATING, USER, LATE) == ["<user>weather?", "", "Now brief."]
+
+
+def test_a_late_system_text_stays_where_the_template_reads_it() -> None:
+    assert lines(ANY_ORDER, USER, LATE, FIRST) == [
+        "<user>weather?",
+        "<system>Now brief.",
+        "<system>Be kind.",
+    ]
+
+
+def test_a_later_turn_leaves_the_earlier_ones_as_they_were() -> None:
+    """What the prefix cache needs, whatever was merged or moved."""
+    turn = [USER, LATE]
+    for source in (ALTERNATING, SYSTEM_FIRST, SYSTEM_LOST, ANY_ORDER):
+        written = lines(source, *turn)
+        assert lines(source, *turn, RAIN)[: len(written)] == written
+
+
+def test_messages_of_two_forms_are_one_of_parts() -> None:
+    parts = [{"type": "text", "text": "And"}, {"type": "text", "text": "now?"}]
+    moved = merged(placed([USER, {"role": "user", "content": parts}]), {"user"})
+    text = [{"type": "text", "text": "weather?"}]
+    assert moved == [(0, 0, {"role": "user", "content": text + parts})]

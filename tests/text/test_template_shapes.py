@@ -233,7 +233,7 @@ NO_VALUES = PLAIN % "c.function.arguments | length"
     ("source", "messages", "param"),
     [
         (DROPS_SYSTEM, [{"role": "system", "content": "Be brief."}, USER], "messages[0].content"),
-        (FIRST_ONLY, [USER, {"role": "user", "content": "And?"}], "messages[1].content"),
+        (FIRST_ONLY, [USER, {"role": "assistant", "content": "Rain."}], "messages[1].content"),
         (NO_CALLS, HISTORY, "messages[1].tool_calls[0].function.name"),
         (NO_VALUES, HISTORY, "messages[1].tool_calls[0].function.arguments"),
         (EITHER.replace("m.content }}", "'' }}"), [USER], "messages[0].content"),

@@ -6,7 +6,7 @@ with its place, and that of its first call, in what the client sent, so that err
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 Message = dict[str, Any]
@@ -88,6 +88,51 @@ def text_with_answer(messages: Sequence[PlacedMessage]) -> list[PlacedMessage]:
                 moved[later] = moved[later]._replace(message=joined)
                 break
     return moved
+
+
+def late_system_as_user(messages: Sequence[PlacedMessage]) -> list[PlacedMessage]:
+    """The system's texts at the start as one message, and every later one as the user's."""
+    is_late = [each.message.get("role") != "system" for each in messages]
+    start = is_late.index(True) if True in is_late else len(messages)
+    later = [
+        each._replace(message=each.message | {"role": "user"})
+        if each.message.get("role") == "system"
+        else each
+        for each in messages[start:]
+    ]
+    return merged(messages[:start], {"system"}) + later
+
+
+def merged(messages: Sequence[PlacedMessage], roles: Set[str]) -> list[PlacedMessage]:
+    """Messages of these roles that follow one another as one; not two that both have calls."""
+    result: list[PlacedMessage] = []
+    for each in messages:
+        message = each.message
+        last = result[-1].message if result else {}
+        is_row = message.get("role") in roles and message.get("role") == last.get("role")
+        if not is_row or (last.get("tool_calls") and message.get("tool_calls")):
+            result.append(each)
+            continue
+        with_calls = each if message.get("tool_calls") else result[-1]
+        result[-1] = with_calls._replace(message=_one(last, message))
+    return result
+
+
+def _one(first: Message, second: Message) -> Message:
+    """Both messages: their contents joined, and of other keys all that either has."""
+    content, more = first.get("content"), second.get("content")
+    if content and more:
+        if isinstance(content, str) and isinstance(more, str):
+            joined: Any = f"{content}\n\n{more}"
+        else:
+            joined = [*_parts(content), *_parts(more)]
+    else:
+        joined = content or more
+    return first | second | {"content": joined}
+
+
+def _parts(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 def _joined(text: str, content: Any) -> Any:

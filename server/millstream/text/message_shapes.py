@@ -18,6 +18,8 @@ from millstream.text.message_moves import (
     Message,
     PlacedMessage,
     call_by_call,
+    late_system_as_user,
+    merged,
     placed,
     system_before_user,
     text_with_answer,
@@ -63,6 +65,8 @@ class MessageShape:
     joins_text: such text goes to the answer that ends the turn, where there is one.
     one_call: each call is a message of its own, with its result behind it.
     moves_system: in a conversation with results of tools, the system's text goes to the user.
+    late_system_as_user: the system's texts behind the first message are the user's.
+    merges: the roles of which messages that follow one another become one.
     shows_calls: whether the template writes calls at all.
     shows_text_beside_calls: a template that leaves such text out does so on purpose.
     """
@@ -75,6 +79,8 @@ class MessageShape:
     joins_text: bool = False
     one_call: bool = False
     moves_system: bool = False
+    late_system_as_user: bool = False
+    merges: frozenset[str] = frozenset()
     shows_calls: bool = False
     shows_text_beside_calls: bool = False
     reasoning: str = REASONING_NAMES[0]
@@ -89,6 +95,10 @@ def put_into_shape(messages: Sequence[Message], shape: MessageShape) -> list[Mes
     moved = placed(with_call_ids(messages) if shape.short_ids else messages)
     if shape.moves_system:
         moved = system_before_user(moved)
+    if shape.late_system_as_user:
+        moved = late_system_as_user(moved)
+    if shape.merges:
+        moved = merged(moved, shape.merges)
     if shape.joins_text:
         moved = text_with_answer(moved)
     if shape.one_call:

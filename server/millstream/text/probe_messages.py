@@ -7,6 +7,7 @@ from typing import Any
 from millstream.text.message_moves import Message
 
 SYSTEM, USER, SECOND, ASSISTANT = "probesystem", "probeuser", "probesecond", "probeassistant"
+THIRD = "probethird"
 NAME, VALUE, RESULT, THOUGHT = (
     "probe_call",
     "probevalue",

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import regex
@@ -96,6 +96,8 @@ class _Trial:
             self._find_system_beside_results()
         self._find_text_beside_calls()
         self._find_reasoning()
+        self._find_rows_of_one_role()
+        self._find_late_system()
         if self._template.is_forbidden:
             log.warning("the sandbox refuses a part of the chat template: calls may not be read")
         return self._shape
@@ -216,3 +218,32 @@ class _Trial:
         named = [name for name in REASONING_NAMES if regex.search(rf"\b{name}\b", self._source)]
         if named:
             self._shape = replace(self._shape, reasoning=named[0])
+
+    def _find_rows_of_one_role(self) -> None:
+        """Whether messages of one role may follow one another."""
+        first, second = probes.user(probes.USER), probes.user(probes.SECOND)
+        answer, more = probes.assistant(probes.ASSISTANT), probes.assistant(probes.THIRD)
+        for conversation in (
+            [first, second],
+            [first, answer, probes.user(probes.THIRD), second],
+            [first, answer, more, second],
+        ):
+            rows = [m["role"] for m, n in pairwise(conversation) if m["role"] == n["role"]]
+            merging = replace(self._shape, merges=self._shape.merges | {*rows})
+            texts = [message["content"] for message in conversation]
+            self._shape = self._template.best(conversation, [self._shape, merging], *texts) or (
+                self._shape
+            )
+
+    def _find_late_system(self) -> None:
+        first, late = probes.system(probes.SYSTEM), probes.system(probes.THIRD)
+        turn = [probes.user(probes.USER), probes.assistant(probes.ASSISTANT)]
+        for conversation in (
+            [first, *turn, late, probes.user(probes.SECOND)],
+            [*turn, probes.user(probes.SECOND), late],
+        ):
+            moving = replace(self._shape, late_system_as_user=True)
+            texts = [message["content"] for message in conversation]
+            self._shape = self._template.best(conversation, [self._shape, moving], *texts) or (
+                self._shape
+            )

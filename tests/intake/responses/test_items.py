@@ -211,6 +211,11 @@ def test_what_is_wrong_is_named(item: Any, path: str) -> None:
     assert refused(input=[USER, item]) == f"input[1]{path}"
 
 
+def test_what_no_text_model_reads_is_told() -> None:
+    with pytest.raises(InvalidRequest, match="this model reads text, not input_image"):
+        parsed(input=[{"role": "user", "content": [IMAGE]}])
+
+
 @pytest.mark.parametrize("text", ["", "hm", "Ünï ⌘\n" * 99, "\ud800", "a" * 99_999])
 def test_a_sealed_text_comes_back(text: str) -> None:
     sealed = encode_reasoning(text)

@@ -173,6 +173,11 @@ def test_choices_that_are_wrong_are_named(choice: Any, path: str) -> None:
     assert refusal.value.param == path
 
 
+def test_a_tool_that_openai_runs_cannot_be_demanded() -> None:
+    with pytest.raises(InvalidRequest, match="this server has no tool web_search"):
+        parsed(tools=[WEB], tool_choice=WEB)
+
+
 def test_nothing_can_be_required_where_there_is_no_tool() -> None:
     for tools in ([], [WEB]):
         with pytest.raises(InvalidRequest) as refusal:
