@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import ByteSize, SecretStr
 
 from millstream.announcement import describe
 from millstream.cli import main
@@ -199,8 +199,12 @@ def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     limited = Settings(max_output_tokens=4096)
     assert "each, answers of at most 4,096\n" in describe(info, limited, host=host, port=81)
     assert "toy" not in describe(info, Settings(model_id="other"), host=host, port=81)
+    kept = Settings(cache_folder=Path("/var/cache/blocks"), cache_folder_bytes=ByteSize(2**30))
+    text = describe(info, kept, host=host, port=81)
+    assert "\n  on disk    1.0GiB at most in /var/cache/blocks\n" in text
     guarded = Settings(ssl_certfile="x.pem", api_key=(SecretStr("sesame"),))
     text = describe(info, guarded, host=host, port=81)
+    assert "on disk" not in text
     assert f"ready on {base.replace('http', 'https')}" in text
     assert "-H 'Authorization: Bearer KEY'" in text
     assert "sesame" not in text

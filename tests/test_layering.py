@@ -113,6 +113,16 @@ ALLOWED: dict[str, set[str]] = {
         "model/running_modules",
         "model/tolerance",
     },
+    "model/block_files": {
+        "core",
+        "errors",
+        "model/cpu/kernels",
+        "model/loading",
+        "model/paging",
+        "model/speedups",
+        "model/transfers",
+        "settings",
+    },
     "model/runner": {"core", "model/execution", "model/paging", "model/sampling", "model/states"},
     "model/acceleration": {
         "model/checks",
@@ -127,6 +137,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/build": {
         "core",
         "errors",
+        "model/block_files",
         "model/checks",
         "model/cpu",
         "model/cpu/kernels",

@@ -34,6 +34,9 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> s
     cache = f"{info.num_blocks:,} blocks, {info.kv_cache_bytes / 2**20:,.0f} MiB"
     if info.num_states:
         cache += f"\n  states     {info.num_states:,} of {info.state_bytes / 2**20:,.1f} MiB each"
+    if settings.cache_folder is not None:
+        limit = settings.cache_folder_bytes.human_readable()
+        cache += f"\n  on disk    {limit} at most in {settings.cache_folder.expanduser()}"
     weights = f", {info.quantization} weights" if info.quantization else ""
     attention = info.attention_backend + (", batch-invariant" if settings.batch_invariant else "")
     at_once = settings.max_concurrent_requests

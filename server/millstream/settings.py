@@ -172,6 +172,14 @@ class Settings(BaseSettings):
     kv_cache_memory: ByteSize | None = Field(
         None, description="memory for the KV cache, like 2GiB (default: from free memory)"
     )
+    cache_folder: Path | None = Field(
+        None,
+        description="folder in which the prefix cache outlives restarts; not for models with "
+        "states (default: memory only)",
+    )
+    cache_folder_bytes: ByteSize = Field(
+        ByteSize(4 * 2**30), gt=0, description="what the files there may take, like 4GiB"
+    )
     block_size: int = Field(
         16, ge=8, le=256, multiple_of=8, description="tokens per block of the KV cache"
     )

@@ -43,6 +43,7 @@ class ArchivedPrefixes:
         self._pool, self._archive = pool, archive
         self._min_blocks = pool.blocks_for(MIN_TOKENS)
         self._unsaved: dict[BlockHash, None] = {}  # oldest first
+        self._used: list[Seq[BlockHash]] = []  # chains to be touched once they are saved
         self._fetches: dict[int, _Fetch] = {}  # by request id
         self._asked: set[int] = set()  # ids of requests that have had their fetch
         self._num_lost = 0
@@ -57,7 +58,7 @@ class ArchivedPrefixes:
         if self._archive is None:
             return
         hashes = sequence.hashes[: sequence.num_computed // self._pool.block_size]
-        self._archive.touch(hashes)
+        self._used.append(hashes)
         self._unsaved |= dict.fromkeys(each for each in hashes if each not in self._archive)
 
     def save(self) -> bool:
@@ -66,6 +67,11 @@ class ArchivedPrefixes:
             return False
         if self._unsaved and (room := self._archive.num_takeable):
             self._save(room)
+        if self._used and not self._unsaved:
+            # Only now: what is written last is dropped last, and should be the beginning.
+            for hashes in self._used:
+                self._archive.touch(hashes)
+            self._used.clear()
         return bool(self._unsaved) or self._archive.is_writing
 
     def is_awaited(self, sequence: Sequence, *, spare: int) -> bool:
@@ -106,6 +112,13 @@ class ArchivedPrefixes:
         self._asked.discard(request_id)
         if self._fetches.pop(request_id, None) is not None and self._archive is not None:
             self._archive.give_up(request_id)
+
+    def close(self, *, seconds: float) -> None:
+        """Saves what the archive still takes, and ends it; waits at most so long."""
+        if self._archive is not None:
+            while self.save() and self._unsaved and self._archive.num_takeable:
+                pass
+            self._archive.close(seconds=seconds)
 
     def statistics(self) -> ArchiveStatistics | None:
         """How the archive stands; None without one."""

@@ -180,6 +180,10 @@ class Scheduler:
         """Lets the archive have some of what it is to keep; whether it has more to do."""
         return self._archived.save()
 
+    def close(self, *, seconds: float) -> None:
+        """Ends the archive; what is left to be written may take so long."""
+        self._archived.close(seconds=seconds)
+
     def statistics(self) -> Statistics:
         """How the scheduler stands now."""
         states = self.states.slots if self.states else None

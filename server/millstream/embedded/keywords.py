@@ -6,6 +6,7 @@ Rules: what is left out is refused by name. Environment variables are the server
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any
 
 from pydantic import ValidationError
@@ -44,6 +45,8 @@ class LoadingSettings(EngineSettings, total=False):
     quantize: str
     threads: int | None
     chat_template: str | None
+    cache_folder: PathLike[str] | str | None
+    cache_folder_bytes: int | str
 
 
 class _Keywords(Settings):

@@ -27,6 +27,7 @@ import torch
 from millstream.core.status import EngineInfo
 from millstream.errors import StartupError
 from millstream.model.acceleration import accelerate, load_kernels, prepare_int8
+from millstream.model.block_files.opening import open_archive
 from millstream.model.checks.model_failures import refusing
 from millstream.model.checks.probe import ProbedLayer, probe_layers
 from millstream.model.checks.verify import own_logits, verify
@@ -139,7 +140,10 @@ def build_runner(
     if settings.batch_invariant:
         execution = _invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
     sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)
-    return ModelRunner(execution=execution, sampler=sampler, cache=cache, info=info, states=states)
+    archive = open_archive(loaded, settings, cache=cache, info=info, speedups=speedups)
+    return ModelRunner(
+        execution=execution, sampler=sampler, cache=cache, info=info, states=states, archive=archive
+    )
 
 
 def probe_model(

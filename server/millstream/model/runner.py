@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import Tensor
 
+from millstream.core.archive import BlockArchive
 from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.core.request import Request
 from millstream.core.status import EngineInfo
@@ -56,11 +57,12 @@ class ModelRunner:
         cache: KVCache,
         info: EngineInfo,
         states: StateCache | None = None,
+        archive: BlockArchive | None = None,
     ) -> None:
-        """cache, states: those that the execution computes over."""
+        """cache, states: those that the execution computes over. archive: of blocks of `cache`."""
         self.execution = execution
         self.cache, self.states = cache, states
-        self.info = info
+        self.info, self.archive = info, archive
         self._sampler = sampler
 
     @property

@@ -34,6 +34,25 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+class HostCopy:
+    """A tensor of any device and shape on its way to the host."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._host = tensor
+        self._copied: torch.cuda.Event | None = None
+        if tensor.is_cuda:
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._copied.record()
+
+    def wait(self) -> Tensor:
+        """It on the host. Waits for the device; from any thread."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._host
+
+
 class Download:
     """Tensors of one device on their way to the host, as one copy."""
 

@@ -31,6 +31,8 @@ from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
 
+_ARCHIVE_SECONDS = 3.0  # at the end, for blocks that are still to be written
+
 
 class SocketChannel:
     """A PAIR socket as a channel. For one thread, but for `wake()`; `close()` it."""
@@ -101,6 +103,7 @@ def run_engine(
             max_running=max_running,
             max_step_tokens=info.max_step_tokens,
             states=StatePool.of(info),
+            archive=runner.archive,
         )
         channel.send(Ready(info))
         EngineLoop(
@@ -109,5 +112,6 @@ def run_engine(
             channel=CompilingChannel(channel, runner, submit=CompilingThread().submit),
             max_queue_seconds=max_queue_seconds,
         ).run()
+        scheduler.close(seconds=_ARCHIVE_SECONDS)
     finally:
         channel.close()

@@ -28,6 +28,8 @@ from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
 
+_ARCHIVE_SECONDS = 0.001  # between two looks at the inbox while only the archive works
+
 
 class Channel(Protocol):
     """Messages to and from whoever drives the engine."""
@@ -75,12 +77,15 @@ class EngineLoop:
     def run(self) -> None:
         """Returns when Stop was received."""
         step: OpenStep | None = None
-        while self._take_inbox(may_wait=step is None):
+        archive = self._runner.archive
+        while self._take_inbox(may_wait=not self._scheduler.save_blocks() and step is None):
             self._expire_queued()
             if step is None:
                 step = self._draw(self._launch())
             if step is not None:
                 step = self._complete(step)
+            elif archive is not None:
+                archive.wait(_ARCHIVE_SECONDS)
 
     def _take_inbox(self, *, may_wait: bool) -> bool:
         """Applies all messages that are there; waits for one when there is no work."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from millstream.core.archive import BlockArchive
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request
 from millstream.core.status import EngineInfo
@@ -27,6 +28,11 @@ class Runner(Protocol):
     @property
     def plans_ahead(self) -> bool:
         """Whether a step may be launched when the one before is drawn, but not finished."""
+        ...
+
+    @property
+    def archive(self) -> BlockArchive | None:
+        """What keeps blocks of its cache, if anything does."""
         ...
 
     def is_compiled(self, request: Request) -> bool:

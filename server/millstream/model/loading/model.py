@@ -23,6 +23,7 @@ from millstream.core.request import SamplingParams
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
+from millstream.model.loading.identity import checkpoint_identity
 from millstream.model.loading.interface_check import require_replaceable_attention
 from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
@@ -42,6 +43,7 @@ class LoadedModel:
     quantization: int8, int4, or how the checkpoint itself is quantised.
     defaults: the sampling that its authors recommend.
     is_shared: the tensors belong to somebody else too, so they must stay as they are.
+    identity: what tells its checkpoint from others, where that is asked for.
     """
 
     model: PreTrainedModel
@@ -52,6 +54,7 @@ class LoadedModel:
     stop_token_ids: tuple[int, ...]
     defaults: SamplingParams = field(default_factory=SamplingParams)
     is_shared: bool = False
+    identity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,7 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or choose_threads(folder))
     recipe = _decide(folder, settings, device)
+    identity = checkpoint_identity(folder) if settings.cache_folder else None
     started = time.monotonic()
     with memory.returning_freed_memory():
         model = _load(recipe)
@@ -94,6 +98,7 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
         max_context=max_context,
         stop_token_ids=defaults.stop_token_ids(generation, recipe.config),
         defaults=defaults.sampling_defaults(generation),
+        identity=identity,
     )
 
 

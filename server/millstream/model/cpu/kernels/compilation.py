@@ -113,12 +113,12 @@ def _digest(compiler: str) -> str:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
     )
-    for part in (compiler, version.stdout, torch.__version__, _processor(), *_FLAGS):
+    for part in (compiler, version.stdout, torch.__version__, processor(), *_FLAGS):
         digest.update(part.encode() + b"\0")
     return digest.hexdigest()
 
 
-def _processor() -> str:
+def processor() -> str:
     """The architecture, and on Linux the instructions that this processor knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
