@@ -1,0 +1,105 @@
+"""Runs: answers that are being made, each in a task of its own.
+
+Rules: a run ends by itself, or because it is cancelled; whoever reads its events has no say in it
+unless it was begun for that reader alone. All of them end before the server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from millstream.answering.event_log import EventLog
+
+log = logging.getLogger(__name__)
+
+_GRACE_SECONDS = 5.0
+"""What the end of a run takes at most: its last words to the store."""
+
+
+class Run:
+    """One answer while it is made.
+
+    owner: who may read and cancel it. snapshot: the answer so far, as its API shows it.
+    is_replayed: whether others than the one who asked may read its events, and come back.
+    """
+
+    def __init__(
+        self,
+        identifier: str,
+        events: EventLog,
+        *,
+        owner: str,
+        is_replayed: bool,
+        snapshot: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.id = identifier
+        self.owner = owner
+        self.events = events
+        self.is_replayed = is_replayed
+        self.snapshot = snapshot
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Begins to make the answer. `work` ends the log, however it ends itself."""
+        self._task = asyncio.create_task(work)
+        return self._task
+
+    async def ended(self) -> Any:
+        """What the work returns or raises, once it has ended. Cancelled, lets it go on."""
+        assert self._task is not None, "started first"
+        return await asyncio.shield(self._task)
+
+    async def settled(self) -> None:
+        """Waits until the work has ended, however."""
+        assert self._task is not None, "started first"
+        await asyncio.wait([self._task])
+
+    def cancel(self) -> None:
+        """Lets the work end soon, unless it has ended."""
+        if self._task is not None:
+            self._task.cancel()
+
+
+class Runs:
+    """All runs of one server. For one event loop."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Run] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def start(self, run: Run, work: Coroutine[Any, Any, Any]) -> None:
+        """Starts a run, which is known here until it has ended."""
+        self._runs[run.id] = run
+        task = run.start(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._forget(run, task))
+
+    def find(self, identifier: str, *, owner: str) -> Run | None:
+        """A run that has not ended; None if there is no such, or it is somebody else's."""
+        run = self._runs.get(identifier)
+        return run if run is not None and run.owner == owner else None
+
+    async def stop(self, *, grace: float = _GRACE_SECONDS) -> None:
+        """Waits until all have ended; cancels those that have not after so many seconds."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=grace)
+        while self._tasks:
+            tasks = set(self._tasks)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    def _forget(self, run: Run, task: asyncio.Task[Any]) -> None:
+        del self._runs[run.id]
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("answer %s failed", run.id, exc_info=error)
