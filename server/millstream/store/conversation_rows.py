@@ -15,6 +15,15 @@ from millstream.store.tables import conversations, events, items, responses
 _ROW_BYTES = 300
 
 
+def check_num_items(connection: Connection, conversation_id: str, *, expected: int) -> None:
+    """Raises ConversationLocked for a conversation that has more or fewer items than that."""
+    count = select(func.count()).where(items.c.conversation_id == to_key(conversation_id))
+    if connection.execute(count).scalar_one() != expected:
+        raise ConversationLocked(
+            "something was said in this conversation meanwhile; send the request again"
+        )
+
+
 def insert_conversation(
     connection: Connection,
     conversation: StoredConversation,

@@ -72,6 +72,15 @@ def all_items(connection: Connection, *conditions: ColumnElement[bool]) -> list[
     return to_items(connection.execute(_select().where(*conditions).order_by(items.c.key)))
 
 
+def items_by_id(
+    connection: Connection, identifiers: Sequence[str], *, owner: str
+) -> list[StoredItem]:
+    """Those that the owner has, each once: the one that was written last."""
+    wanted = items.c.id.in_([to_key(identifier) for identifier in identifiers])
+    found = all_items(connection, wanted, items.c.owner == owner)
+    return list({item.id: item for item in found}.values())
+
+
 def page_of_items(
     connection: Connection,
     *conditions: ColumnElement[bool],

@@ -10,9 +10,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from sqlalchemy import Connection
+
 from millstream.store import event_rows, item_rows, response_rows
 from millstream.store.connected import now
-from millstream.store.conversation_rows import in_response
+from millstream.store.conversation_rows import check_num_items, in_response
 from millstream.store.conversations import StoredConversations
 from millstream.store.event_rows import LoggedBatch
 from millstream.store.json_text import to_key
@@ -23,15 +25,26 @@ from millstream.store.tables import responses
 class Store(StoredConversations):
     """Responses, conversations, items and events. `open()` makes one; `close()` when done."""
 
-    async def begin(self, response: StoredResponse, inputs: Sequence[StoredItem]) -> None:
+    async def begin(
+        self,
+        response: StoredResponse,
+        inputs: Sequence[StoredItem],
+        *,
+        items_before: int | None = None,
+    ) -> None:
         """Writes a response that begins, with its inputs; takes its conversation's lock.
 
-        Raises ConversationLocked, or NotFound for a conversation that is not its owner's.
+        items_before: what its conversation had when it was read. Raises ConversationLocked, also if
+        it has others now, or NotFound for a conversation that is not its owner's.
         """
         server = self._opened.lease.name
-        await self._writer.submit(
-            lambda c: response_rows.insert_response(c, response, inputs, server=server, now=now())
-        )
+
+        def insert(connection: Connection) -> None:
+            response_rows.insert_response(connection, response, inputs, server=server, now=now())
+            if items_before is not None and response.conversation_id is not None:
+                check_num_items(connection, response.conversation_id, expected=items_before)
+
+        await self._writer.submit(insert)
 
     async def set_status(self, response_id: str, status: Literal["queued", "in_progress"]) -> None:
         """Changes that of a response that is not finished."""
@@ -97,6 +110,10 @@ class Store(StoredConversations):
         return await self._reader.read(
             lambda c: item_rows.all_items(c, in_response(response_id, owner, "output"))
         )
+
+    async def items(self, identifiers: Sequence[str], *, owner: str) -> list[StoredItem]:
+        """Those of these items that the owner has, in any order."""
+        return await self._reader.read(lambda c: item_rows.items_by_id(c, identifiers, owner=owner))
 
     async def context(self, response_id: str, *, owner: str) -> list[StoredItem] | None:
         """What a response that follows this one is told: all that came before it, and it.
