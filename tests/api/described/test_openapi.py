@@ -14,12 +14,12 @@ from openapi_spec_validator import validate
 from pydantic import ValidationError
 from starlette.routing import Route
 
-from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
 from millstream.api.described.document import document
 from millstream.api.described.page import with_document
 from millstream.api.described.route import DescribedRoute
 from millstream.api.openai.chat.endpoint import CHAT
+from millstream.api.routes import all_routes
 from millstream.intake.fields.unsupported import UNSUPPORTED
 from millstream.intake.requests.chat import ChatRequest
 from millstream.settings import Settings

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
 
-from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
 from millstream.api.guards.keys import RequireKey
 from millstream.api.guards.protection import check_origins
+from millstream.api.routes import all_routes
 from millstream.core.request import Request
 from millstream.errors import StartupError
 from millstream.runtime.stream import TokenStream
@@ -72,7 +73,8 @@ async def test_each_key_has_a_prefix_cache_of_its_own(
             for key in ("one", "two"):
                 await keyed.post(path, json=body | fields, headers=bearer(key))
             await keyless.post(path, json=body | fields)
-    assert salts == ["0:", "1:", "", "0:s", "1:s", "s"] * 2
+    one, two = (sha256(key).hexdigest() for key in (b"one", b"two"))
+    assert salts == [f"{one}:", f"{two}:", "", f"{one}:s", f"{two}:s", "s"] * 2
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from millstream.api.app import all_routes
 from millstream.api.context import ServerContext
 from millstream.api.guards.hosts import CheckHost
+from millstream.api.routes import all_routes
 from tests.api.described_transport import CheckedTransport
 from tests.api.guards.test_edge import BODY, CHAT, OPEN, PAGE, bearer, preflight
 from tests.api.serving import Serve, context, serve
