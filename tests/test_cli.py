@@ -188,7 +188,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     info: EngineInfo = fake_info(num_blocks=10, block_size=4)
-    text = describe(info, Settings(), host=host, port=81)
+    where = {"host": host, "port": 81, "store": "memory"}
+    text = describe(info, Settings(), **where)
     base = "http://[::1]:81" if ":" in host else f"http://{host}:81"
     assert f"ready on {base}" in text
     assert f"{base}/docs" in text
@@ -197,13 +198,13 @@ def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
         assert fact in text
     assert "answers of at most" not in text
     limited = Settings(max_output_tokens=4096)
-    assert "each, answers of at most 4,096\n" in describe(info, limited, host=host, port=81)
-    assert "toy" not in describe(info, Settings(model_id="other"), host=host, port=81)
+    assert "each, answers of at most 4,096\n" in describe(info, limited, **where)
+    assert "toy" not in describe(info, Settings(model_id="other"), **where)
     kept = Settings(cache_folder=Path("/var/cache/blocks"), cache_folder_bytes=ByteSize(2**30))
-    text = describe(info, kept, host=host, port=81)
+    text = describe(info, kept, **where)
     assert "\n  on disk    1.0GiB at most in /var/cache/blocks\n" in text
     guarded = Settings(ssl_certfile="x.pem", api_key=(SecretStr("sesame"),))
-    text = describe(info, guarded, host=host, port=81)
+    text = describe(info, guarded, **where)
     assert "on disk" not in text
     assert f"ready on {base.replace('http', 'https')}" in text
     assert "-H 'Authorization: Bearer KEY'" in text

@@ -12,16 +12,16 @@ from millstream.version import __version__
 log = logging.getLogger(__name__)
 
 
-def announce(info: EngineInfo, settings: Settings, listener: socket.socket) -> None:
-    """Prints it, and says in the log if that fails."""
+def announce(info: EngineInfo, settings: Settings, listener: socket.socket, *, store: str) -> None:
+    """Prints it, and says in the log if that fails. store: where conversations are kept."""
     host, port = listener.getsockname()[:2]
     try:
-        print(describe(info, settings, host=host, port=port), flush=True)
+        print(describe(info, settings, host=host, port=port, store=store), flush=True)
     except (OSError, ValueError) as error:
         log.warning("ready, but standard output cannot be written: %s", error)
 
 
-def describe(info: EngineInfo, settings: Settings, *, host: str, port: int) -> str:
+def describe(info: EngineInfo, settings: Settings, *, host: str, port: int, store: str) -> str:
     """What the operator wants to know once the server is ready."""
     shown = f"[{host}]" if ":" in host else host
     base = f"{'http' if settings.ssl_certfile is None else 'https'}://{shown}:{port}"
@@ -53,6 +53,7 @@ Millstream {__version__} is ready on {base}
   device     {info.device}, {info.dtype}{weights}, attention {attention}
   KV cache   {tokens:,} tokens in {cache}
   limits     {limits}, {settings.max_queue_size} waiting, {longest}
+  store      {store}
 {note}
 Try it:
   curl -N {base}/v1/chat/completions -H 'Content-Type: application/json'{key} \\

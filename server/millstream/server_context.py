@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from millstream.answering.runs import Runs
 from millstream.api.context import ServerContext
 from millstream.model.loading.chat_template import use_template
 from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
+from millstream.store.store import Store
 from millstream.text_side import text_side
 from millstream.version import __version__
 from millstream.workers.workers import Workers
@@ -19,17 +22,27 @@ from millstream.workers.workers import Workers
 log = logging.getLogger(__name__)
 
 
-async def make_context(
-    settings: Settings, folder: Path, engine: EngineClient, workers: Workers
-) -> ServerContext:
+@dataclass(frozen=True, slots=True)
+class ServerParts:
+    """What is started before the context is made, and stopped after it."""
+
+    engine: EngineClient
+    workers: Workers
+    store: Store | None
+    runs: Runs
+
+
+async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> ServerContext:
     """Loads what is needed in threads. Raises StartupError for a folder or template without use."""
     tokenizer = await asyncio.to_thread(_load_tokenizer, settings, folder)
     side = await asyncio.to_thread(text_side, tokenizer, tokenizer.backend_tokenizer, settings)
     log.info("reasoning and tool calls are read by: %s", side.parsers.description)
     return ServerContext(
         settings=settings,
-        engine=engine,
-        workers=workers,
+        engine=parts.engine,
+        workers=parts.workers,
+        store=parts.store,
+        runs=parts.runs,
         fingerprint=f"millstream-{__version__}",
         **side._asdict(),
     )

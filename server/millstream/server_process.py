@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from millstream.announcement import announce
+from millstream.answering.runs import Runs
 from millstream.api.app import build_app
 from millstream.api.guards.protection import check_origins
 from millstream.api.wire.listening import listen
@@ -22,7 +23,8 @@ from millstream.log import configure_logging
 from millstream.model.loading.source import resolve
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
-from millstream.server_context import make_context
+from millstream.server_context import ServerParts, make_context
+from millstream.server_store import kept_store
 from millstream.settings import Settings
 from millstream.workers.workers import Workers
 
@@ -66,21 +68,25 @@ async def _serve(
         engine_timeout=settings.engine_timeout,
     )
     engine.start()
-    workers = Workers()
+    workers, runs, stack = Workers(), Runs(), contextlib.AsyncExitStack()
     try:
         await workers.grammars.warm()
+        store = await stack.enter_async_context(kept_store(settings))
         # The engine loads in its process while the tokenizer loads here.
-        context = await make_context(settings, folder, engine, workers)
+        context = await make_context(settings, folder, ServerParts(engine, workers, store, runs))
         _settle_garbage()
         server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
-        watching = asyncio.create_task(_watch_engine(server, settings, listeners[0]))
+        place = "nothing" if store is None else store.description
+        watching = asyncio.create_task(_watch_engine(server, settings, listeners[0], place))
         await server.serve(sockets=listeners)
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
     finally:
         await engine.stop()
+        await runs.stop()
         await workers.stop()
+        await stack.aclose()
 
 
 def _settle_garbage() -> None:
@@ -92,11 +98,13 @@ def _settle_garbage() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-async def _watch_engine(server: Server, settings: Settings, listener: socket.socket) -> None:
+async def _watch_engine(
+    server: Server, settings: Settings, listener: socket.socket, store: str
+) -> None:
     """Says so when the model is ready. Ends the server when it never will be, or no more."""
     try:
         info = await server.engine.wait_ready()
-        announce(info, settings, listener)
+        announce(info, settings, listener, store=store)
         raise await server.engine.wait_failed()
     except Exception:
         server.begin_exit()

@@ -9,11 +9,12 @@ import httpx
 from pydantic import TypeAdapter
 from starlette.routing import Match
 
-from millstream.api.app import all_routes, build_app
+from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.api.described.document import error_statuses
 from millstream.api.described.page import with_document
 from millstream.api.described.route import EVENTS, JSON, Operation
+from millstream.api.routes import all_routes
 from millstream.api.wire.error_bodies import ErrorBody
 from millstream.settings import Settings
 
@@ -64,12 +65,15 @@ def check_answer(operation: Operation, response: httpx.Response, settings: Setti
 
 
 def check_events(text: str, event: Any) -> None:
-    """Each event is as described; after `[DONE]`, or after an error, there is none."""
-    events = [part.removeprefix("data: ") for part in text.split("\n\n") if part[:1] != ":"]
-    assert events.pop() == "", "the last event is complete"
-    for data in events[:-1]:
+    """Each event is as described; after `[DONE]`, or after an error, there is none. Streams whose
+    events have names end with one of them."""
+    frames = [frame for frame in text.split("\n\n") if frame[:1] != ":"]
+    assert frames.pop() == "", "the last event is complete"
+    events = [frame.partition("data: ")[2] for frame in frames]
+    is_named = bool(frames) and "event: " in frames[0].partition("data: ")[0]
+    for data in events if is_named else events[:-1]:
         _adapter(event).validate_json(data, strict=True)
-    if events[-1] != "[DONE]":
+    if events and not is_named and events[-1] != "[DONE]":
         _adapter(ErrorBody).validate_json(events[-1], strict=True)
 
 

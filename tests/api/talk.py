@@ -68,13 +68,14 @@ class Speaker(WholeSteps):
 
 
 class Template:
-    """Renders the last message, and remembers which tools it was given."""
+    """Renders the last message, and remembers which messages and tools it was given."""
 
     chat_template = "{{ messages }} {{ tools }}"
     tools: Any = None
+    conversation: Any = None
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> str:
-        self.tools = options.get("tools")
+        self.tools, self.conversation = options.get("tools"), conversation
         return str(conversation[-1]["content"])
 
 
@@ -143,7 +144,7 @@ class Talk:
     """A server of `parsers`. Others can be put in their place."""
 
     def __init__(self, context: ServerContext, speaker: Speaker, template: Template) -> None:
-        self._context = context
+        self.context = context
         self.tokenizer = context.tokenizer
         self.chat = context.chat
         self.speaker = speaker
@@ -152,7 +153,7 @@ class Talk:
 
     async def post(self, **fields: Any) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS} | fields
-        context = replace(self._context, parsers=self.parsers)
+        context = replace(self.context, parsers=self.parsers)
         transport = CheckedTransport(context)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/v1/chat/completions", json=body)

@@ -62,7 +62,9 @@ class RunningServer:
         """
         self._log_file = log_file
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MILLSTREAM_")}
-        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **variables}
+        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+        # Tests leave nothing where people keep their conversations.
+        environment |= {"MILLSTREAM_STORE": "memory", **variables}
         with log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "serve", "--port", "0", "--threads", "1", *flags],

@@ -25,6 +25,7 @@ STATUSES = {
     404: "There is no such thing",
     405: "The method is not allowed",
     408: "The body did not arrive in time",
+    409: "Something else is being done to the same thing; try again",
     413: "The body is larger than the server accepts",
     415: "The body is not JSON",
     429: "All places are taken; `Retry-After` says when to try again",

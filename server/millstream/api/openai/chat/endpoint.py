@@ -12,6 +12,7 @@ from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.generate.answer import Identity, Report
 from millstream.api.openai.generate.base_endpoint import Endpoint
+from millstream.api.openai.generate.resumption import delete_operation, resume_operation
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.chat_answers import ChatAnswers
@@ -32,6 +33,8 @@ CHAT = Operation(
     answers={200: {JSON: ChatCompletion, EVENTS: ChatCompletionChunk}},
     errors=(429, 499, 503, 504),
 )
+RESUME_CHAT = resume_operation("/v1/chat/completions/{id}", ChatCompletionChunk)
+DELETE_CHAT = delete_operation("/v1/chat/completions/{id}")
 
 
 class ChatCompletions(Endpoint[ChatRequest]):

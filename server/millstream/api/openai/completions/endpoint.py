@@ -13,6 +13,7 @@ from millstream.api.openai.completions.shapes import Completion, CompletionChunk
 from millstream.api.openai.completions.text_logprobs import AnsweredPrompt
 from millstream.api.openai.generate.answer import Identity
 from millstream.api.openai.generate.base_endpoint import Endpoint
+from millstream.api.openai.generate.resumption import delete_operation, resume_operation
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.text_answers import TextAnswers
@@ -30,6 +31,8 @@ COMPLETIONS = Operation(
     answers={200: {JSON: Completion, EVENTS: CompletionChunk}},
     errors=(429, 499, 503, 504),
 )
+RESUME_COMPLETION = resume_operation("/v1/completions/{id}", CompletionChunk)
+DELETE_COMPLETION = delete_operation("/v1/completions/{id}")
 
 
 class Completions(Endpoint[CompletionRequest]):

@@ -17,10 +17,12 @@ from starlette.responses import Response
 
 from millstream.api.context import ServerContext
 from millstream.api.openai.generate.answer import Identity
+from millstream.api.openai.generate.resumption import ResumableStreams
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.request_log import CLIENT_LEFT
+from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.generation.choices import close_all
 from millstream.generation.places import open_places, places_of
@@ -42,6 +44,7 @@ class Endpoint(ABC, Generic[Fields]):
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
+        self._resumable = ResumableStreams(context)
 
     @abstractmethod
     def _parse(self, body: dict[str, Any]) -> Fields:
@@ -62,15 +65,23 @@ class Endpoint(ABC, Generic[Fields]):
             threads=self._context.workers.bodies,
         )
         identity = self._identity(http)
+        store = None
+        if asks_to_resume(http):
+            store = self._resumable.check(is_streamed=bool(fields.stream))
         names = (identity.completion_id, http.state.request_id)
         streams = open_places(self._context.engine, places_of(fields), names=names)
         try:
             self._limit_time(fields, streams)
             starting = streams[0].prepare(self._start(fields, streams, identity))
             answer = await unless_disconnected(http, starting)
+            run = None
+            if store is not None:
+                run = await self._resumable.begin(
+                    answer, streams, store=store, owner=identity.tenant
+                )
         except ClientGone:
             close_all(streams)
-            return _nobody(http)
+            return nobody(http)
         except BaseException:
             close_all(streams)
             raise
@@ -78,9 +89,9 @@ class Endpoint(ABC, Generic[Fields]):
         if not fields.stream:
             return await _whole(http, answer, streams)
         return EventStream(
-            answer.events(),
+            answer.events() if run is None else run.events.read(),
             headers=answer.headers,
-            on_end=lambda: close_all(streams),
+            on_end=lambda: close_all(streams) if run is None else None,
             ping_seconds=settings.ping_seconds,
             send_timeout=settings.send_timeout,
         )
@@ -98,7 +109,7 @@ class Endpoint(ABC, Generic[Fields]):
             model=self._context.settings.model_name,
             created=int(time.time()),
             fingerprint=self._context.fingerprint,
-            tenant=getattr(http.state, "tenant", ""),
+            tenant=owner_of(http),
         )
 
 
@@ -110,12 +121,12 @@ async def _whole(
         response.headers.update(answer.headers)
         return response
     except ClientGone:
-        return _nobody(http)
+        return nobody(http)
     finally:
         close_all(streams)
 
 
-def _nobody(http: HttpRequest) -> Response:
+def nobody(http: HttpRequest) -> Response:
     """The response to a client that has left."""
     http.state.record.ending = CLIENT_LEFT
     return Response(status_code=_CLIENT_GONE)

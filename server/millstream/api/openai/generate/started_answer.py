@@ -49,6 +49,16 @@ class StartedAnswer:
         self._first_token: float | None = None
         self._failure: MillstreamError | None = None
 
+    @property
+    def completion_id(self) -> str:
+        """The id of the answer."""
+        return self._builder.completion_id
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an error was the last event."""
+        return self._failure is not None
+
     async def whole(self) -> Response:
         """The one response with everything. Raises the failure that ended a choice."""
         deltas: list[list[TextDelta]] = [[] for _ in self._choices]

@@ -1,0 +1,1 @@
+"""The Conversations API: items that outlive the responses that made them."""

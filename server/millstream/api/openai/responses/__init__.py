@@ -1,0 +1,1 @@
+"""The Responses API: answers as items, made and kept on the server."""

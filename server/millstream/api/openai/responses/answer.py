@@ -1,0 +1,173 @@
+"""The work of a response: its events into the log while tokens come, and one ending.
+
+Rules: what the ending says is in the store before anybody reads it; whatever ends the work, the
+client that leaves, a cancellation, a failure or a shutdown, the response has a final status and
+what was said until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from millstream.answering.event_log import EventLog
+from millstream.api.openai.responses.builder import OutputBuilder
+from millstream.api.openai.responses.items import ItemStatus
+from millstream.api.openai.responses.resource import (
+    ResponseResource,
+    ResponseStatus,
+    response_usage,
+)
+from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
+from millstream.errors import MillstreamError, RequestCancelled
+from millstream.generation.choices import Choice
+from millstream.store.records import EventBatch, StoredItem
+from millstream.store.store import Store
+from millstream.text.assembler import TextDelta
+
+_TERMINAL: dict[ResponseStatus, str] = {
+    "completed": "response.completed",
+    "incomplete": "response.incomplete",
+    "failed": "response.failed",
+    # The API has no event of this name that clients know; this one they take for an end.
+    "cancelled": "response.incomplete",
+}
+
+
+class ResponseAnswer:
+    """One response while it is made. failure: what ended it, unless it ended by itself."""
+
+    def __init__(
+        self,
+        choice: Choice,
+        *,
+        resource: ResponseResource,
+        builder: OutputBuilder,
+        log: EventLog,
+        store: Store | None,
+    ) -> None:
+        """store: where it is kept; None for one that is not."""
+        self._choice = choice
+        self._resource = resource
+        self._builder = builder
+        self._log = log
+        self._store = store
+        self._num_generated, self._num_reasoning = 0, 0
+        self._first_token: float | None = None
+        self.failure: MillstreamError | None = None
+
+    def announce(self, *, is_queued: bool) -> None:
+        """Logs the first events. is_queued: whether they say that it waits for its turn."""
+        resource, builder = self._resource, self._builder
+        resource.turn("queued" if is_queued else "in_progress")
+        shown = resource.shown([])
+        events = [builder.announce("response.created", shown)]
+        kind = "response.queued" if is_queued else "response.in_progress"
+        self._log.append([*events, builder.announce(kind, shown)])
+
+    async def make(self, *, keeps_events: bool) -> dict[str, Any]:
+        """Makes it, and gives it. keeps_events: whether they can be read again from the store."""
+        status: ResponseStatus = "failed"
+        try:
+            status = await self._generate()
+        except (asyncio.CancelledError, RequestCancelled):
+            status = "cancelled"
+        except MillstreamError as error:
+            self.failure = error
+        except Exception:
+            self.failure = MillstreamError("the server failed to make this answer")
+            raise
+        finally:
+            self._choice.stream.close()
+            await self._end(status, keeps_events=keeps_events)
+        return self.snapshot()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The response as it is now."""
+        return self._resource.shown(self._builder.output())
+
+    async def _generate(self) -> ResponseStatus:
+        while True:
+            delta = await self._choice.advance()
+            self._count(delta)
+            if events := self._builder.push(delta):
+                self._log.append(events)
+            if delta.finish_reason is not None:
+                return "completed" if delta.finish_reason == "stop" else "incomplete"
+
+    def _count(self, delta: TextDelta) -> None:
+        if not self._num_generated:
+            self._first_token = time.monotonic()
+            if self._resource.status == "queued":
+                self._resource.turn("in_progress")
+                shown = self._resource.shown([])
+                self._log.append([self._builder.announce("response.in_progress", shown)])
+        self._num_generated += len(delta.token_ids)
+        self._num_reasoning += delta.num_reasoning
+
+    async def _end(self, status: ResponseStatus, *, keeps_events: bool) -> None:
+        is_whole = status == "completed"
+        item_status: ItemStatus = "completed" if is_whole else "incomplete"
+        output = self._builder.output()
+        events: list[bytes] = []
+        if is_whole or status == "incomplete" or output:
+            events += self._builder.close(item_status)
+        await self._log.settle()
+        self.failure = self.failure or self._log.failure
+        if self._log.failure is not None:
+            status = "failed"
+        self._resource.end(status, usage=self._usage(), error=self.failure)
+        first = self._builder.frames.number
+        terminal = self._builder.announce(_TERMINAL[status], self.snapshot())
+        events.append(terminal)
+        if self._store is not None and self._log.failure is None:
+            try:
+                await self._keep(self._store, events, first=first + 1, keeps_events=keeps_events)
+            except MillstreamError as error:
+                self.failure = error
+                self._builder.frames.number = first
+                self._resource.end("failed", usage=self._usage(), error=error)
+                events[-1] = self._builder.announce("response.failed", self.snapshot())
+        self._log.complete(events)
+
+    async def _keep(
+        self, store: Store, events: Sequence[bytes], *, first: int, keeps_events: bool
+    ) -> None:
+        last = None
+        if keeps_events:
+            last = EventBatch(first=first - len(events), last=first - 1, frames=b"".join(events))
+        await store.finish(
+            self._resource.id,
+            status=self._resource.status,
+            resource=self._resource.without_output(),
+            outputs=[StoredItem(id=item["id"], data=item) for item in self._builder.output()],
+            last_events=last,
+            keeps_events=keeps_events,
+        )
+
+    def _usage(self) -> dict[str, Any]:
+        assembler = self._choice.assembler
+        return response_usage(
+            num_prompt=assembler.num_prompt,
+            num_cached=assembler.num_cached,
+            num_generated=self._num_generated,
+            num_reasoning=self._num_reasoning,
+        )
+
+    def facts(self) -> AnswerFacts:
+        """What is to be logged when the request has ended."""
+        assembler, status = self._choice.assembler, self._resource.status
+        finish = {"completed": "stop", "incomplete": "length"}.get(status)
+        ending = CLIENT_LEFT if status == "cancelled" else None
+        return AnswerFacts(
+            completion_id=self._resource.id,
+            num_prompt=assembler.num_prompt,
+            num_cached=assembler.num_cached,
+            num_generated=self._num_generated,
+            finish_reasons=[finish] if finish else [],
+            queue_seconds=self._choice.stream.queue_seconds,
+            first_token=self._first_token,
+            ending=ending if self.failure is None else self.failure.code,
+        )

@@ -1,0 +1,168 @@
+"""From the deltas of an answer to the items and events of the Responses API. Pure.
+
+Order of the events, as the API has it: created, in progress, then each item from its announcement
+to its end, then one event that has the whole response. Items do not overlap: what belongs to
+another one ends the item before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from millstream.api.openai.generate.logprob_shapes import content_logprobs
+from millstream.api.openai.responses.calls import CallItem, CustomCallItem, FunctionCallItem
+from millstream.api.openai.responses.frames import Frames
+from millstream.api.openai.responses.items import (
+    ItemStatus,
+    MessageItem,
+    OpenItem,
+    ReasoningItem,
+)
+from millstream.generation.contract import call_id
+from millstream.intake.responses.tools import ToolNames
+from millstream.text.assembler import TextDelta
+from millstream.text.parsing.output import (
+    Content,
+    Delta,
+    Reasoning,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from millstream.text.shown_logprobs import TextLogprob
+from millstream.text.vocabulary import Vocabulary
+
+
+class OutputBuilder:
+    """Makes the output of one answer.
+
+    response_id: it and its items have the same letters. vocabulary: given if log probabilities are
+    wanted. encodes_reasoning: see ReasoningItem.
+    """
+
+    def __init__(
+        self,
+        response_id: str,
+        *,
+        tools: ToolNames,
+        vocabulary: Vocabulary | None = None,
+        encodes_reasoning: bool = False,
+    ) -> None:
+        self._response_id = response_id
+        self._letters = response_id.partition("_")[2]
+        self._tools = tools
+        self._vocabulary = vocabulary
+        self._encodes_reasoning = encodes_reasoning
+        self._items: list[OpenItem] = []
+        self._open: OpenItem | None = None
+        self._call: int | None = None
+        self._blanks = ""
+        self.frames = Frames()
+
+    def output(self) -> list[dict[str, Any]]:
+        """The items so far, of which the last one may be growing."""
+        return [item.shown() for item in self._items]
+
+    def announce(self, kind: str, response: dict[str, Any]) -> bytes:
+        """An event that has the whole response."""
+        return self.frames.of_object(kind, {"response": response})
+
+    def push(self, delta: TextDelta) -> list[bytes]:
+        """The events of a delta."""
+        if delta.parts is None:
+            return self._say(delta.text, delta.logprobs) if delta.text else []
+        events: list[bytes] = []
+        logprobs: Sequence[TextLogprob] = delta.logprobs
+        for part in delta.parts:
+            if isinstance(part, Content):
+                events += self._say(part.text, logprobs)
+                logprobs = ()
+            else:
+                events += self._beside(part)
+        return events
+
+    def close(self, status: ItemStatus) -> list[bytes]:
+        """The events that end the last item. An answer that said nothing is an empty text."""
+        events: list[bytes] = []
+        if not self._items:
+            events += self._begin(self._message())
+            if self._blanks:
+                events += self._items[-1].add(self._blanks)
+        return [*events, *self._end(status)]
+
+    def _say(self, text: str, logprobs: Sequence[TextLogprob]) -> list[bytes]:
+        item = self._open
+        if isinstance(item, MessageItem):
+            return item.add(text, self._scores(logprobs) if logprobs else None)
+        # Blanks between items are no text of their own.
+        self._blanks += text
+        if self._items and not self._blanks.strip():
+            return []
+        message = self._message()
+        events = self._begin(message)
+        text, self._blanks = self._blanks, ""
+        return [*events, *message.add(text, self._scores(logprobs) if logprobs else None)]
+
+    def _beside(self, part: Delta) -> list[bytes]:
+        """The events of a thought or a call."""
+        match part:
+            case Reasoning(text):
+                item = self._open
+                if isinstance(item, ReasoningItem):
+                    return item.add(text)
+                thought = ReasoningItem(
+                    self.frames,
+                    self._id("rs"),
+                    index=self._next,
+                    is_encoded=self._encodes_reasoning,
+                )
+                return [*self._begin(thought), *thought.add(text)]
+            case ToolCallStart(index, name):
+                self._call = index
+                return self._begin(self._new_call(index, name))
+            case ToolCallArguments(index, text):
+                assert self._open is not None, "arguments follow the start of their call"
+                assert index == self._call, "calls come one by one"
+                return self._open.add(text)
+        raise AssertionError(part)
+
+    def _new_call(self, number: int, name: str) -> CallItem:
+        origin = self._tools.origin(name)
+        kind, prefix = (
+            (CustomCallItem, "ctc") if origin.kind == "custom" else (FunctionCallItem, "fc")
+        )
+        return kind(
+            self.frames,
+            self._id(prefix),
+            index=self._next,
+            call_id=call_id(self._response_id, choice=0, index=number),
+            origin=origin,
+        )
+
+    def _message(self) -> MessageItem:
+        return MessageItem(self.frames, self._id("msg"), index=self._next)
+
+    def _begin(self, item: OpenItem) -> list[bytes]:
+        events = self._end("completed")
+        self._items.append(item)
+        self._open = item
+        if not isinstance(item, MessageItem):
+            self._blanks = ""
+        return [*events, *item.open()]
+
+    def _end(self, status: ItemStatus) -> list[bytes]:
+        item, self._open = self._open, None
+        return [] if item is None else item.close(status)
+
+    @property
+    def _next(self) -> int:
+        return len(self._items)
+
+    def _id(self, prefix: str) -> str:
+        return f"{prefix}_{self._letters}{self._next:02x}"
+
+    def _scores(self, logprobs: Sequence[TextLogprob]) -> list[dict[str, Any]] | None:
+        if self._vocabulary is None:
+            return None
+        content: list[dict[str, Any]] = content_logprobs(logprobs, self._vocabulary)["content"]
+        return content

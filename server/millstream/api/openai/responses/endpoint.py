@@ -1,0 +1,90 @@
+"""POST /v1/responses: an answer as items, whole, as a stream, or in the background."""
+
+from __future__ import annotations
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from millstream.api.context import ServerContext
+from millstream.api.described.route import EVENTS, JSON, Operation
+from millstream.api.openai.generate.base_endpoint import nobody
+from millstream.api.openai.generate.started_answer import UNENFORCED_HEADER
+from millstream.api.openai.responses.event_shapes import ResponseEvent
+from millstream.api.openai.responses.maker import Asker, BegunResponse, ResponseMaker
+from millstream.api.openai.responses.shapes import ResponseObject
+from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.json_body import read_json
+from millstream.api.wire.resuming import asks_to_resume, owner_of
+from millstream.api.wire.sse import EventStream
+from millstream.intake.responses.request import ResponseRequest, parse_response_request
+
+CREATE_RESPONSE = Operation(
+    path="/v1/responses",
+    method="POST",
+    summary="An answer as items, whole, as a stream, or in the background",
+    description="With `stream`, the answer is events; the last one has the whole response. With "
+    "`background`, or the header `X-Resumable: true`, the answer goes on when its reader leaves.",
+    request=ResponseRequest,
+    answers={200: {JSON: ResponseObject, EVENTS: ResponseEvent}},
+    errors=(404, 409, 429, 499, 503, 504),
+)
+
+
+class Responses:
+    """The endpoint. Holds no state of its own."""
+
+    def __init__(self, context: ServerContext, maker: ResponseMaker) -> None:
+        self._context = context
+        self._maker = maker
+
+    async def create(self, http: HttpRequest) -> Response:
+        settings = self._context.settings
+        request = await read_json(
+            http,
+            limit=settings.payload_limit,
+            check=parse_response_request,
+            threads=self._context.workers.bodies,
+        )
+        asker = Asker(
+            owner=owner_of(http),
+            names=(http.state.request_id,),
+            is_replayed=bool(request.background) or asks_to_resume(http),
+            has_reader=bool(request.stream),
+        )
+        place = self._maker.take_place(request, asker)
+        try:
+            begun = await unless_disconnected(http, self._maker.begin(request, asker, place))
+        except ClientGone:
+            place.stream.close()
+            return nobody(http)
+        http.state.record.answer = begun.answer.facts
+        headers = {UNENFORCED_HEADER: ", ".join(begun.unenforced)} if begun.unenforced else {}
+        if request.stream:
+            return self._stream(begun, headers)
+        if request.background:
+            return JSONResponse(begun.run.snapshot(), headers=headers)
+        return await _whole(http, begun, headers)
+
+    def _stream(self, begun: BegunResponse, headers: dict[str, str]) -> Response:
+        run, settings = begun.run, self._context.settings
+        return EventStream(
+            run.events.read(),
+            headers=headers,
+            on_end=lambda: None if run.is_replayed else run.cancel(),
+            ping_seconds=settings.ping_seconds,
+            send_timeout=settings.send_timeout,
+        )
+
+
+async def _whole(http: HttpRequest, begun: BegunResponse, headers: dict[str, str]) -> Response:
+    """The whole response. Raises what it failed with."""
+    run = begun.run
+    try:
+        response = await unless_disconnected(http, run.ended())
+    except ClientGone:
+        if not run.is_replayed:
+            run.cancel()
+        return nobody(http)
+    if begun.answer.failure is not None:
+        raise begun.answer.failure
+    return JSONResponse(response, headers=headers)

@@ -1,0 +1,46 @@
+"""Lists of items, a page at a time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from starlette.requests import Request as HttpRequest
+
+from millstream.errors import InvalidRequest
+from millstream.store.records import Page
+
+_MOST = 100
+
+
+class PageQuery(NamedTuple):
+    """after: the item that the page follows. limit: items on it."""
+
+    after: str | None
+    limit: int
+    is_descending: bool
+
+
+def read_page_query(http: HttpRequest) -> PageQuery:
+    """The query of a list; the newest first unless it says otherwise, as in OpenAI's API.
+
+    Raises InvalidRequest that names the parameter.
+    """
+    query = http.query_params
+    order, limit = query.get("order", "desc"), query.get("limit", "20")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest("order: asc or desc", param="order")
+    if not limit.isdigit() or not 1 <= int(limit[:9]) <= _MOST:
+        raise InvalidRequest(f"limit: a number from 1 to {_MOST}", param="limit")
+    return PageQuery(query.get("after"), int(limit), order == "desc")
+
+
+def item_list(page: Page) -> dict[str, Any]:
+    """A page as the API shows it. An empty one has no first and last item."""
+    items = page.items
+    return {
+        "object": "list",
+        "data": [item.data for item in items],
+        "first_id": items[0].id if items else None,
+        "last_id": items[-1].id if items else None,
+        "has_more": page.has_more,
+    }

@@ -1,0 +1,163 @@
+"""GET, DELETE and cancel of /v1/responses/{id}, and its input items.
+
+Rule: what is unknown, deleted or somebody else's is the same 404.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from millstream.answering.replay import stored_events
+from millstream.answering.runs import Run
+from millstream.api.context import ServerContext
+from millstream.api.described.route import EVENTS, JSON, Operation
+from millstream.api.openai.responses.event_shapes import ResponseEvent
+from millstream.api.openai.responses.history import not_found
+from millstream.api.openai.responses.paging import item_list, read_page_query
+from millstream.api.openai.responses.resource import with_output
+from millstream.api.openai.responses.shapes import (
+    DeletedResponse,
+    ItemList,
+    ResponseObject,
+)
+from millstream.api.wire.resuming import owner_of, read_resume_query
+from millstream.api.wire.sse import EventStream
+from millstream.errors import InvalidRequest
+from millstream.store.records import RUNNING, StoredResponse
+
+_PATH = "/v1/responses/{id}"
+
+RETRIEVE_RESPONSE = Operation(
+    path=_PATH,
+    method="GET",
+    summary="A stored response, or its events from any point on",
+    description="With `stream=true`, its events after `starting_after`, or after the "
+    "`Last-Event-ID` that a client sends who reads again; for responses made with `background` or "
+    "`X-Resumable`.",
+    answers={200: {JSON: ResponseObject, EVENTS: ResponseEvent}},
+    errors=(400, 404, 503),
+)
+DELETE_RESPONSE = Operation(
+    path=_PATH,
+    method="DELETE",
+    summary="Deletes a stored response, with its items and events",
+    answers={200: {JSON: DeletedResponse}},
+    errors=(404, 503),
+)
+CANCEL_RESPONSE = Operation(
+    path=f"{_PATH}/cancel",
+    method="POST",
+    summary="Ends a response that is being made; what was said until then is kept",
+    answers={200: {JSON: ResponseObject}},
+    errors=(400, 404, 503),
+)
+LIST_INPUT_ITEMS = Operation(
+    path=f"{_PATH}/input_items",
+    method="GET",
+    summary="What a stored response was asked",
+    answers={200: {JSON: ItemList}},
+    errors=(400, 404, 503),
+)
+
+
+class StoredResponses:
+    """The endpoints. Hold no state of their own."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+
+    async def retrieve(self, http: HttpRequest) -> Response:
+        is_streamed, after = read_resume_query(http)
+        run = self._run(http)
+        if run is None:
+            stored = await self._stored(http)
+            if is_streamed:
+                return self._replay(http, stored, after)
+            return JSONResponse(await self._shown(stored))
+        if not is_streamed:
+            return JSONResponse(run.snapshot())
+        if not run.is_replayed:
+            raise _not_replayed()
+        return self._events(run, after)
+
+    async def delete(self, http: HttpRequest) -> Response:
+        store, run = self._context.store, self._run(http)
+        if run is not None:
+            run.cancel()
+            await run.settled()
+        response_id = http.path_params["id"]
+        if store is None or not await store.delete_response(response_id, owner=owner_of(http)):
+            raise not_found("response", response_id, param="id")
+        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+
+    async def cancel(self, http: HttpRequest) -> Response:
+        """Raises InvalidRequest for a response that another server makes."""
+        run = self._run(http)
+        if run is not None:
+            run.cancel()
+            return JSONResponse(await run.ended())
+        stored = await self._stored(http)
+        if stored.status in RUNNING:
+            raise InvalidRequest("this response is being made by another server", param="id")
+        return JSONResponse(await self._shown(stored))
+
+    async def input_items(self, http: HttpRequest) -> Response:
+        query = read_page_query(http)
+        stored = await self._stored(http)
+        assert self._context.store is not None, "something is stored"
+        page = await self._context.store.inputs(
+            stored.id,
+            owner=stored.owner,
+            after=query.after,
+            limit=query.limit,
+            is_descending=query.is_descending,
+        )
+        return JSONResponse(item_list(page))
+
+    def _run(self, http: HttpRequest) -> Run | None:
+        return self._context.runs.find(http.path_params["id"], owner=owner_of(http))
+
+    async def _stored(self, http: HttpRequest) -> StoredResponse:
+        response_id, store = http.path_params["id"], self._context.store
+        found = None
+        if store is not None:
+            found = await store.response(response_id, owner=owner_of(http))
+        if found is None or found.kind != "response":
+            raise not_found("response", response_id, param="id")
+        return found
+
+    async def _shown(self, stored: StoredResponse) -> dict[str, object]:
+        assert self._context.store is not None, "something is stored"
+        outputs = await self._context.store.outputs(stored.id, owner=stored.owner)
+        return with_output(stored.resource, [item.data for item in outputs])
+
+    def _replay(self, http: HttpRequest, stored: StoredResponse, after: int) -> Response:
+        assert self._context.store is not None, "something is stored"
+        if not stored.is_resumable:
+            raise _not_replayed()
+        settings = self._context.settings
+        return EventStream(
+            stored_events(self._context.store, stored.id, owner=stored.owner, after=after),
+            on_end=lambda: None,
+            ping_seconds=settings.ping_seconds,
+            send_timeout=settings.send_timeout,
+        )
+
+    def _events(self, run: Run, after: int) -> Response:
+        settings = self._context.settings
+        return EventStream(
+            run.events.read(after=after),
+            on_end=lambda: None,
+            ping_seconds=settings.ping_seconds,
+            send_timeout=settings.send_timeout,
+        )
+
+
+def _not_replayed() -> InvalidRequest:
+    return InvalidRequest(
+        "stream: the events of this response are not kept; it was made without background and "
+        "without X-Resumable",
+        param="stream",
+        code="events_not_kept",
+    )

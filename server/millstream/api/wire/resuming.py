@@ -1,0 +1,42 @@
+"""What clients say who leave and come back: that they may, whose they are, what they have."""
+
+from __future__ import annotations
+
+from starlette.requests import Request as HttpRequest
+
+from millstream.errors import InvalidRequest
+
+RESUMABLE_HEADER = "X-Resumable"
+"""Asks that an answer goes on when its reader leaves, and can be read again."""
+
+
+def owner_of(http: HttpRequest) -> str:
+    """Whose the request is; nobody's on a server without keys."""
+    owner: str = getattr(http.state, "tenant", "")
+    return owner
+
+
+def asks_to_resume(http: HttpRequest) -> bool:
+    """Whether the header asks for it. Raises InvalidRequest for a value that says neither."""
+    given = http.headers.get(RESUMABLE_HEADER, "false").strip().lower()
+    if given not in ("true", "false", "1", "0"):
+        raise InvalidRequest(f"{RESUMABLE_HEADER}: true or false", param=RESUMABLE_HEADER)
+    return given in ("true", "1")
+
+
+def read_resume_query(http: HttpRequest) -> tuple[bool, int]:
+    """Whether events are wanted, and after which one; -1 for all. Raises InvalidRequest."""
+    query = http.query_params
+    said = query.get("stream", "false").lower()
+    if said not in ("true", "false"):
+        raise InvalidRequest("stream: true or false", param="stream")
+    is_streamed = said == "true"
+    name = "starting_after" if "starting_after" in query else "Last-Event-ID"
+    given = query.get("starting_after") or http.headers.get("last-event-id")
+    if given is None:
+        return is_streamed, -1
+    if not is_streamed and name == "starting_after":
+        raise InvalidRequest("starting_after: only with stream=true", param="starting_after")
+    if not given.isascii() or not given.isdigit() or len(given) > 9:
+        raise InvalidRequest(f"{name}: the number of an event", param=name)
+    return is_streamed, int(given)
