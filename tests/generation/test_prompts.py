@@ -13,8 +13,10 @@ from millstream.generation.prompts import Prompts
 from millstream.intake.requests.agent_chat import AgentChat
 from millstream.intake.requests.chat import ChatRequest
 from millstream.text.chat_prompt import ChatFormatter
-from tests.text.conftest import byte_tokenizer  # noqa: F401, a fixture
+from tests.text.conftest import byte_tokenizer
 from tests.text.test_template_shapes import Template
+
+__all__ = ["byte_tokenizer"]
 
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
 THINKING = PLAIN + "{{ enable_thinking }}"
@@ -25,7 +27,7 @@ FIELDS: dict[str, Any] = {
 
 
 @pytest.fixture
-def text_of(byte_tokenizer: Any) -> Any:  # noqa: F811
+def text_of(byte_tokenizer: Any) -> Any:
     def render(source: str, chat: ChatRequest) -> str:
         formatter = ChatFormatter(Template(source), byte_tokenizer)
         parsers = SimpleNamespace(can_call_tools=False)

@@ -201,3 +201,20 @@ def test_messages_of_two_forms_are_one_of_parts() -> None:
     moved = merged(placed([USER, {"role": "user", "content": parts}]), {"user"})
     text = [{"type": "text", "text": "weather?"}]
     assert moved == [(0, 0, {"role": "user", "content": text + parts})]
+
+
+LAST_IS_ASKED = ANY_ORDER + (
+    "{% if messages[-1].role == 'system' %}{{ raise_exception('nobody asks') }}{% endif %}"
+)
+
+
+def test_a_late_system_text_may_be_refused_at_the_end_alone() -> None:
+    assert lines(LAST_IS_ASKED, USER, LATE) == ["<user>weather?", "<user>Now brief."]
+
+
+def test_the_arguments_of_a_joined_message_are_named_where_they_were_sent() -> None:
+    broken = calls("a")
+    broken["tool_calls"][0]["function"]["arguments"] = '{"a": "\\ud800"}'
+    with pytest.raises(InvalidRequest) as refusal:
+        lines(ALTERNATING, USER, RAIN, broken)
+    assert refusal.value.param == "messages[2].tool_calls[0].function.arguments"

@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from millstream.core.request import Grammar, Request
+from millstream.errors import InvalidRequest
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.context import ModelContext
 from millstream.generation.prompts import Prompts, RenderedPrompt
 from millstream.intake.engine_request import check_token_ids, engine_request, with_grammar
+from millstream.intake.fields.tools import WantedCalls
 from millstream.intake.requests.chat import ChatRequest
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.markup_parser import GrammarHold
@@ -115,14 +117,19 @@ class Preparation:
         if wanted is not None:
             wanted, unenforced = await self._grammars.enforceable(wanted)
         if calls is not None:
-            form = await self._grammars.calls(
-                calls,
-                chat.tools or (),
-                parsers,
-                prompt=prompt.token_ids,
-                may_think=may_think,
-                beside=wanted,
-            )
+            try:
+                form = await self._grammars.calls(
+                    calls,
+                    chat.tools or (),
+                    parsers,
+                    prompt=prompt.token_ids,
+                    may_think=may_think,
+                    beside=wanted,
+                )
+            except InvalidRequest as error:
+                if wanted is not None or not _may_be_free(chat, calls, error):
+                    raise
+                return _Form(None, parsers, GrammarHold.NOTHING)
             free = GrammarHold.CALLS if wanted is None else GrammarHold.EITHER
             hold = GrammarHold.ANSWER if calls.is_forced else free
             unenforced = tuple(dict.fromkeys([*unenforced, *form.unenforced]))
@@ -140,3 +147,10 @@ class Preparation:
             or variables.get("thinking")
             or variables.get("reasoning_effort", "none") != "none"
         )
+
+
+def _may_be_free(chat: ChatRequest, calls: WantedCalls, error: InvalidRequest) -> bool:
+    """Whether calls that could not be held may be left free: unless the wish itself is wrong."""
+    tools = [(place, (chat.tools or ())[place]) for place in calls.places]
+    wishes = [f"tools[{place}].{tool.path('parameters')}" for place, tool in tools if tool.strict]
+    return calls.is_wish and error.param not in wishes

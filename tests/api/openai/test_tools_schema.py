@@ -113,7 +113,7 @@ def test_what_must_be_called(
 ) -> None:
     request = parse(tools=THREE, tool_choice=choice)
     wanted = request.wanted_calls
-    assert wanted == ("tool_choice", places, is_forced, max_calls)
+    assert wanted == ("tool_choice", places, is_forced, max_calls, False)
     assert request.must_call == is_forced
     assert request.offered_tools == THREE, "the model is told of all"
     assert request.callable_tools == [THREE[place] for place in places]

@@ -5,7 +5,7 @@ Sources: OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`; the tools of
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
@@ -38,8 +38,11 @@ class FunctionTool(ToolKeys):
 class Tool(ToolKeys):
     """One that the model may call: in `function`, or beside the type, as in the Responses API.
 
-    strict: also beside `function`.
+    strict: also beside `function`. strict_is_wish: whether a model whose calls cannot be held to
+    anything may call it all the same.
     """
+
+    strict_is_wish: ClassVar[bool] = False
 
     type: Literal["function"]
     function: FunctionTool | None = None
@@ -84,12 +87,14 @@ class WantedCalls(NamedTuple):
 
     param: the path of the field that asks for it. places: of the tools that may be called.
     is_forced: whether one must be. max_calls: None for as many as the model likes.
+    is_wish: whether they may be free where nothing holds the model's calls.
     """
 
     param: str
     places: tuple[int, ...]
     is_forced: bool
     max_calls: int | None
+    is_wish: bool = False
 
 
 class ToolFields(Body):
@@ -141,7 +146,7 @@ class ToolFields(Body):
         functions = [tool.called for tool in tools]
         places = {function.name: place for place, function in enumerate(functions)}
         choice = self._choice
-        names, mode, param = list(places), "auto", "tool_choice"
+        names, mode, param, is_wish = list(places), "auto", "tool_choice", False
         if isinstance(choice, ToolChoice) and choice.allowed_tools is not None:
             mode = choice.allowed_tools.mode
             names = [tool.called for tool in choice.allowed_tools.tools]
@@ -154,12 +159,14 @@ class ToolFields(Body):
             if not strict:
                 return None
             param = f"tools[{strict[0]}].{tools[strict[0]].path('strict')}"
+            is_wish = all(tools[place].strict_is_wish for place in strict)
         is_single = self.is_tool_named or self.parallel_tool_calls is False
         return WantedCalls(
             param,
             tuple(sorted({places[name] for name in names})),
             is_forced=mode == "required",
             max_calls=1 if is_single else None,
+            is_wish=is_wish,
         )
 
     @property

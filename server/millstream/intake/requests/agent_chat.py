@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from millstream.intake.fields.foreign_keys import Reads, reads_nothing
 from millstream.intake.fields.tool_choice import MAX_AGENT_TOOLS
 from millstream.intake.fields.tools import Tool
 from millstream.intake.requests.chat import ChatRequest
+
+
+class FormedTool(Tool):
+    """A tool whose arguments are texts of a form that the model is told of in words.
+
+    The patterns in its parameters are for whoever holds its calls to them.
+    """
+
+    strict_is_wish: ClassVar[bool] = True
+
+    def to_template(self, reads: Reads = reads_nothing) -> dict[str, Any]:
+        told = super().to_template(reads)
+        parameters = told["function"]["parameters"]
+        properties = {
+            name: {keyword: value for keyword, value in schema.items() if keyword != "pattern"}
+            for name, schema in parameters["properties"].items()
+        }
+        shown = {**parameters, "properties": properties}
+        return {**told, "function": {**told["function"], "parameters": shown}}
 
 
 class AgentChat(ChatRequest):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from millstream.errors import InvalidRequest
-from millstream.intake.requests.agent_chat import AgentChat
+from millstream.intake.requests.agent_chat import AgentChat, FormedTool
 from millstream.intake.responses.conversation import Conversation, MessagePlaces, PlacedItem
 from millstream.intake.responses.items import Item
 from millstream.intake.responses.response_fields import ResponseFields
@@ -61,7 +61,11 @@ class ChatOfResponse:
             places = self.places[int(found[1])]
             return places.content if found[2] is None else places.calls[int(found[2])]
         if found := re.match(r"tools\[(\d+)\]", param):
-            return self.tool_paths[int(found[1])] + param[found.end() :]
+            place, member = int(found[1]), param[found.end() :]
+            is_formed = isinstance((self.chat.tools or [])[place], FormedTool)
+            if is_formed and member.startswith((".parameters", ".strict")):
+                member = ".format.definition"
+            return self.tool_paths[place] + member
         head = re.split(r"[.\[]", param, maxsplit=1)[0]
         return _WORDS.get(head, head) + param[len(head) :]
 

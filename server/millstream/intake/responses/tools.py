@@ -20,8 +20,10 @@ from millstream.errors import InvalidRequest
 from millstream.intake.fields.tool_choice import MAX_AGENT_TOOLS
 from millstream.intake.fields.tools import Tool
 from millstream.intake.hints import check_hints, is_hint
+from millstream.intake.requests.agent_chat import FormedTool
 from millstream.intake.responses.item_kinds import Name
 from millstream.intake.responses.items import check_model
+from millstream.intake.responses.lark_patterns import NotRegular, pattern_of_lark, whole_text
 from millstream.intake.strict_body import Body
 
 _LONGEST_NAME = 64
@@ -197,26 +199,37 @@ def _flat_names(offered: Sequence[_Offered]) -> list[str]:
 
 
 def _for_chat(name: str, one: _Offered) -> Tool:
-    tool = one.tool
-    parameters = _CUSTOM_PARAMETERS if isinstance(tool, _Custom) else tool.parameters
-    texts = [one.head, tool.description or ""]
+    tool, texts = one.tool, [one.head, one.tool.description or ""]
     if isinstance(tool, _Custom) and tool.format is not None and tool.format.definition:
         texts.append(f"The input has this form ({tool.format.syntax}):\n{tool.format.definition}")
-    return Tool(
-        type="function",
-        name=name,
-        description="\n\n".join(filter(None, texts)) or None,
-        parameters=parameters,
-        strict=tool.strict if isinstance(tool, _Function) else None,
-    )
+    told: dict[str, Any] = {
+        "type": "function",
+        "name": name,
+        "description": "\n\n".join(filter(None, texts)) or None,
+    }
+    if isinstance(tool, _Function):
+        return Tool(**told, parameters=tool.parameters, strict=tool.strict)
+    pattern = _pattern(tool.format)
+    held = {} if pattern is None else {"pattern": pattern}
+    parameters = {
+        "type": "object",
+        "properties": {CUSTOM_ARGUMENT: {"type": "string", **held}},
+        "required": [CUSTOM_ARGUMENT],
+        "additionalProperties": False,
+    }
+    return FormedTool(**told, parameters=parameters, strict=True if held else None)
 
 
-_CUSTOM_PARAMETERS = {
-    "type": "object",
-    "properties": {CUSTOM_ARGUMENT: {"type": "string"}},
-    "required": [CUSTOM_ARGUMENT],
-    "additionalProperties": False,
-}
+def _pattern(given: _CustomFormat | None) -> str | None:
+    """What the input of a custom tool can be held to; None if there is no form, or no pattern."""
+    if given is None or given.definition is None:
+        return None
+    if given.syntax == "regex":
+        return whole_text(given.definition)
+    try:
+        return pattern_of_lark(given.definition)
+    except NotRegular:
+        return None
 
 
 def _refusal(path: str, reason: str) -> InvalidRequest:
