@@ -125,7 +125,7 @@ def test_what_must_be_called(
 
 def test_strict_tools_are_held_to_their_schemas() -> None:
     tools = [tool("f"), tool("g", strict=True)]
-    wanted = ("tools[1].function.strict", (0, 1), False, None)
+    wanted = ("tools[1].function.strict", (0, 1), False, None, False)
     for fields in ({}, {"tool_choice": "auto"}):
         assert parse(tools=tools, **fields).wanted_calls == wanted
     for fields in ({"tools": THREE}, {"tools": tools, "tool_choice": "none"}, {}):
@@ -223,7 +223,7 @@ def test_flat_tools_are_the_same_tools() -> None:
 )
 def test_strict_holds_wherever_it_is_written(strict: dict[str, Any], path: str) -> None:
     request = parse(tools=[tool("f"), strict])
-    assert request.wanted_calls == (f"tools[1].{path}", (0, 1), False, None)
+    assert request.wanted_calls == (f"tools[1].{path}", (0, 1), False, None, False)
     assert request.offered_tools == [tool("f"), tool("g")]
     assert (request.tools or [])[1].called.strict
 

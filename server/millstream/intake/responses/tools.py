@@ -84,9 +84,13 @@ class _Offered(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ToolNames:
-    """The tools' names, those for the model and those on the wire."""
+    """The tools' names. origins: by those for the model, what each is called on the wire.
+
+    for_models: the other way, by namespace and name.
+    """
 
     origins: dict[str, ToolOrigin]
+    for_models: dict[tuple[str | None, str], str]
 
     def origin(self, name: str) -> ToolOrigin:
         """What a call of the model is called on the wire; a name that no tool has stays."""
@@ -94,8 +98,8 @@ class ToolNames:
 
     def for_model(self, name: str, namespace: str | None = None) -> str:
         """What the model calls a tool; one that is not offered keeps its bare name."""
-        found = {(one.namespace, one.name): flat for flat, one in self.origins.items()}
-        return found.get((namespace, name)) or found.get((None, name)) or model_name(name)
+        known = self.for_models
+        return known.get((namespace, name)) or known.get((None, name)) or model_name(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +132,9 @@ def read_tools(
         name: ToolOrigin(one.tool.type, one.tool.name, one.namespace)
         for name, one in zip(names, offered, strict=True)
     }
+    for_models = {(one.namespace, one.name): name for name, one in origins.items()}
     tools = [_for_chat(name, one) for name, one in zip(names, offered, strict=True)]
-    return OfferedTools(tools, [one.path for one in offered], ToolNames(origins))
+    return OfferedTools(tools, [one.path for one in offered], ToolNames(origins, for_models))
 
 
 def model_name(name: str) -> str:
@@ -183,7 +188,7 @@ def _flat_names(offered: Sequence[_Offered]) -> list[str]:
     """A name for each tool. Raises InvalidRequest for two tools of one name."""
     seen: set[tuple[str | None, str]] = set()
     bare = Counter(model_name(one.tool.name) for one in offered)
-    names: list[str] = []
+    names: dict[str, None] = {}
     for one in offered:
         if (key := (one.namespace, one.tool.name)) in seen:
             raise _refusal(f"{one.path}.name", f"{one.tool.name} is there twice")
@@ -194,8 +199,8 @@ def _flat_names(offered: Sequence[_Offered]) -> list[str]:
         number, free = 2, name
         while free in names:
             free, number = f"{name[: _LONGEST_NAME - 5]}_{number}", number + 1
-        names.append(free)
-    return names
+        names[free] = None
+    return list(names)
 
 
 def _for_chat(name: str, one: _Offered) -> Tool:
