@@ -82,15 +82,13 @@ class _Offered(NamedTuple):
     head: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class ToolNames:
-    """The tools' names. origins: by those for the model, what each is called on the wire.
+    """The tools' names, those for the model and those on the wire."""
 
-    for_models: the other way, by namespace and name.
-    """
-
-    origins: dict[str, ToolOrigin]
-    for_models: dict[tuple[str | None, str], str]
+    def __init__(self, origins: dict[str, ToolOrigin]) -> None:
+        """origins: by a tool's name for the model, what it is called on the wire."""
+        self.origins = origins
+        self._for_models = {(one.namespace, one.name): name for name, one in origins.items()}
 
     def origin(self, name: str) -> ToolOrigin:
         """What a call of the model is called on the wire; a name that no tool has stays."""
@@ -98,7 +96,7 @@ class ToolNames:
 
     def for_model(self, name: str, namespace: str | None = None) -> str:
         """What the model calls a tool; one that is not offered keeps its bare name."""
-        known = self.for_models
+        known = self._for_models
         return known.get((namespace, name)) or known.get((None, name)) or model_name(name)
 
 
@@ -132,9 +130,8 @@ def read_tools(
         name: ToolOrigin(one.tool.type, one.tool.name, one.namespace)
         for name, one in zip(names, offered, strict=True)
     }
-    for_models = {(one.namespace, one.name): name for name, one in origins.items()}
     tools = [_for_chat(name, one) for name, one in zip(names, offered, strict=True)]
-    return OfferedTools(tools, [one.path for one in offered], ToolNames(origins, for_models))
+    return OfferedTools(tools, [one.path for one in offered], ToolNames(origins))
 
 
 def model_name(name: str) -> str:
