@@ -64,6 +64,20 @@ class InvalidRequest(MillstreamError):
 class ContextTooLong(InvalidRequest):
     code = "context_length_exceeded"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        num_tokens: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """num_tokens, limit: of the prompt, counted or guessed, and of the longest one there may
+        be; None if it is not the prompt alone."""
+        super().__init__(message, param=param)
+        self.num_tokens = num_tokens
+        self.limit = limit
+
 
 class Unauthorized(InvalidRequest):
     status = 401

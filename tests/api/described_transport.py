@@ -16,6 +16,7 @@ from millstream.api.described.page import with_document
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.routes import all_routes
 from millstream.api.wire.error_bodies import ErrorBody
+from millstream.api.wire.messages_errors import MessagesErrorBody
 from millstream.settings import Settings
 
 
@@ -35,7 +36,8 @@ class CheckedTransport(httpx.ASGITransport):
         if operation is None:
             if response.headers["content-type"] == JSON:  # else it is about preflight
                 assert response.status_code in (401, 403, 404, 405)
-                _adapter(ErrorBody).validate_json(response.content, strict=True)
+                shape = MessagesErrorBody if "request-id" in response.headers else ErrorBody
+                _adapter(shape).validate_json(response.content, strict=True)
         else:
             check_answer(operation, response, self._settings)
         return response
@@ -56,25 +58,29 @@ def check_answer(operation: Operation, response: httpx.Response, settings: Setti
     contents = operation.answers.get(status)
     if contents is None:
         assert status in error_statuses(operation, settings), where
-        contents = {JSON: ErrorBody}
+        is_messages = "request-id" in response.headers
+        contents = {JSON: MessagesErrorBody if is_messages else operation.failure}
     assert media in contents, where
     if media == EVENTS:
-        check_events(response.text, contents[media])
+        check_events(response.text, contents[media], operation.failure)
     elif contents[media] is not None:
         _adapter(contents[media]).validate_json(response.content, strict=True)
 
 
-def check_events(text: str, event: Any) -> None:
+def check_events(text: str, event: Any, failure: Any = ErrorBody) -> None:
     """Each event is as described; after `[DONE]`, or after an error, there is none. Streams whose
     events have names end with one of them."""
     frames = [frame for frame in text.split("\n\n") if frame[:1] != ":"]
     assert frames.pop() == "", "the last event is complete"
     events = [frame.partition("data: ")[2] for frame in frames]
     is_named = bool(frames) and "event: " in frames[0].partition("data: ")[0]
-    for data in events if is_named else events[:-1]:
+    has_failed = (
+        failure is not ErrorBody and bool(frames) and frames[-1].startswith("event: error\n")
+    )
+    for data in events if is_named and not has_failed else events[:-1]:
         _adapter(event).validate_json(data, strict=True)
-    if events and not is_named and events[-1] != "[DONE]":
-        _adapter(ErrorBody).validate_json(events[-1], strict=True)
+    if events and not (is_named and not has_failed) and events[-1] != "[DONE]":
+        _adapter(failure).validate_json(events[-1], strict=True)
 
 
 @cache

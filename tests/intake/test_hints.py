@@ -11,16 +11,23 @@ import pytest
 
 from millstream.errors import InvalidRequest
 from millstream.intake.hints import HINTS, Hint, is_hint
+from millstream.intake.messages.request import parse_messages_request
 from millstream.intake.responses.request import parse_response_request
 
 PAGE = (Path(__file__).parents[2] / "docs" / "hints.md").read_text(encoding="utf-8")
 BODIES: dict[str, dict[str, Any]] = {
     "responses": {"input": "Hi", "stream": True},
+    "messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
 }
 PARSERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "responses": parse_response_request,
+    "messages": parse_messages_request,
 }
-TOOL = {"type": "function", "name": "f"}
+TOOLS: dict[str, dict[str, Any]] = {
+    "responses": {"type": "function", "name": "f"},
+    "messages": {"name": "f", "input_schema": {}},
+}
+THOUGHT = {"type": "thinking", "thinking": "Hm."}
 IN_BODY = [hint for hint in HINTS if not hint.field.startswith("header ")]
 
 
@@ -32,7 +39,14 @@ def sent(hint: Hint, value: Any) -> dict[str, Any]:
     if not rest:
         body[name] = [value] if head.endswith("[]") else value
     elif head == "tools[]":
-        body[name] = [{**TOOL, rest[0]: value}]
+        body[name] = [{**TOOLS[hint.api], rest[0]: value}]
+    elif head == "system[]":
+        body[name] = [{"type": "text", "text": "Hi", rest[0]: value}]
+    elif head == "messages[]":
+        said = {"role": "assistant", "content": [{**THOUGHT, rest[1]: value}]}
+        body[name] = [said, *body[name]]
+    elif head == "thinking":
+        body[name] = {"type": "enabled", rest[0]: value}
     else:
         body[name] = {rest[0]: value}
     return body

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from millstream.api.anthropic.endpoint import COUNT_TOKENS, MESSAGES, Messages, TokenCounts
 from millstream.api.context import ServerContext
 from millstream.api.described.route import DescribedRoute, Handler
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
@@ -36,10 +37,13 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     chat = ChatCompletions(context, prompts=prompts, grammars=grammars)
     completions = Completions(context, grammars=grammars)
     maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
+    messages = Messages(context, prompts=prompts, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)
     return [
         CHAT.route(_post(chat)),
         COMPLETIONS.route(_post(completions)),
+        MESSAGES.route(_post(messages)),
+        COUNT_TOKENS.route(TokenCounts(context, prompts=prompts).count),
         *response_routes(context, maker),
         *conversation_routes(context),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),

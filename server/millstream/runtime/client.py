@@ -140,6 +140,8 @@ class EngineClient:
                 f"The prompt has {num_prompt} tokens, but this model's context holds {limit} "
                 f"tokens for prompt and answer together. Shorten the {param}.",
                 param=param,
+                num_tokens=num_prompt,
+                limit=limit - 1,
             )
         return min(limit - num_prompt, self._max_answer_tokens or limit)
 

@@ -19,6 +19,7 @@ from millstream.text.encoding import encode
 
 _MAX_PIECES_PER_TOKEN = 4  # with room for templates that write no heads
 _MAX_CHARACTERS_PER_TOKEN = 64  # no tokenizer packs more into a token on average
+_USUAL_CHARACTERS_PER_TOKEN = 4
 
 
 class EncodedPrompt(NamedTuple):
@@ -43,6 +44,8 @@ def check_characters(text: str, *, max_context: int, field: str) -> None:
             f"The {field} {has} {len(text)} characters, far more than this model's context of "
             f"{max_context} tokens. Shorten the {field}.",
             param=field,
+            num_tokens=len(text) // _USUAL_CHARACTERS_PER_TOKEN,
+            limit=max_context - 1,
         )
 
 
@@ -56,6 +59,8 @@ def check_pieces(count: int, *, max_context: int) -> None:
             f"The messages have {count} messages, parts and calls, far more than this model's "
             f"context of {max_context} tokens. Shorten the messages.",
             param="messages",
+            num_tokens=count,
+            limit=max_context - 1,
         )
 
 

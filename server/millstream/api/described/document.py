@@ -13,7 +13,6 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from millstream.api.described.route import EVENTS, JSON, DescribedRoute, Operation
-from millstream.api.wire.error_bodies import ErrorBody
 from millstream.settings import Settings
 from millstream.version import __version__
 
@@ -33,6 +32,7 @@ STATUSES = {
     500: "The request failed after it was accepted",
     503: "The model is loading, the engine restarts, or the server shuts down",
     504: "The answer was not complete in time",
+    529: "All places are taken; `Retry-After` says when to try again",
 }
 _BODY_ERRORS = (400, 408, 413, 415)
 _KEY = "ApiKey"
@@ -89,8 +89,8 @@ class Schemas:
 
 
 def _types_of(operations: Iterable[Operation]) -> Iterable[Any]:
-    yield ErrorBody
     for operation in operations:
+        yield operation.failure
         if operation.request is not None:
             yield operation.request
         for contents in operation.answers.values():
@@ -101,12 +101,13 @@ def _describe(operation: Operation, schemas: Schemas, settings: Settings) -> dic
     """The Operation Object."""
     responses = {
         str(status): _response(
-            status, {media: _content(media, one, schemas) for media, one in contents.items()}
+            status,
+            {media: _content(media, one, operation, schemas) for media, one in contents.items()},
         )
         for status, contents in operation.answers.items()
     }
     for status in error_statuses(operation, settings):
-        content = {JSON: {"schema": schemas[ErrorBody]}}
+        content = {JSON: {"schema": schemas[operation.failure]}}
         responses.setdefault(str(status), _response(status, content))
     described: dict[str, Any] = {
         "operationId": _identifier(operation),
@@ -139,24 +140,25 @@ def error_statuses(operation: Operation, settings: Settings) -> list[int]:
 
 def _response(status: int, content: dict[str, Any]) -> dict[str, Any]:
     headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
-    if status == 429:
+    if status in (429, 529):
         headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
     if status == 401:
         headers["WWW-Authenticate"] = {"$ref": "#/components/headers/Authenticate"}
     return {"description": STATUSES[status], "headers": headers, "content": content}
 
 
-def _content(media: str, one: Any, schemas: Schemas) -> dict[str, Any]:
+def _content(media: str, one: Any, operation: Operation, schemas: Schemas) -> dict[str, Any]:
     if one is None:
         return {"schema": {"type": "string"}}
     if media != EVENTS:
         return {"schema": schemas[one]}
     # As schema of a stream, OpenAPI 3.1 has that of one of its events.
-    chunk = {"anyOf": [schemas[one], schemas[ErrorBody]]}
-    data = [
-        {"type": "string", "contentMediaType": JSON, "contentSchema": chunk},
-        {"const": "[DONE]", "description": "The last event, after success only"},
+    chunk = {"anyOf": [schemas[one], schemas[operation.failure]]}
+    data: list[dict[str, Any]] = [
+        {"type": "string", "contentMediaType": JSON, "contentSchema": chunk}
     ]
+    if operation.has_end_mark:
+        data.append({"const": "[DONE]", "description": "The last event, after success only"})
     properties = {"data": {"anyOf": data}}
     return {"schema": {"type": "object", "required": ["data"], "properties": properties}}
 

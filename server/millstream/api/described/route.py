@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from millstream.api.wire.error_bodies import ErrorBody
+
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 JSON = "application/json"
@@ -27,9 +29,10 @@ class Operation:
 
     request: the type of the JSON body. answers: for each status of success, media type to the type
     of the body (of the data of one event, for a stream; None where JSON has no say). errors: other
-    statuses with the common error body; 401, 403, 404 of the route and those of any body come by
-    themselves. is_open: it needs no API key, and answers whatever the server is called. is_probe:
-    machines ask for it every few seconds.
+    statuses with the error body; 401, 403, 404 of the route and those of any body come by
+    themselves. failure: the type of the error body. has_end_mark: whether a stream ends with
+    `[DONE]`, and its events have no names. is_open: it needs no API key, and answers whatever the
+    server is called. is_probe: machines ask for it every few seconds.
     """
 
     path: str
@@ -39,6 +42,8 @@ class Operation:
     description: str = ""
     request: Any = None
     errors: tuple[int, ...] = field(default=())
+    failure: Any = ErrorBody
+    has_end_mark: bool = True
     is_open: bool = False
     is_probe: bool = False
 

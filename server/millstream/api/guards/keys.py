@@ -1,6 +1,7 @@
-"""Who may use the server: API keys, sent as `Authorization: Bearer KEY`.
+"""Who may use the server: API keys, sent as `Authorization: Bearer KEY`, or as `X-Api-Key: KEY`, as
+Anthropic's SDKs do; in both headers only if it is the same.
 
-Rules: decided from the path that the router sees and one header, before anything of the body is
+Rules: decided from the path that the router sees and these headers, before anything of the body is
 read; every path needs a key unless it is listed as open; all keys are compared in full, as
 digests, so that neither the time of an answer nor a log line tells anything about them. Handlers
 find whose request it is, by the key's digest in hexadecimal, as `request.state.tenant`: what is
@@ -20,6 +21,8 @@ from millstream.api.wire.error_bodies import error_response
 from millstream.errors import Unauthorized
 
 _REFUSAL = "this server needs a valid API key; send it as 'Authorization: Bearer KEY'"
+
+_HEADERS = (b"authorization", b"x-api-key")
 
 
 class RequireKey:
@@ -43,14 +46,23 @@ class RequireKey:
 
     def _key(self, scope: Scope) -> bytes | None:
         """The digest of the key that was sent, if it is one of those that are known."""
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1:
+        given = [header for header in scope["headers"] if header[0] in _HEADERS]
+        tokens = {_token(name, value) for name, value in given}
+        if len(tokens) != 1 or len(given) > len(dict(given)):
             return None
-        scheme, _, token = given[0].partition(b" ")
-        digest = _digest(token.strip())
+        token = tokens.pop()
+        digest = _digest(token or b"")
         # Intentional: a list, because a generator would stop at the first match.
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return digest if scheme.lower() == b"bearer" and any(matches) else None
+        return digest if token is not None and any(matches) else None
+
+
+def _token(name: bytes, value: bytes) -> bytes | None:
+    """The key in one of the headers; None for another scheme than Bearer."""
+    if name == b"x-api-key":
+        return value.strip()
+    scheme, _, token = value.partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else None
 
 
 def _digest(key: bytes) -> bytes:

@@ -23,11 +23,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from millstream.api.described.route import DescribedRoute
 from millstream.api.guards.hosts import CheckHost
 from millstream.api.guards.keys import RequireKey
+from millstream.api.wire.messages_errors import speaks_messages
 from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
 from millstream.settings import Settings
 
-EXPOSED_HEADERS = ("X-Request-Id", "Retry-After", "WWW-Authenticate", "X-Unenforced-Keywords")
+EXPOSED_HEADERS = (
+    "X-Request-Id",
+    "Request-Id",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Unenforced-Keywords",
+)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -58,7 +65,7 @@ def protect(app: ASGIApp, routes: Sequence[DescribedRoute], settings: Settings) 
         )
     paths = [route.path for route in routes if route.operation.is_probe]
     probes = {*paths, *(root_path + path for path in paths)}
-    return RequestId(RootPath(app, root_path=root_path), probes=probes)
+    return RequestId(RootPath(app, root_path=root_path), probes=probes, root_path=root_path)
 
 
 class RootPath:
@@ -80,13 +87,15 @@ class RootPath:
 
 class RequestId:
     """Answers every request with `x-request-id`: the client's if it is harmless, else a new one.
+    Clients of the Messages API read it as `request-id`.
 
     Handlers find it as `request.state.request_id`, and the request's record beside it. probes:
     paths that are asked for every few seconds, with the root path or without.
     """
 
-    def __init__(self, app: ASGIApp, *, probes: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, *, probes: Collection[str], root_path: str = "") -> None:
         self._app = app
+        self._root_path = root_path
         self._probes = frozenset(probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +112,8 @@ class RequestId:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                if speaks_messages(scope, root_path=self._root_path):
+                    headers["request-id"] = request_id
                 record.respond(message["status"], headers)
             await send(message)
 

@@ -1,4 +1,7 @@
-"""GET /v1/models and /v1/models/{id}: the one model that is served."""
+"""GET /v1/models and /v1/models/{id}: the one model that is served.
+
+Both OpenAI's and Anthropic's SDKs ask here; the latter send a header by which they are known.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
+from millstream.api.anthropic.model_list import listed_model, model_page
+from millstream.api.anthropic.shapes import ListedModel, ModelPage
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.error_bodies import shown
+from millstream.api.wire.messages_errors import speaks_messages
 from millstream.errors import NotFound
 from millstream.runtime.client import State
 from millstream.settings import DEMO_MODEL
@@ -47,13 +53,13 @@ LIST_MODELS = Operation(
     path="/v1/models",
     method="GET",
     summary="The model that is served, as a list",
-    answers={200: {JSON: ModelList}},
+    answers={200: {JSON: ModelList | ModelPage}},
 )
 RETRIEVE_MODEL = Operation(
     path="/v1/models/{model:path}",
     method="GET",
     summary="The model that is served",
-    answers={200: {JSON: Model}},
+    answers={200: {JSON: Model | ListedModel}},
     errors=(404,),
 )
 
@@ -66,6 +72,8 @@ class Models:
         self._created = int(time.time())
 
     async def list_models(self, http: Request) -> Response:
+        if speaks_messages(http.scope):
+            return JSONResponse(model_page(self._listed()))
         return JSONResponse({"object": "list", "data": [self._model()]})
 
     async def retrieve(self, http: Request) -> Response:
@@ -77,7 +85,18 @@ class Models:
                 param="model",
                 code="model_not_found",
             )
+        if speaks_messages(http.scope):
+            return JSONResponse(self._listed())
         return JSONResponse(self._model())
+
+    def _listed(self) -> ListedModel:
+        model = self._model()
+        return listed_model(
+            model["id"],
+            created=model["created"],
+            max_context=model["max_model_len"],
+            max_output=model["max_output_tokens"],
+        )
 
     def _model(self) -> Model:
         settings, engine = self._context.settings, self._context.engine

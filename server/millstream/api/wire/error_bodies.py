@@ -1,7 +1,8 @@
 """From error to response: one table, rendered for HTTP and for a stream that has begun.
 
 The body serves two families of clients at once: `error` is OpenAI's object, `error_type` is what
-Text Generation Inference clients map to exceptions (huggingface_hub: OverloadedError, ...).
+Text Generation Inference clients map to exceptions (huggingface_hub: OverloadedError, ...). Clients
+of the Messages API get its own, whoever refuses them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from millstream.api.wire.closed_shapes import closed
+from millstream.api.wire.messages_errors import (
+    messages_error_body,
+    messages_status,
+    speaks_messages,
+)
 from millstream.api.wire.request_log import record_of
 from millstream.errors import (
     InvalidRequest,
@@ -79,6 +85,11 @@ class ErrorResponse(JSONResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (record := record_of(scope)) is not None:
             record.fail(self._error)
+        if speaks_messages(scope):
+            request_id = scope.get("state", {}).get("request_id", "")
+            self.status_code = messages_status(self._error)
+            self.body = self.render(messages_error_body(self._error, request_id=request_id))
+            self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
 

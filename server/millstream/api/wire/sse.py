@@ -25,8 +25,10 @@ from millstream.api.wire.request_log import CLIENT_STOPPED_READING, record_of
 _SHUTDOWN_SECONDS = 5.0
 
 
-def _ping() -> ServerSentEvent:
-    return ServerSentEvent(comment="ping", sep="\n")
+def _ping(data: str | None) -> ServerSentEvent:
+    if data is None:
+        return ServerSentEvent(comment="ping", sep="\n")
+    return ServerSentEvent(event="ping", data=data, sep="\n")
 
 
 class EventStream(EventSourceResponse):
@@ -43,8 +45,10 @@ class EventStream(EventSourceResponse):
         on_end: Callable[[], None],
         ping_seconds: float,
         send_timeout: float,
+        ping: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        """ping: the data of the event that is sent every `ping_seconds`; None sends a comment."""
         self._events = events
         self._on_end = on_end
         self._timeout = send_timeout
@@ -53,7 +57,7 @@ class EventStream(EventSourceResponse):
             self._deliver(),
             headers=headers,
             ping=ping_seconds,
-            ping_message_factory=_ping,
+            ping_message_factory=lambda: _ping(ping),
             sep="\n",
             send_timeout=send_timeout,
             # Intentional: the default of 0 cuts every stream the moment the server exits.

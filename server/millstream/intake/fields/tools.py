@@ -19,7 +19,7 @@ from millstream.intake.fields.foreign_keys import (
 from millstream.intake.fields.tool_choice import MAX_TOOLS, ToolChoice
 from millstream.intake.strict_body import Body
 
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
 
 class FunctionTool(ToolKeys):

@@ -40,7 +40,7 @@ DELETE_CHAT = delete_operation("/v1/chat/completions/{id}")
 class ChatCompletions(Endpoint[ChatRequest]):
     """The endpoint. Holds no state of its own."""
 
-    id_prefix = "chatcmpl"
+    id_prefix = "chatcmpl-"
 
     def __init__(
         self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars

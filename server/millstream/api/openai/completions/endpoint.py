@@ -38,7 +38,7 @@ DELETE_COMPLETION = delete_operation("/v1/completions/{id}")
 class Completions(Endpoint[CompletionRequest]):
     """The endpoint. Holds no state of its own."""
 
-    id_prefix = "cmpl"
+    id_prefix = "cmpl-"
 
     def __init__(self, context: ServerContext, *, grammars: AnswerGrammars) -> None:
         super().__init__(context)

@@ -17,7 +17,8 @@ from millstream.text.shown_logprobs import TextLogprob
 class Identity:
     """What every chunk of one answer repeats. created: seconds since the epoch.
 
-    tenant: whose it is; not for the answer. Prompts of others are not shared with it.
+    tenant: whose it is; not for the answer. Prompts of others are not shared with it. request_id:
+    what the client finds it by in our log.
     """
 
     completion_id: str
@@ -25,6 +26,7 @@ class Identity:
     created: int
     fingerprint: str
     tenant: str = ""
+    request_id: str = ""
 
     def head(self, kind: str) -> dict[str, Any]:
         return {
@@ -65,9 +67,10 @@ class Report:
 
 @dataclass(slots=True)
 class WholeChoice:
-    """One answer, collected from its deltas."""
+    """One answer, collected from its deltas. said: what they add up to."""
 
     said: ParsedAnswer
+    deltas: Sequence[TextDelta] = ()
     finish_reason: FinishReason | None = None
     stop_reason: str | int | None = None
     token_ids: list[int] = field(default_factory=list)
@@ -77,6 +80,7 @@ class WholeChoice:
     def of(cls, deltas: Sequence[TextDelta]) -> WholeChoice:
         return cls(
             said=_said(deltas),
+            deltas=deltas,
             finish_reason=deltas[-1].finish_reason,
             stop_reason=deltas[-1].stop_reason,
             token_ids=[token for delta in deltas for token in delta.token_ids],

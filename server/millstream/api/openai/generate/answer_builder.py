@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
+from millstream.api.wire.error_bodies import error_event
+from millstream.errors import MillstreamError
 from millstream.generation.contract import ShownReason
 from millstream.text.assembler import TextDelta
 from millstream.text.vocabulary import Vocabulary
@@ -62,6 +64,10 @@ class AnswerBuilder(ABC):
     @abstractmethod
     def whole(self, choices: Sequence[WholeChoice], usage: dict[str, Any]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
+
+    def failure(self, error: MillstreamError) -> bytes:
+        """The last event of a stream that failed after it began."""
+        return error_event(error)
 
     def end(self, usage: dict[str, Any]) -> bytes:
         """The usage event, if asked for, and the end mark."""

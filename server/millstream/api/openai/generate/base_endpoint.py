@@ -34,13 +34,17 @@ from millstream.runtime.stream import TokenStream
 # What proxies log for this; nobody is there to read it.
 _CLIENT_GONE = 499
 
-Fields = TypeVar("Fields", ChatRequest, CompletionRequest)
+Fields = TypeVar("Fields", bound=ChatRequest | CompletionRequest)
 
 
 class Endpoint(ABC, Generic[Fields]):
-    """Answers the bodies of one API. Holds no state of its own. id_prefix: of its answers."""
+    """Answers the bodies of one API. Holds no state of its own. id_prefix: of its answers.
+
+    ping: the data of the event that keeps a silent stream open; a comment does, if there is none.
+    """
 
     id_prefix: ClassVar[str]
+    ping: ClassVar[str | None] = None
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
@@ -92,6 +96,7 @@ class Endpoint(ABC, Generic[Fields]):
             answer.events() if run is None else run.events.read(),
             headers=answer.headers,
             on_end=lambda: close_all(streams) if run is None else None,
+            ping=self.ping,
             ping_seconds=settings.ping_seconds,
             send_timeout=settings.send_timeout,
         )
@@ -105,11 +110,12 @@ class Endpoint(ABC, Generic[Fields]):
 
     def _identity(self, http: HttpRequest) -> Identity:
         return Identity(
-            completion_id=f"{self.id_prefix}-{secrets.token_hex(16)}",
+            completion_id=f"{self.id_prefix}{secrets.token_hex(16)}",
             model=self._context.settings.model_name,
             created=int(time.time()),
             fingerprint=self._context.fingerprint,
             tenant=owner_of(http),
+            request_id=http.state.request_id,
         )
 
 

@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.usage import usage
-from millstream.api.wire.error_bodies import error_event
 from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
 from millstream.errors import MillstreamError
 from millstream.generation.choices import Choice, close_all, merge
@@ -93,7 +92,7 @@ class StartedAnswer:
         except MillstreamError as error:
             close_all(choice.stream for choice in self._choices)
             self._failure = error
-            yield error_event(error)
+            yield builder.failure(error)
 
     def _count(self, delta: TextDelta) -> None:
         """Counts what is delivered; a choice may be ahead of that."""
