@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,16 @@ from millstream.errors import StartupError
 from millstream.store.address import StoreAddress
 
 NUM_READERS = 4
+
+# What a file says of itself from then on; to set it waits for whoever writes. Free pages can be
+# given back only if that was said before there were tables.
+_FOR_A_FILE = ("auto_vacuum=INCREMENTAL", "journal_mode=WAL")
+_FOR_EACH_CONNECTION = (
+    "synchronous=NORMAL",
+    "wal_autocheckpoint=0",
+    "secure_delete=ON",
+    "temp_store=MEMORY",
+)
 _CONNECT_SECONDS = 5
 
 
@@ -56,12 +66,15 @@ def connect(address: StoreAddress, *, busy_seconds: float) -> Database:
         )
     if address.path is None:
         memory = create_engine(
-            "sqlite://", creator=lambda: _open(":memory:", 1.0), poolclass=StaticPool
+            "sqlite://",
+            creator=lambda: _set(_open(":memory:", 1.0), _FOR_A_FILE),
+            poolclass=StaticPool,
         )
         _begin_with(memory, "BEGIN IMMEDIATE")
         return Database(address, writing=memory, reading=None)
     make_private_file(address.path)
     name = str(address.path)
+    _set(_open(name, busy_seconds), _FOR_A_FILE).close()
     return Database(
         address,
         writing=_sqlite(lambda: _open(name, busy_seconds), "BEGIN IMMEDIATE", size=1),
@@ -115,16 +128,13 @@ def _open(name: str, busy_seconds: float) -> sqlite3.Connection:
     connection = sqlite3.connect(
         name, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
+    return _set(connection, _FOR_EACH_CONNECTION)
+
+
+def _set(connection: sqlite3.Connection, options: Sequence[str]) -> sqlite3.Connection:
     try:
-        for pragma in (
-            "auto_vacuum=INCREMENTAL",  # first: it counts only before there are tables
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
-            "wal_autocheckpoint=0",
-            "secure_delete=ON",
-            "temp_store=MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
+        for option in options:
+            connection.execute(f"PRAGMA {option}").fetchall()
     except BaseException:
         connection.close()
         raise

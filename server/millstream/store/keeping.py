@@ -74,6 +74,7 @@ class Keeping:
 
     async def prune(self) -> int:
         """Deletes what is too old or too much, for good. Returns how many things."""
+        await self._write_uses()
         before = int(time.time() - self._limits.days * _DAY)
         limit = self._limits.num_bytes
         total = 0
@@ -121,11 +122,14 @@ class Keeping:
             except Exception:
                 log.exception("keeping the database of conversations in order failed")
 
-    async def _tick(self) -> None:
+    async def _write_uses(self) -> None:
         used, self._used = self._used, {}
         now = int(time.time())
         for table, keys in used.items():
             await self._writer.submit(partial(touch, table=table, keys=sorted(keys), now=now))
+
+    async def _tick(self) -> None:
+        await self._write_uses()
         if time.monotonic() >= self._next_prune:
             self._next_prune = time.monotonic() + _PRUNE_SECONDS
             await self.prune()

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from millstream.errors import StoreFailed
 from millstream.store.database import NUM_READERS
 from millstream.store.failures import FAILURES, store_failure
 from millstream.store.writer import Writer
@@ -22,10 +23,13 @@ class Reader:
     def __init__(self, engine: Engine | None, writer: Writer) -> None:
         self._engine = engine
         self._writer = writer
+        self._is_stopped = False
         self._threads = ThreadPoolExecutor(NUM_READERS, thread_name_prefix="millstream-read")
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """What `work` returns or raises. Raises StoreFailed."""
+        if self._is_stopped:
+            raise StoreFailed("The store is closed.")
         if self._engine is None:
             return await self._writer.submit(work)
         loop = asyncio.get_running_loop()
@@ -33,6 +37,7 @@ class Reader:
 
     def stop(self) -> None:
         """Takes no more. Waits for those that read."""
+        self._is_stopped = True
         self._threads.shutdown(cancel_futures=True)
 
 

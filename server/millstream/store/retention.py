@@ -53,8 +53,10 @@ def give_back_pages(connection: Connection) -> int:
     """Makes a SQLite file shorter by some of its free pages. Returns how many are left."""
     if connection.dialect.name != "sqlite":
         return 0
-    # Each row that is fetched gives back one.
-    connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+    free = int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
+    # One at a time: the statement does one with each row, and rows without columns are not fetched.
+    for _ in range(min(free, _PAGES_AT_ONCE)):
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
     return int(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one())
 
 
