@@ -22,7 +22,6 @@ from millstream.api.openai.conversations.routes import conversation_routes
 from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.generate.resumption import delete, resume
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
-from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.routes import response_routes
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.status.health import HEALTH, health
@@ -36,7 +35,6 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     prompts, grammars = Prompts(context), AnswerGrammars(context.tokenizer, context.workers)
     chat = ChatCompletions(context, prompts=prompts, grammars=grammars)
     completions = Completions(context, grammars=grammars)
-    maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
     messages = Messages(context, prompts=prompts, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)
     return [
@@ -44,7 +42,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         COMPLETIONS.route(_post(completions)),
         MESSAGES.route(_post(messages)),
         COUNT_TOKENS.route(TokenCounts(context, prompts=prompts).count),
-        *response_routes(context, maker),
+        *response_routes(context, prompts=prompts, grammars=grammars),
         *conversation_routes(context),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),
         *(operation.route(delete(context)) for operation in (DELETE_CHAT, DELETE_COMPLETION)),

@@ -35,16 +35,18 @@ def test_a_text_is_one_message_of_the_user() -> None:
     (item,) = request.items
     assert re.fullmatch("msg_[0-9a-f]{32}", item.pop("id"))
     content = [{"type": "input_text", "text": "Hi"}]
-    assert item == {"type": "message", "role": "user", "content": content}
+    done = {"type": "message", "status": "completed"}
+    assert item == done | {"role": "user", "content": content}
     assert messages(input="Hi") == [USER]
 
 
-def test_items_are_as_sent_with_a_type_an_id_and_a_list_of_parts() -> None:
+def test_items_are_as_sent_with_a_type_an_id_a_status_and_a_list_of_parts() -> None:
     sent = [USER, {"role": "assistant", "content": "Ho", "status": "completed"}, *ANSWERED, OUTPUT]
     items = parsed(input=sent).items
     assert items[0] == {
         "type": "message",
         "id": items[0]["id"],
+        "status": "completed",
         "role": "user",
         "content": [{"type": "input_text", "text": "Hi"}],
     }
@@ -52,7 +54,7 @@ def test_items_are_as_sent_with_a_type_an_id_and_a_list_of_parts() -> None:
     assert items[1]["content"] == [part]
     assert items[1]["status"] == "completed"
     assert items[2] == ANSWERED[0]
-    assert items[4:] == [ANSWERED[2], OUTPUT]
+    assert items[4:] == [{"status": "completed", **one} for one in (ANSWERED[2], OUTPUT)]
     assert len({item["id"] for item in items}) == len(items)
     assert sent[0] == USER
 

@@ -2,7 +2,7 @@
 
 Rules: every key that OpenAI's document gives an item is taken, and those that programs leave when
 they send an answer's item back; what they say of its state is not looked at. An item is stored as
-it was sent, but has a type and an id, and the content of a message is a list.
+it was sent, but has a type, an id and a status, and the content of a message is a list.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ def new_item_id(kind: str) -> str:
     return f"{_PREFIXES[kind]}_{secrets.token_hex(16)}"
 
 
+_WITHOUT_STATUS = ("additional_tools", "compaction", "item_reference", "reasoning")
+"""The types of items that need none when they are shown."""
+
+
 def read_items(given: str | Sequence[Any], *, path: str = "input") -> list[Item]:
     """The items of a field. Raises InvalidRequest that names the place of what is wrong."""
     if isinstance(given, str):
@@ -77,7 +81,13 @@ def check_model(kind: type[Body], value: Any, *, path: str) -> Any:
 
 def _message_of(text: str) -> Item:
     content = [{"type": "input_text", "text": text}]
-    return {"id": new_item_id("message"), "type": "message", "role": "user", "content": content}
+    return {
+        "id": new_item_id("message"),
+        "type": "message",
+        "status": "completed",
+        "role": "user",
+        "content": content,
+    }
 
 
 def _read_item(given: Any, *, path: str) -> Item:
@@ -98,6 +108,8 @@ def _read_item(given: Any, *, path: str) -> Item:
         _check_sealed(checked.encrypted_content, path=path)
     if item.get("id") is None:
         item["id"] = new_item_id(kind)
+    if kind not in _WITHOUT_STATUS and item.get("status") is None:
+        item["status"] = "completed"
     return item
 
 

@@ -59,7 +59,7 @@ class CustomCallItem(CallItem):
     so the text comes in one piece."""
 
     def shown(self) -> dict[str, Any]:
-        item = {"id": self.id, "type": "custom_tool_call"}
+        item = {"id": self.id, "type": "custom_tool_call", "status": self.status}
         return item | self._names | {"input": self._input}
 
     def add(self, text: str) -> list[bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import DescribedRoute
+from millstream.api.openai.responses.compaction import COMPACT, Compactor
+from millstream.api.openai.responses.counting import COUNT_INPUT_TOKENS, InputCounting
 from millstream.api.openai.responses.endpoint import CREATE_RESPONSE, Responses
 from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.stored import (
@@ -13,13 +15,22 @@ from millstream.api.openai.responses.stored import (
     RETRIEVE_RESPONSE,
     StoredResponses,
 )
+from millstream.generation.answer_grammars import AnswerGrammars
+from millstream.generation.prompts import Prompts
 
 
-def response_routes(context: ServerContext, maker: ResponseMaker) -> list[DescribedRoute]:
+def response_routes(
+    context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
+) -> list[DescribedRoute]:
     """All of them; those whose path is a word stand before those whose path has an id."""
+    maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
     responses, stored = Responses(context, maker), StoredResponses(context)
+    counting = InputCounting(context, prompts=prompts)
+    compactor = Compactor(context, prompts=prompts, grammars=grammars)
     return [
         CREATE_RESPONSE.route(responses.create),
+        COUNT_INPUT_TOKENS.route(counting.count),
+        COMPACT.route(compactor.compact),
         RETRIEVE_RESPONSE.route(stored.retrieve),
         DELETE_RESPONSE.route(stored.delete),
         CANCEL_RESPONSE.route(stored.cancel),

@@ -70,6 +70,7 @@ class OutputFunctionCall(TypedDict):
 class OutputCustomCall(TypedDict):
     id: str
     type: Literal["custom_tool_call"]
+    status: GrowingStatus
     call_id: str
     name: str
     namespace: NotRequired[str]
@@ -194,3 +195,14 @@ class ItemList(TypedDict):
 class InputTokens(TypedDict):
     object: Literal["response.input_tokens"]
     input_tokens: int
+
+
+@closed
+class Compaction(TypedDict):
+    """output: the user's messages, then one item of type `compaction`, to be sent as input."""
+
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[dict[str, Any]]
+    usage: ResponseUsage
