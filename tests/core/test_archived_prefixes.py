@@ -138,6 +138,30 @@ def test_a_request_may_leave_while_its_prefix_is_fetched(how: str) -> None:
     setup.answer(3, (*history, 7))
 
 
+def test_an_answer_that_is_cut_is_kept_and_one_that_fails_is_not() -> None:
+    setup = Setup()
+    for request_id, prompt in ((1, LONG), (2, LONG[::-1])):
+        setup.scheduler.add(make_request(request_id, prompt, max_tokens=30))
+        setup.driver.step()
+        setup.driver.step()
+    setup.scheduler.fail([2], code=FailureCode.NAN_LOGITS, message="")
+    while setup.scheduler.save_blocks():
+        pass
+    assert not setup.archive.kept
+    assert setup.scheduler.cancel(1)
+    while setup.scheduler.save_blocks():
+        pass
+    assert len(setup.archive.kept) == len(LONG) // SIZE
+    again = Setup(archive=setup.archive)
+    again.answer(3, (*LONG, 7))
+    assert again.driver.num_cached[3] == len(LONG)
+    never = Setup()
+    never.scheduler.add(make_request(4, LONG * 2))
+    never.driver.step()
+    assert never.scheduler.cancel(4)
+    assert not never.scheduler.save_blocks()
+
+
 def test_what_comes_back_spares_the_beginning_that_is_in_memory() -> None:
     """The blocks before those that are fetched are the oldest that nobody holds."""
     before = Setup()

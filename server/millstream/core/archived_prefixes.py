@@ -1,9 +1,10 @@
 """Which blocks go to the archive, and which come back.
 
 Rules:
-1. The full blocks of a sequence that has ended with a finish go there, unless they are there. They
-   are free by then and may be taken by others, so they are copied out between steps, a few at a
-   time; what was overwritten before that is not kept.
+1. The full blocks of a sequence that has finished go there, unless they are there; also those of
+   one that was cancelled after its first token, since that is how an answer ends at a stop string.
+   They are free by then and may be taken by others, so they are copied out between steps, a few at
+   a time; what was overwritten before that is not kept.
 2. A sequence whose turn to run has come, and whose prefix goes on in the archive by at least
    `MIN_TOKENS`, waits until that is fetched, once; others overtake it meanwhile.
 3. What is fetched becomes a free block with a known prefix, like that of a sequence that has ended.
@@ -54,7 +55,7 @@ class ArchivedPrefixes:
         return len(self._fetches)
 
     def keep(self, sequence: Sequence) -> None:
-        """Notes the full blocks of a sequence that has finished; `save()` hands them over."""
+        """Notes the full blocks of a sequence that leaves; `save()` hands them over."""
         if self._archive is None:
             return
         hashes = sequence.hashes[: sequence.num_computed // self._pool.block_size]

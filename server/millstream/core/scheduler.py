@@ -87,6 +87,8 @@ class Scheduler:
         sequence = self._sequences.get(request_id)
         if sequence is None:
             return False
+        if sequence.num_generated:
+            self._archived.keep(sequence)
         self._remove(sequence)
         return True
 
@@ -146,11 +148,11 @@ class Scheduler:
 
     def fail(self, request_ids: Seq[int], *, code: FailureCode, message: str) -> list[FailureEvent]:
         """Ends the given requests with a failure; ids that are not here are skipped."""
-        return [
-            FailureEvent(request_id, code, message)
-            for request_id in request_ids
-            if self.cancel(request_id)
-        ]
+        ids = dict.fromkeys(request_ids)
+        known = [self._sequences[each] for each in ids if each in self._sequences]
+        for sequence in known:
+            self._remove(sequence)
+        return [FailureEvent(sequence.request.id, code, message) for sequence in known]
 
     def fail_queued(self, ids: Seq[int], *, code: FailureCode, message: str) -> list[FailureEvent]:
         """Ends those of the given requests that never got to run, as `fail()` does."""

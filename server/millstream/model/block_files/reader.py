@@ -79,17 +79,17 @@ class BlockReader:
         self._jobs.put(fetch)
 
     def take_arrived(self) -> list[Piece]:
-        """Pieces that have arrived; an empty last one for each fetch that takes too long."""
+        """The next piece that has arrived, and an empty last one for each fetch that takes too
+        long. Intentional: one, since putting it into the cache makes the next step wait."""
         pieces: list[Piece] = []
         with self._changed:
             now = self._clock()
-            while self._arrived:
+            if self._arrived:
                 fetch, piece = self._arrived.popleft()
-                if not fetch.is_over:
-                    pieces.append(piece)
-                    fetch.deadline = now + _FETCH_SECONDS
-                    if piece.is_last:
-                        self._end(fetch)
+                pieces.append(piece)
+                fetch.deadline = now + _FETCH_SECONDS
+                if piece.is_last:
+                    self._end(fetch)
             for fetch in [each for each in self._fetches.values() if each.deadline <= now]:
                 self._end(fetch)
                 pieces.append(_nothing_for(fetch))
@@ -117,6 +117,7 @@ class BlockReader:
     def _end(self, fetch: _Fetch) -> None:
         fetch.is_over = True
         self._fetches.pop(fetch.request_id, None)
+        self._arrived = deque(pair for pair in self._arrived if pair[0] is not fetch)
 
     def _run(self) -> None:
         while (fetch := self._jobs.get()) is not None:
