@@ -200,8 +200,11 @@ def test_what_a_conversation_brings_is_enough() -> None:
 def test_what_is_refused_later_is_named_as_it_was_sent(param: str, path: str) -> None:
     fields = {"tools": CODEX["tools"], "input": [*ANSWERED, OUTPUT], "instructions": "Be kind."}
     made = parsed(**fields, previous_response_id="resp_1").chat(parsed().items)
-    error = ContextTooLong(f"{param}: it is so", param=param)
+    error = ContextTooLong(f"{param}: it is so", param=param, num_tokens=7)
     told = made.in_words_of_responses(error)
+    assert isinstance(told, ContextTooLong)
+    assert told.num_tokens == 7
+    assert str(told) == told.message
     assert (type(told), told.param, told.message) == (ContextTooLong, path, f"{path}: it is so")
     assert told.code == "context_length_exceeded"
 

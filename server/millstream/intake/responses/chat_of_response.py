@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,9 +52,11 @@ class ChatOfResponse:
         """This refusal with the paths of the body that the client sent."""
         if error.param is None:
             return error
-        path = self._path(error.param)
-        message = error.message.replace(error.param, path)
-        return type(error)(message, param=path, code=error.code, flag=error.flag)
+        told = copy(error)
+        told.param = self._path(error.param)
+        told.message = error.message.replace(error.param, told.param)
+        told.args = (told.message,)
+        return told
 
     def _path(self, param: str) -> str:
         """The path here of a path in the chat request."""
