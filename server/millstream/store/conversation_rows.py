@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    bindparam,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from millstream.errors import ConversationLocked, NotFound
 from millstream.store.item_rows import all_items, insert_items
@@ -13,6 +23,15 @@ from millstream.store.records import StoredConversation, StoredItem
 from millstream.store.tables import conversations, events, items, responses
 
 _ROW_BYTES = 300
+
+_OF_ID = update(conversations).where(conversations.c.id == bindparam("b_id"))
+_LOCK = _OF_ID.where(
+    conversations.c.owner == bindparam("b_owner"), conversations.c.locked_by.is_(None)
+).values(locked_by=bindparam("b_holder"), used=bindparam("b_now"))
+_UNLOCK = _OF_ID.where(conversations.c.locked_by == bindparam("b_holder")).values(locked_by=null())
+_USE = _OF_ID.values(
+    used=bindparam("b_now"), size=conversations.c.size + bindparam("b_more_bytes", type_=BigInteger)
+)
 
 
 def check_num_items(connection: Connection, conversation_id: str, *, expected: int) -> None:
@@ -127,14 +146,11 @@ def lock(
     connection: Connection, conversation_id: str, *, owner: str, holder: str, now: int
 ) -> None:
     """Takes it for a response. Raises ConversationLocked, or NotFound."""
-    mine = owned_conversation(conversation_id, owner)
-    taken = connection.execute(
-        update(conversations)
-        .where(mine, conversations.c.locked_by.is_(None))
-        .values(locked_by=holder, used=now)
-    )
+    values = {"b_id": to_key(conversation_id), "b_owner": owner, "b_holder": holder, "b_now": now}
+    taken = connection.execute(_LOCK, values)
     if taken.rowcount == 1:
         return
+    mine = owned_conversation(conversation_id, owner)
     if connection.execute(select(conversations.c.id).where(mine)).first() is None:
         raise NotFound(f"there is no conversation {conversation_id!r}", param="conversation")
     raise ConversationLocked(
@@ -145,20 +161,13 @@ def lock(
 
 def unlock(connection: Connection, conversation_key: str, *, holder: str) -> None:
     """Gives it back, if the response holds it."""
-    connection.execute(
-        update(conversations)
-        .where(conversations.c.id == conversation_key, conversations.c.locked_by == holder)
-        .values(locked_by=None)
-    )
+    connection.execute(_UNLOCK, {"b_id": conversation_key, "b_holder": holder})
 
 
 def use(connection: Connection, conversation_key: str, *, more_bytes: int, now: int) -> None:
     """Notes that a conversation was used, and has grown."""
-    connection.execute(
-        update(conversations)
-        .where(conversations.c.id == conversation_key)
-        .values(used=now, size=conversations.c.size + more_bytes)
-    )
+    values = {"b_id": conversation_key, "b_more_bytes": more_bytes, "b_now": now}
+    connection.execute(_USE, values)
 
 
 def owned_conversation(conversation_id: str, owner: str) -> ColumnElement[bool]:

@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, Connection, LargeBinary, bindparam, insert, s
 from sqlalchemy.sql import func
 
 from millstream.store.json_text import to_key
-from millstream.store.records import RUNNING, EventBatch
-from millstream.store.tables import events, responses
+from millstream.store.records import EventBatch
+from millstream.store.tables import events, is_running, responses
 
 _LEVEL = 1
 _ROWS_AT_ONCE = 32
@@ -28,7 +28,7 @@ _INSERT = insert(events).from_select(
         bindparam("b_first", type_=BigInteger),
         bindparam("b_last", type_=BigInteger),
         bindparam("b_frames", type_=LargeBinary),
-    ).where(responses.c.id == bindparam("b_id"), responses.c.status.in_(RUNNING)),
+    ).where(responses.c.id == bindparam("b_id"), is_running),
 )
 _SELECT = (
     select(events.c.first, events.c.last, events.c.frames)
@@ -36,9 +36,12 @@ _SELECT = (
     .order_by(events.c.first)
     .limit(_ROWS_AT_ONCE)
 )
-_SIZE = select(func.coalesce(func.sum(func.length(events.c.frames)), 0)).where(
-    events.c.response_id == bindparam("b_id")
+size_of_events = (
+    select(func.coalesce(func.sum(func.length(events.c.frames)), 0))
+    .where(events.c.response_id == bindparam("b_id"))
+    .scalar_subquery()
 )
+"""The bytes that the events of the response `b_id` take."""
 _DELETE = events.delete().where(events.c.response_id == bindparam("b_id"))
 
 
@@ -81,11 +84,6 @@ def read_events(
         if len(rows) < _ROWS_AT_ONCE:
             break
     return found
-
-
-def size_of_events(connection: Connection, response_id: str) -> int:
-    """The bytes that a response's events take."""
-    return int(connection.execute(_SIZE, {"b_id": response_id}).scalar_one())
 
 
 def delete_events(connection: Connection, response_id: str) -> None:

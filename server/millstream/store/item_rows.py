@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, insert, literal, null, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    insert,
+    literal_column,
+    null,
+    select,
+)
 
 from millstream.errors import InvalidRequest
 from millstream.store.json_text import from_text, to_key, to_text
@@ -16,6 +26,25 @@ _ROW_BYTES = 200
 """About what a row takes beside its data: ids, owner, indexes."""
 
 _INSERT = insert(items)
+_OUTSIDE = (
+    (items.c.response_id == bindparam("b_id"))
+    & (items.c.direction == literal_column("'input'"))
+    & items.c.conversation_id.is_(None)
+)
+_COPY_INPUTS = insert(items).from_select(
+    ["id", "owner", "response_id", "direction", "conversation_id", "data"],
+    select(
+        items.c.id,
+        items.c.owner,
+        items.c.response_id,
+        items.c.direction,
+        bindparam("b_conversation", type_=Text),
+        items.c.data,
+    )
+    .where(_OUTSIDE)
+    .order_by(items.c.key),
+)
+_DELETE_INPUTS = items.delete().where(_OUTSIDE)
 
 
 def insert_items(
@@ -46,18 +75,8 @@ def insert_items(
 
 def move_inputs(connection: Connection, response_id: str, conversation_id: str) -> None:
     """Puts a response's inputs at the end of the conversation, of which they are now a part."""
-    of_response = (items.c.response_id == response_id) & (items.c.direction == "input")
-    outside = of_response & items.c.conversation_id.is_(None)
-    columns = [items.c.id, items.c.owner, items.c.response_id, items.c.direction]
-    connection.execute(
-        insert(items).from_select(
-            ["id", "owner", "response_id", "direction", "conversation_id", "data"],
-            select(*columns, literal(conversation_id, Text), items.c.data)
-            .where(outside)
-            .order_by(items.c.key),
-        )
-    )
-    connection.execute(items.delete().where(outside))
+    connection.execute(_COPY_INPUTS, {"b_id": response_id, "b_conversation": conversation_id})
+    connection.execute(_DELETE_INPUTS, {"b_id": response_id})
 
 
 def delete_items_of_response(connection: Connection, response_id: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
+    BigInteger,
     Connection,
     Integer,
     bindparam,
@@ -30,8 +31,8 @@ from millstream.store.item_rows import (
     to_items,
 )
 from millstream.store.json_text import from_text, to_key, to_text
-from millstream.store.records import RUNNING, EventBatch, StoredItem, StoredResponse
-from millstream.store.tables import items, responses
+from millstream.store.records import EventBatch, StoredItem, StoredResponse
+from millstream.store.tables import is_running, items, responses
 
 _ROW_BYTES = 500
 _LONGEST_CHAIN = 100_000
@@ -50,7 +51,21 @@ _SELECT = select(
 _SELECT_ONE = _SELECT.add_columns(responses.c.used).where(
     responses.c.id == bindparam("b_id"), responses.c.owner == bindparam("b_owner")
 )
-_IS_RUNNING = responses.c.status.in_(RUNNING)
+_SELECT_RUNNING = (
+    select(responses.c.owner, responses.c.conversation_id, responses.c.size)
+    .where(responses.c.id == bindparam("b_id"), is_running)
+    .with_for_update()
+)
+_FINISH = (
+    update(responses)
+    .where(responses.c.id == bindparam("b_id"))
+    .values(
+        status=bindparam("b_status"),
+        resource=bindparam("b_resource"),
+        used=bindparam("b_used"),
+        size=bindparam("b_size", type_=BigInteger) + size_of_events,
+    )
+)
 
 
 def _chain() -> CTE:
@@ -120,7 +135,7 @@ def insert_response(
 def update_status(connection: Connection, response_id: str, status: str) -> None:
     """Changes that of a response that is not finished."""
     mine = responses.c.id == to_key(response_id)
-    connection.execute(update(responses).where(mine, _IS_RUNNING).values(status=status))
+    connection.execute(update(responses).where(mine, is_running).values(status=status))
 
 
 def finish_response(
@@ -136,11 +151,7 @@ def finish_response(
 ) -> None:
     """Writes what it has become. It does nothing if the response is finished, or deleted."""
     key = to_key(response_id)
-    found = connection.execute(
-        select(responses.c.owner, responses.c.conversation_id, responses.c.size)
-        .where(responses.c.id == key, _IS_RUNNING)
-        .with_for_update()
-    ).first()
+    found = connection.execute(_SELECT_RUNNING, {"b_id": key}).first()
     if found is None:
         return
     if keeps_events and last_events is not None:
@@ -163,11 +174,10 @@ def finish_response(
         use(connection, conversation, more_bytes=written, now=now)
         written = 0
     text = to_text(resource)
-    size = found.size + size_of_events(connection, key) + written + len(text)
+    size = found.size + written + len(text)
     connection.execute(
-        update(responses)
-        .where(responses.c.id == key)
-        .values(status=status, resource=text, used=now, size=size)
+        _FINISH,
+        {"b_id": key, "b_status": status, "b_resource": text, "b_used": now, "b_size": size},
     )
 
 
@@ -181,7 +191,7 @@ def read_response(
 
 def read_running(connection: Connection) -> list[tuple[StoredResponse, str]]:
     """All responses that are not finished, with the lease of the server of each."""
-    rows = connection.execute(_SELECT.add_columns(responses.c.server).where(_IS_RUNNING)).all()
+    rows = connection.execute(_SELECT.add_columns(responses.c.server).where(is_running)).all()
     return [(to_response(row), row.server) for row in rows]
 
 

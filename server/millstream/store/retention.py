@@ -8,9 +8,8 @@ from __future__ import annotations
 from sqlalchemy import Connection, Table, func, select, update
 
 from millstream.store.conversation_rows import delete_conversation
-from millstream.store.records import RUNNING
 from millstream.store.response_rows import delete_response
-from millstream.store.tables import conversations, responses
+from millstream.store.tables import conversations, is_running, responses
 
 _AT_ONCE = 100
 _PAGES_AT_ONCE = 512
@@ -65,7 +64,7 @@ def _delete_oldest(
 ) -> int:
     candidates = []
     for table, is_in_use in (
-        (responses, responses.c.status.in_(RUNNING)),
+        (responses, is_running),
         (conversations, conversations.c.locked_by.is_not(None)),
     ):
         statement = select(table.c.used, table.c.size, table.c.id, table.c.owner).where(~is_in_use)

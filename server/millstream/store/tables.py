@@ -17,7 +17,11 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    literal_column,
+    or_,
 )
+
+from millstream.store.records import RUNNING
 
 metadata = MetaData()
 
@@ -80,3 +84,7 @@ events = Table(
     Column("last", BigInteger, nullable=False),
     Column("frames", LargeBinary, nullable=False),  # compressed by zlib
 )
+
+is_running = or_(*(responses.c.status == literal_column(f"'{status}'") for status in RUNNING))
+"""The condition of responses that are not finished. IN would be spelled anew at each execution,
+which many rows at once do not allow."""

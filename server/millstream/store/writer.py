@@ -89,16 +89,18 @@ class _Batch:
         self, operations: Sequence[_Operation], work: Callable[[Connection], Any] | None
     ) -> bool:
         assert work is not None
-        savepoint = self.connection.begin_nested()
+        execute = self.connection.exec_driver_sql  # SQLAlchemy's own savepoints cost more
+        execute("SAVEPOINT attempt")
         try:
             outcome = work(self.connection)
-            savepoint.commit()
         except Exception as error:
             # Raises in its turn if the database has undone more than this.
-            savepoint.rollback()
+            execute("ROLLBACK TO SAVEPOINT attempt")
+            execute("RELEASE SAVEPOINT attempt")
             for operation in operations:
                 operation.failure = error
             return False
+        execute("RELEASE SAVEPOINT attempt")
         for operation in operations:
             operation.outcome = outcome
         return True
