@@ -133,6 +133,12 @@ HINTS: tuple[Hint, ...] = (
         "Who else may call the tool; here only the model does.",
     ),
     _responses(
+        "tools[].async",
+        "boolean",
+        "openai SDK",
+        "Whether its result may come later; a result comes when the client sends it.",
+    ),
+    _responses(
         "tools[].defer_loading",
         "boolean",
         "Codex CLI",

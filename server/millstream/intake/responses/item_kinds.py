@@ -40,6 +40,7 @@ class ItemKeys(Body):
 
     id: Id | None = None
     agent: Any = None
+    async_: Any = Field(None, alias="async")
     caller: Any = None
     created_at: Any = None
     created_by: Any = None

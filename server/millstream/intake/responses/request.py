@@ -19,7 +19,13 @@ from millstream.intake.responses.truncation import num_turns
 from millstream.intake.strict_body import invalid
 
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
-_UNSUPPORTED: dict[str, Any] = {"context_management": [], "moderation": None, "prompt": None}
+_UNSUPPORTED: dict[str, Any] = {
+    "access_programs": None,
+    "context_management": [],
+    "image": None,
+    "moderation": None,
+    "prompt": None,
+}
 """Known fields that would change the answer -> a value that asks for nothing, beside null."""
 
 

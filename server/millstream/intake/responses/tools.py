@@ -40,11 +40,12 @@ class ToolOrigin(NamedTuple):
 
 
 class _Callable(Body):
-    """Keys of every tool that is called. The last three are hints."""
+    """Keys of every tool that is called. The last four are hints."""
 
     name: Name
     description: str | None = None
     allowed_callers: Any = None
+    async_: Any = Field(None, alias="async")
     defer_loading: Any = None
     output_schema: Any = None
 
