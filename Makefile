@@ -28,6 +28,7 @@ $(DEVELOPED): $(INSTALLED)
 serve: install ## serve the embedded demo model; ARGS="--port 9000 ..." are passed on
 	$(BIN)/millstream serve $(ARGS)
 
+# Tests of the store on PostgreSQL are skipped where its programs are not installed.
 test: $(DEVELOPED) ## run the whole test suite; ARGS are passed to pytest
 	$(BIN)/python -m pytest $(ARGS)
 

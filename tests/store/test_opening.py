@@ -18,6 +18,7 @@ from sqlalchemy import text
 from millstream.errors import StartupError
 from millstream.store.address import StoreAddress
 from millstream.store.database import connect
+from millstream.store.item_rows import insert_items
 from millstream.store.migrating import migrate
 from millstream.store.store import Store
 from millstream.store.tables import metadata
@@ -150,6 +151,23 @@ async def test_a_newer_database_is_refused(address: StoreAddress) -> None:
     database.dispose()
     with pytest.raises(StartupError, match="newer version"):
         await Store.open(address)
+
+
+async def test_a_database_of_an_older_version_is_brought_up_to_date(
+    address: StoreAddress,
+) -> None:
+    database = connect(address, busy_seconds=1)
+    migrate(database.writing, to="0001")
+    if address.kind == "memory":
+        database.dispose()
+        pytest.skip("memory has no past")
+    with database.writing.begin() as connection:
+        insert_items(connection, items("old"), owner=OWNER, response_id="r1", direction="output")
+    database.dispose()
+    store = await Store.open(address)
+    assert texts(await store.items(["item_old"], owner=OWNER)) == ["old"]
+    assert texts(await store.outputs("r1", owner=OWNER)) == ["old"]
+    await store.close()
 
 
 def test_the_steps_make_the_tables(address: StoreAddress) -> None:

@@ -81,6 +81,15 @@ async def test_an_item_may_have_any_id(store: Store) -> None:
     assert page.items == odd[1:]
 
 
+async def test_items_are_found_by_their_ids(store: Store) -> None:
+    await store.begin(response("r1"), items("1", "2", "3"))
+    await store.begin(response("r2", owner=STRANGER), items("4"))
+    await store.begin(response("r3"), [StoredItem(id="item_1", data={"text": "again"})])
+    names = ["item_2", "item_1", "item_4", "item_2", "\0", *map(str, range(40_000))]
+    found = texts(await store.items(names, owner=OWNER))
+    assert sorted(found or []) == ["2", "again"]
+
+
 async def test_a_context_is_the_whole_chain(store: Store) -> None:
     await answered(store, "r1")
     await answered(store, "r2", previous_id="r1")

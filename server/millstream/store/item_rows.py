@@ -25,6 +25,9 @@ from millstream.store.tables import items
 _ROW_BYTES = 200
 """About what a row takes beside its data: ids, owner, indexes."""
 
+_IDS_AT_ONCE = 500
+"""A statement takes only so many values."""
+
 _INSERT = insert(items)
 _OUTSIDE = (
     (items.c.response_id == bindparam("b_id"))
@@ -95,9 +98,13 @@ def items_by_id(
     connection: Connection, identifiers: Sequence[str], *, owner: str
 ) -> list[StoredItem]:
     """Those that the owner has, each once: the one that was written last."""
-    wanted = items.c.id.in_([to_key(identifier) for identifier in identifiers])
-    found = all_items(connection, wanted, items.c.owner == owner)
-    return list({item.id: item for item in found}.values())
+    keys = sorted({to_key(identifier) for identifier in identifiers})
+    found: dict[str, StoredItem] = {}
+    for start in range(0, len(keys), _IDS_AT_ONCE):
+        wanted = items.c.id.in_(keys[start : start + _IDS_AT_ONCE])
+        for item in all_items(connection, wanted, items.c.owner == owner):
+            found[item.id] = item
+    return list(found.values())
 
 
 def page_of_items(

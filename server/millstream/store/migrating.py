@@ -19,7 +19,7 @@ _ONE_AT_A_TIME = threading.Lock()
 """Alembic has one environment in a process."""
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, *, to: str = "head") -> None:
     """In one transaction, so that nobody sees half of it; others wait for it.
 
     Raises StartupError if the tables are those of a newer version.
@@ -30,7 +30,7 @@ def migrate(engine: Engine) -> None:
         _check_known(connection)
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 def _check_known(connection: Connection) -> None:

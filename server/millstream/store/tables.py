@@ -72,6 +72,7 @@ items = Table(
     Column("conversation_id", Text),
     Column("data", Text, nullable=False),
     Index("items_by_response", "response_id", "direction", "key"),
+    Index("items_by_id", "id"),
     Index("items_by_conversation", "conversation_id", "key"),
     sqlite_autoincrement=True,
 )
