@@ -29,7 +29,6 @@ from millstream.model.loading.source import resolve
 from millstream.model.runner import ModelRunner
 from millstream.settings import DEMO_MODEL, Settings
 
-ROUNDS = 5
 ROWS = 8
 ANSWER = 64
 
@@ -97,10 +96,10 @@ def forget_files(folder: Path) -> None:
             os.close(descriptor)
 
 
-def measure_first_tokens(runner: ModelRunner, folder: Path, length: int) -> None:
+def measure_first_tokens(runner: ModelRunner, folder: Path, length: int, *, rounds: int) -> None:
     """Prints the median time to the first token of each kind of next turn."""
     times: dict[str, list[float]] = {}
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, rounds + 1):
         history = prompt_of(runner, number, length)
         next_turn = (*history, *prompt_of(runner, number + 1000, 20))
         kept = Serving(runner, runner.archive)
@@ -119,14 +118,14 @@ def measure_first_tokens(runner: ModelRunner, folder: Path, length: int) -> None
         print(f"  {kind:14} {statistics.median(found) * 1e3:8.1f} ms   ({low:.1f} to {high:.1f})")
 
 
-def measure_steps(runner: ModelRunner, seconds: float) -> None:
+def measure_steps(runner: ModelRunner, seconds: float, *, rounds: int) -> None:
     """Prints how long turns of the loop take that only decode, with files and without."""
     gaps: dict[str, list[float]] = {"without": [], "with": []}
     number = 10_000
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for kind in gaps:
             serving = Serving(runner, runner.archive if kind == "with" else None)
-            deadline = time.perf_counter() + seconds / ROUNDS
+            deadline = time.perf_counter() + seconds / rounds
             num_running = 0
             while time.perf_counter() < deadline:
                 if num_running < ROWS and len(serving.gaps) % (ANSWER // ROWS) == 0:
@@ -151,6 +150,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=1500, help="length of the history")
     parser.add_argument("--seconds", type=float, default=60.0, help="for the steps, of each kind")
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     is_demo = options.model == DEMO_MODEL
     model = resolve(Settings()) if is_demo else find_model(options.model)
@@ -166,9 +166,9 @@ def main() -> None:
         print(
             f"{options.model}, {options.threads} threads, next turn after {options.tokens} tokens"
         )
-        measure_first_tokens(runner, Path(folder), options.tokens)
+        measure_first_tokens(runner, Path(folder), options.tokens, rounds=options.rounds)
         print(f"steps of {ROWS} sequences")
-        measure_steps(runner, options.seconds)
+        measure_steps(runner, options.seconds, rounds=options.rounds)
         if runner.archive is not None:
             runner.archive.close(seconds=60)
 

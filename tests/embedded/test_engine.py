@@ -148,6 +148,23 @@ def test_from_pretrained(tmp_path: Path) -> None:
         Engine.from_pretrained(tmp_path / "nothing")
 
 
+def test_a_conversation_outlives_the_engine(tmp_path: Path) -> None:
+    history = [
+        {"role": "user", "content": "Count to 10, and say it all in a long row. " * 12},
+        {"role": "assistant", "content": "1, 2, 3, 4, 5, 6, 7, 8, 9, 10"},
+        {"role": "user", "content": "Count to 5"},
+    ]
+    threads = our_threads()
+    found = []
+    for folder in (tmp_path, tmp_path, None):
+        with Engine.from_pretrained("demo", cache_folder=folder) as engine:
+            answer = engine.generate([history], temperature=0.0, show_progress=False)[0]
+            found.append((answer.text, answer.usage.cached_tokens > 200))
+    assert our_threads() == threads
+    assert [is_cached for _, is_cached in found] == [False, True, False]
+    assert len({text for text, _ in found}) == 1
+
+
 def test_close_ends_all_threads_and_more_is_refused(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -82,5 +82,5 @@ class FileArchive:
         )
 
     def close(self, *, seconds: float) -> None:
-        self._reader.close()
         self._writer.close(seconds=seconds)
+        self._reader.close(seconds=min(seconds, 1.0))

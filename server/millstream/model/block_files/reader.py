@@ -60,7 +60,8 @@ class BlockReader:
         self.is_stuck = False
         self.num_read = 0
         self._jobs: queue.SimpleQueue[_Fetch | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="block reader", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="block reader", daemon=True)
+        self._thread.start()
 
     @property
     def has_arrived(self) -> bool:
@@ -106,13 +107,14 @@ class BlockReader:
                 self._end(self._fetches[request_id])
                 self._changed.notify_all()
 
-    def close(self) -> None:
-        """Ends the thread once the block that it reads is there."""
+    def close(self, *, seconds: float) -> None:
+        """Ends the thread once the block that it reads is there; waits at most so long."""
         with self._changed:
             for fetch in list(self._fetches.values()):
                 self._end(fetch)
             self._changed.notify_all()
         self._jobs.put(None)
+        self._thread.join(seconds)
 
     def _end(self, fetch: _Fetch) -> None:
         fetch.is_over = True
