@@ -15,7 +15,7 @@ from millstream.generation.chat_preparation import Preparation
 from millstream.generation.prompts import Prompts
 from millstream.intake.responses.chat_of_response import ChatOfResponse
 from tests.api.talk import Talk, marked_tokenizer, talk
-from tests.intake.responses.bodies import EXEC, parsed
+from tests.intake.responses.bodies import EXEC, chat_of
 from tests.text.conftest import byte_tokenizer
 from tests.text.parsing.samples import choose
 
@@ -33,7 +33,7 @@ ODD = {"type": "function", "name": "odd", "parameters": {"type": "array"}}
 
 
 def made(*tools: dict[str, Any], **fields: Any) -> ChatOfResponse:
-    return parsed(tools=list(tools), **fields).chat()
+    return chat_of(tools=list(tools), **fields)
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from millstream.intake.responses.chat_of_response import ChatOfResponse, chat_of_response
+from millstream.intake.responses.items import Item
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
 
 
@@ -79,6 +82,12 @@ def parsed(**fields: Any) -> ResponseRequest:
     return parse_response_request({"input": "Hi", **fields})
 
 
+def chat_of(*, context: Sequence[Item] = (), **fields: Any) -> ChatOfResponse:
+    """What a body comes to. context: earlier items."""
+    request = parsed(**fields)
+    return chat_of_response(request, request.items, context)
+
+
 def messages(*, context: Any = (), **fields: Any) -> list[dict[str, Any]]:
     """The messages that a chat template gets for a body."""
-    return [message.to_template() for message in parsed(**fields).chat(context).chat.messages]
+    return [message.to_template() for message in chat_of(context=context, **fields).chat.messages]

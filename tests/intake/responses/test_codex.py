@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from millstream.intake.responses.tools import ToolOrigin
-from tests.intake.responses.bodies import ANSWERED, CODEX, OUTPUT, messages, parsed
+from tests.intake.responses.bodies import ANSWERED, CODEX, OUTPUT, chat_of, messages, parsed
 
 
 def test_the_first_request_of_a_turn() -> None:
     request = parsed(**CODEX)
-    made = request.chat()
+    made = chat_of(**CODEX)
     assert request.stream
     assert request.store is False
     assert messages(**CODEX) == [
@@ -68,6 +68,6 @@ def test_a_response_that_is_continued_gives_the_same_messages() -> None:
 
 def test_the_request_for_a_summary_has_no_tools() -> None:
     history = [*CODEX["input"], *ANSWERED, OUTPUT]
-    made = parsed(**{**CODEX, "input": history, "tools": []}).chat()
+    made = chat_of(**{**CODEX, "input": history, "tools": []})
     assert made.chat.offered_tools == []
     assert made.chat.messages[3].calls[0].function.name == "exec_command"

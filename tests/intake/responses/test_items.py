@@ -13,7 +13,7 @@ from millstream.intake.responses.sealed_text import (
     decode_reasoning,
     encode_reasoning,
 )
-from tests.intake.responses.bodies import ANSWERED, OUTPUT, messages, parsed
+from tests.intake.responses.bodies import ANSWERED, OUTPUT, chat_of, messages, parsed
 
 USER = {"role": "user", "content": "Hi"}
 
@@ -21,7 +21,7 @@ USER = {"role": "user", "content": "Hi"}
 def refused(**fields: Any) -> str | None:
     """The path that is named where a body is refused."""
     with pytest.raises(InvalidRequest) as refusal:
-        parsed(**fields).chat()
+        chat_of(**fields)
     return refusal.value.param
 
 
@@ -151,7 +151,7 @@ def test_tools_that_a_conversation_has_come_by_are_offered() -> None:
         {"type": "tool_search_output", "call_id": "s", "tools": [tool]},
         {"type": "additional_tools", "role": "developer", "tools": [tool, {"type": "mcp"}]},
     ]
-    made = parsed(input=[USER, *items]).chat()
+    made = chat_of(input=[USER, *items])
     assert [one["function"]["name"] for one in made.chat.offered_tools] == ["found"]
     assert [message.to_template() for message in made.chat.messages] == [USER]
 

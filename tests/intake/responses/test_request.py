@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.errors import ContextTooLong, InvalidRequest
+from millstream.intake.responses.chat_of_response import chat_of_response
 from millstream.intake.responses.request import parse_response_request
-from tests.intake.responses.bodies import ANSWERED, CODEX, EXEC, OUTPUT, parsed
+from tests.intake.responses.bodies import ANSWERED, CODEX, EXEC, OUTPUT, chat_of, parsed
 
 FORMAT = {"type": "json_schema", "name": "x", "schema": {"type": "object"}, "strict": True}
 
@@ -37,34 +38,30 @@ def test_fields_for_sampling_are_those_of_chat() -> None:
         "parallel_tool_calls": False,
         "stream": True,
     }
-    chat = parsed(**sent).chat().chat
+    chat = chat_of(**sent).chat
     assert {name: getattr(chat, name) for name in sent} == sent
 
 
 def test_fields_that_have_another_name_in_chat() -> None:
-    chat = (
-        parsed(
-            max_output_tokens=9.0,
-            text={"format": FORMAT, "verbosity": "low"},
-            reasoning={"effort": "low", "summary": "auto"},
-            include=["message.output_text.logprobs"],
-            top_logprobs=3,
-        )
-        .chat()
-        .chat
-    )
+    chat = chat_of(
+        max_output_tokens=9.0,
+        text={"format": FORMAT, "verbosity": "low"},
+        reasoning={"effort": "low", "summary": "auto"},
+        include=["message.output_text.logprobs"],
+        top_logprobs=3,
+    ).chat
     assert chat.wanted_tokens == 9
     assert chat.wanted_format is not None
     assert (chat.wanted_format.value, chat.wanted_format.is_strict) == ({"type": "object"}, True)
     assert chat.wanted_effort == "low"
     assert chat.num_logprobs == 3
-    assert parsed().chat().chat.num_logprobs is None
-    assert parsed(include=["message.output_text.logprobs"]).chat().chat.num_logprobs == 0
+    assert chat_of().chat.num_logprobs is None
+    assert chat_of(include=["message.output_text.logprobs"]).chat.num_logprobs == 0
 
 
 def test_an_answer_of_the_assistant_is_not_continued() -> None:
     items = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
-    assert not parsed(input=items).chat().chat.is_continued
+    assert not chat_of(input=items).chat.is_continued
 
 
 @pytest.mark.parametrize("given", ["conv_1", {"id": "conv_1"}])
@@ -170,7 +167,7 @@ def test_what_the_answer_repeats_of_what_was_sent() -> None:
 )
 def test_what_is_wrong_is_named(fields: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        parsed(**fields).chat()
+        chat_of(**fields)
     assert refusal.value.param == path
     assert refusal.value.message.startswith(path.split(".")[0].split("[")[0])
 
@@ -178,7 +175,7 @@ def test_what_is_wrong_is_named(fields: dict[str, Any], path: str) -> None:
 def test_what_a_conversation_brings_is_enough() -> None:
     items = parsed().items
     for past in ({"previous_response_id": "resp_1"}, {"conversation": "conv_1"}):
-        assert len(parsed(input=None, **past).chat(items).chat.messages) == 1
+        assert len(chat_of(input=None, **past, context=items).chat.messages) == 1
 
 
 @pytest.mark.parametrize(
@@ -199,7 +196,7 @@ def test_what_a_conversation_brings_is_enough() -> None:
 )
 def test_what_is_refused_later_is_named_as_it_was_sent(param: str, path: str) -> None:
     fields = {"tools": CODEX["tools"], "input": [*ANSWERED, OUTPUT], "instructions": "Be kind."}
-    made = parsed(**fields, previous_response_id="resp_1").chat(parsed().items)
+    made = chat_of(**fields, previous_response_id="resp_1", context=parsed().items)
     error = ContextTooLong(f"{param}: it is so", param=param, num_tokens=7)
     told = made.in_words_of_responses(error)
     assert isinstance(told, ContextTooLong)
@@ -246,7 +243,7 @@ def test_no_body_gives_anything_but_a_request_or_a_refusal(
 ) -> None:
     try:
         request = parse_response_request({"input": items, **body})
-        request.chat()
+        chat_of_response(request, request.items, ())
         request.echo()
     except InvalidRequest as error:
         refusal = error

@@ -9,7 +9,7 @@ import pytest
 from millstream.errors import InvalidRequest
 from millstream.intake.fields.tools import WantedCalls
 from millstream.intake.responses.tools import ToolOrigin
-from tests.intake.responses.bodies import AGENTS, CLOSE, EXEC, SCHEMA, messages, parsed
+from tests.intake.responses.bodies import AGENTS, CLOSE, EXEC, SCHEMA, chat_of, messages, parsed
 
 WEB = {"type": "web_search"}
 
@@ -24,7 +24,7 @@ def namespace(name: str, *tools: dict[str, Any]) -> dict[str, Any]:
 
 def names(*tools: dict[str, Any]) -> list[str]:
     """The tools' names for the model, each of which leads back to the tool's own."""
-    made = parsed(tools=list(tools)).chat()
+    made = chat_of(tools=list(tools))
     found = [tool["function"]["name"] for tool in made.chat.offered_tools]
     flat = [
         (inner, tool["name"] if "tools" in tool else None)
@@ -70,7 +70,7 @@ def test_calls_in_the_history_have_the_names_of_the_tools() -> None:
 
 
 def test_the_first_tool_of_a_namespace_tells_of_it() -> None:
-    close, spawn = parsed(tools=[AGENTS]).chat().chat.offered_tools
+    close, spawn = chat_of(tools=[AGENTS]).chat.offered_tools
     assert close["function"] == {
         "name": "close_agent",
         "description": "multi_agent_v1: Helpers.",
@@ -82,7 +82,7 @@ def test_the_first_tool_of_a_namespace_tells_of_it() -> None:
 def test_a_custom_tool_is_a_function_with_one_text() -> None:
     grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"+'}
     tool = {"type": "custom", "name": "apply", "description": "Applies.", "format": grammar}
-    (offered,) = parsed(tools=[tool]).chat().chat.offered_tools
+    (offered,) = chat_of(tools=[tool]).chat.offered_tools
     description = offered["function"]["description"]
     assert description.startswith("Applies.\n\n")
     assert 'start: "a"+' in description
@@ -93,20 +93,20 @@ def test_a_custom_tool_is_a_function_with_one_text() -> None:
 
 
 def test_tools_that_openai_runs_are_not_offered() -> None:
-    made = parsed(tools=[WEB, {"type": "mcp", "server_label": "x"}, EXEC]).chat()
+    made = chat_of(tools=[WEB, {"type": "mcp", "server_label": "x"}, EXEC])
     assert len(made.chat.offered_tools) == 1
-    assert parsed(tools=[WEB]).chat().chat.offered_tools == []
+    assert chat_of(tools=[WEB]).chat.offered_tools == []
     assert made.tool_paths == ("tools[2]",)
 
 
 def test_a_thousand_tools_are_offered() -> None:
     many = [function(f"f{number}") for number in range(1024)]
-    assert len(parsed(tools=many).chat().chat.offered_tools) == 1024
+    assert len(chat_of(tools=many).chat.offered_tools) == 1024
     one_more = namespace("n", function("g"))
     with pytest.raises(InvalidRequest) as refusal:
         parsed(tools=[*many[:-1], namespace("n", function("g"), function("h"))])
     assert refusal.value.param == "tools"
-    assert parsed(tools=[*many[:-1], one_more]).chat().chat.tools
+    assert chat_of(tools=[*many[:-1], one_more]).chat.tools
 
 
 CUSTOM = {"type": "custom", "name": "apply"}
@@ -132,17 +132,17 @@ CUSTOM = {"type": "custom", "name": "apply"}
     ],
 )
 def test_choices(choice: Any, places: tuple[int, ...], is_forced: bool) -> None:
-    chat = parsed(tools=[EXEC, AGENTS, CUSTOM], tool_choice=choice).chat().chat
+    chat = chat_of(tools=[EXEC, AGENTS, CUSTOM], tool_choice=choice).chat
     wanted = chat.wanted_calls
     assert isinstance(wanted, WantedCalls)
     assert (wanted.places, wanted.is_forced) == (places, is_forced)
 
 
 def test_choices_that_demand_nothing() -> None:
-    assert parsed(tools=[EXEC], tool_choice="auto").chat().chat.wanted_calls is None
-    assert parsed(tools=[EXEC], tool_choice="none").chat().chat.offered_tools == []
+    assert chat_of(tools=[EXEC], tool_choice="auto").chat.wanted_calls is None
+    assert chat_of(tools=[EXEC], tool_choice="none").chat.offered_tools == []
     none = {"type": "allowed_tools", "mode": "auto", "tools": [WEB]}
-    assert parsed(tools=[EXEC], tool_choice=none).chat().chat.offered_tools == []
+    assert chat_of(tools=[EXEC], tool_choice=none).chat.offered_tools == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_choices_that_demand_nothing() -> None:
 )
 def test_choices_that_are_wrong_are_named(choice: Any, path: str) -> None:
     with pytest.raises(InvalidRequest) as refusal:
-        parsed(tools=[EXEC, WEB], tool_choice=choice).chat()
+        chat_of(tools=[EXEC, WEB], tool_choice=choice)
     assert refusal.value.param == path
 
 
@@ -181,7 +181,7 @@ def test_a_tool_that_openai_runs_cannot_be_demanded() -> None:
 def test_nothing_can_be_required_where_there_is_no_tool() -> None:
     for tools in ([], [WEB]):
         with pytest.raises(InvalidRequest) as refusal:
-            parsed(tools=tools, tool_choice="required").chat()
+            chat_of(tools=tools, tool_choice="required")
         assert refusal.value.param == "tool_choice"
 
 

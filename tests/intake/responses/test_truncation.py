@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from millstream.errors import InvalidRequest
+from millstream.intake.responses.chat_of_response import chat_of_response
 from millstream.intake.responses.truncation import num_turns, without_oldest
 from tests.intake.responses.bodies import messages, parsed
 
@@ -61,8 +62,8 @@ def test_what_there_is_no_older_of_stays(items: list[dict[str, Any]]) -> None:
 def test_the_chat_is_that_of_the_items_that_stay() -> None:
     request = parsed(input=TALK[3:], previous_response_id="resp_1", instructions="Be brief.")
     context = parsed(input=TALK[:3]).items
-    assert request.num_turns(context) == 2
-    made = request.chat(context, left_out=2)
+    assert num_turns([*context, *request.items]) == 2
+    made = chat_of_response(request, request.items, context, left_out=2)
     texts = [message.text for message in made.chat.messages]
     assert texts == ["Be brief.\n\nBe kind.", "3"]
     refusal = made.in_words_of_responses(

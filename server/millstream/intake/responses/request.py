@@ -9,13 +9,12 @@ from pydantic import PrivateAttr, ValidationError
 
 from millstream.errors import InvalidRequest
 from millstream.intake.hints import check_hints, is_hint
-from millstream.intake.responses.chat_of_response import ChatOfResponse, chat_of_response, own_tools
+from millstream.intake.responses.chat_of_response import own_tools
 from millstream.intake.responses.echo import echo
 from millstream.intake.responses.items import Item, read_items
 from millstream.intake.responses.response_fields import ResponseFields
 from millstream.intake.responses.tool_choice import check_choice
 from millstream.intake.responses.tools import read_tools
-from millstream.intake.responses.truncation import num_turns
 from millstream.intake.strict_body import invalid
 
 _INCLUDED = ("message.output_text.logprobs", "reasoning.encrypted_content")
@@ -42,18 +41,6 @@ class ResponseRequest(ResponseFields):
     def echo(self) -> dict[str, Any]:
         """What the response repeats of its request."""
         return echo(self)
-
-    def chat(self, context: Sequence[Item] = (), *, left_out: int = 0) -> ChatOfResponse:
-        """The chat request. context: the items before those of this request, in their order.
-
-        left_out: how many of the oldest turns are, at most `num_turns()`. Raises InvalidRequest for
-        items and tools that do not go together.
-        """
-        return chat_of_response(self, self.items, context, left_out=left_out)
-
-    def num_turns(self, context: Sequence[Item] = ()) -> int:
-        """The turns that may be left out where the conversation is too long."""
-        return num_turns([*context, *self.items])
 
 
 _FIELDS = frozenset(field.alias or name for name, field in ResponseFields.model_fields.items())

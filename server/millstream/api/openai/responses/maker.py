@@ -24,7 +24,7 @@ from millstream.generation.prompts import Prompts
 from millstream.intake.responses.chat_of_response import ChatOfResponse, chat_of_response
 from millstream.intake.responses.items import Item
 from millstream.intake.responses.request import ResponseRequest
-from millstream.intake.responses.truncation import num_turns, without_oldest
+from millstream.intake.responses.truncation import num_turns
 from millstream.runtime.stream import TokenStream
 from millstream.store.records import StoredItem, StoredResponse
 from millstream.store.store import Store
@@ -132,14 +132,11 @@ class ResponseMaker:
         asked = await run(partial(chat_of_response, request, items, before))
         if request.truncation != "auto" or await self._fits(request, asked):
             return asked
-        everything = [*before, *items]
-        low, high = 1, num_turns(everything)
+        low, high = 1, num_turns([*before, *items])
         while low <= high:  # as few turns as possible are left out
             middle = (low + high) // 2
-            kept = without_oldest(everything, middle)
-            past = [everything[place] for place in kept if place < len(before)]
-            own = [everything[place] for place in kept if place >= len(before)]
-            shorter = await run(partial(chat_of_response, request, own, past))
+            leaving = partial(chat_of_response, request, items, before, left_out=middle)
+            shorter = await run(leaving)
             if await self._fits(request, shorter):
                 asked, high = shorter, middle - 1
             else:
