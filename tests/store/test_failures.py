@@ -75,6 +75,39 @@ async def test_a_database_that_another_holds(file_store: Store, tmp_path: Path) 
     await answered(file_store, "r2")
 
 
+async def test_what_could_not_be_finished_is_abandoned(file_store: Store, tmp_path: Path) -> None:
+    """Otherwise its conversation would be locked until the server ends."""
+    await file_store.create_conversation(conversation("c1"), [])
+    for name in ("r1", "r2", "r3"):
+        await file_store.begin(response(name, conversation_id="c1" if name == "r1" else None), [])
+    with holding(tmp_path / "store.db"):
+        with pytest.raises(StoreFailed):
+            await finished(file_store, "r1")
+        with pytest.raises(StoreFailed):
+            await file_store.log("r2", batch(0, 3))
+    abandoned = await file_store.abandoned()
+    assert sorted(one.id for one in abandoned) == ["r1", "r2"]
+    for one in abandoned:
+        await finished(file_store, one.id, status="failed")
+    assert await file_store.abandoned() == []
+    await answered(file_store, "next", conversation_id="c1")
+    await finished(file_store, "r3")
+
+
+async def test_a_beginning_that_nobody_waits_for_is_undone(store: Store) -> None:
+    await store.create_conversation(conversation("c1"), items("first"))
+    begun = asyncio.create_task(store.begin(response("r1", conversation_id="c1"), items("in")))
+    await asyncio.sleep(0)
+    begun.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await begun
+    await answered(store, "r2", conversation_id="c1")
+    assert await store.response("r1", owner=OWNER) is None
+    held = texts(await store.all_conversation_items("c1", owner=OWNER))
+    assert held == ["first", "r2 in", "r2 out"]
+    assert await store.abandoned() == []
+
+
 async def test_a_short_hold_is_waited_for(tmp_path: Path) -> None:
     store = await opened(tmp_path / "store.db", busy_seconds=30)
     with holding(tmp_path / "store.db"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
 import sqlite3
 import subprocess
 import sys
@@ -60,7 +61,14 @@ def test_an_address_is_shown_without_a_password(given: str, kind: str, shown: st
 
 
 @pytest.mark.parametrize(
-    "given", ["mysql://h/d", "redis://u:secret@h", "postgresql://h:nan/d", "sqlite:///a?mode=ro"]
+    "given",
+    [
+        "mysql://h/d",
+        "redis://u:secret@h",
+        "postgresql://h:nan/d",
+        "sqlite:///a?mode=ro",
+        "~nobody-here/a",
+    ],
 )
 def test_what_is_no_address_is_refused(given: str) -> None:
     with pytest.raises(StartupError) as error:
@@ -99,6 +107,22 @@ async def test_a_home_that_cannot_be_written_is_replaced_by_memory(
     await answered(store, "r1")
     assert texts(await store.outputs("r1", owner=OWNER)) == ["r1 out"]
     await store.close()
+
+
+async def test_a_user_without_a_home_has_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.chdir(tmp_path)
+    store = await Store.open(address_of("auto"))
+    assert store.description == "memory"
+    await store.close()
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("problem", ["folder", "parent"])

@@ -34,12 +34,11 @@ class StoreAddress:
         if text in ("off", ""):
             return None
         if text == "auto":
-            path = platformdirs.user_data_path("millstream", appauthor=False) / _FILE
-            return cls(kind="sqlite", path=path, is_default=True)
+            return cls(kind="sqlite", path=_default_folder() / _FILE, is_default=True)
         if text == "memory":
             return cls(kind="memory")
         if "://" not in text:
-            return cls(kind="sqlite", path=Path(text).expanduser().absolute())
+            return cls(kind="sqlite", path=_path(text))
         return cls._of_url(text)
 
     @classmethod
@@ -53,7 +52,7 @@ class StoreAddress:
                 raise _no_address("of SQLite is sqlite:///PATH, without options")
             if url.database in (None, "", ":memory:"):
                 return cls(kind="memory")
-            return cls(kind="sqlite", path=Path(url.database or "").expanduser().absolute())
+            return cls(kind="sqlite", path=_path(url.database or ""))
         if url.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
             return cls(kind="postgresql", url=url.set(drivername="postgresql+psycopg"))
         raise _no_address(f"begins with {url.drivername}; sqlite and postgresql are known")
@@ -64,6 +63,20 @@ class StoreAddress:
             shown = self.url.set(drivername="postgresql", query={})
             return shown.render_as_string(hide_password=True)
         return "memory" if self.path is None else str(self.path)
+
+
+def _default_folder() -> Path:
+    try:
+        return platformdirs.user_data_path("millstream", appauthor=False)
+    except RuntimeError:  # a user without an entry and a home
+        return Path("~")
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise _no_address("names a home folder that is not there") from None
 
 
 def _no_address(problem: str) -> StartupError:

@@ -10,6 +10,7 @@ from millstream.store.address import StoreAddress
 from millstream.store.keeping import Keeping, Limits
 from millstream.store.opening import Opened, open_database
 from millstream.store.reader import Reader
+from millstream.store.unfinished import Unfinished
 from millstream.store.writer import Writer
 
 
@@ -23,6 +24,7 @@ class Connected:
         self._opened = opened
         self._writer = Writer(opened.database.writing, loop, is_paced=reading is not None)
         self._reader = Reader(reading, self._writer)
+        self._unfinished = Unfinished()
         self._keeping = Keeping(opened, self._writer, limits)
 
     @classmethod

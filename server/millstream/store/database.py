@@ -11,6 +11,7 @@ SQLite gives those two the mode of the file. A writing transaction takes the loc
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -84,6 +85,8 @@ def connect(address: StoreAddress, *, busy_seconds: float) -> Database:
 
 def make_private_file(path: Path) -> None:
     """An empty file that only its owner can open, in a folder of which the same is true."""
+    if not path.is_absolute():
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder", str(path))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 

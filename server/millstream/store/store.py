@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -44,7 +45,15 @@ class Store(StoredConversations):
             if items_before is not None and response.conversation_id is not None:
                 check_num_items(connection, response.conversation_id, expected=items_before)
 
-        await self._writer.submit(insert)
+        try:
+            await self._unfinished.watch(response.id, self._writer.submit(insert))
+        except asyncio.CancelledError:
+            # It may be there all the same, with its conversation's lock; nobody would finish it.
+            delete = partial(
+                response_rows.delete_response, response_id=response.id, owner=response.owner
+            )
+            self._unfinished.watch(response.id, self._writer.submit(delete))
+            raise
 
     async def set_status(self, response_id: str, status: Literal["queued", "in_progress"]) -> None:
         """Changes that of a response that is not finished."""
@@ -52,7 +61,8 @@ class Store(StoredConversations):
 
     def log(self, response_id: str, batch: EventBatch) -> asyncio.Future[None]:
         """Queues events of a response that is not finished. The future is done after the commit."""
-        return self._writer.log(LoggedBatch(response_id, batch))
+        logged = self._writer.log(LoggedBatch(response_id, batch))
+        return self._unfinished.watch(response_id, logged)
 
     async def finish(
         self,
@@ -67,7 +77,7 @@ class Store(StoredConversations):
         """Writes what a response has become, at once. A conversation gets its inputs and outputs
         at its end, and its lock back. Nothing happens to a response that is finished, or gone.
         """
-        await self._writer.submit(
+        finished = self._writer.submit(
             lambda c: response_rows.finish_response(
                 c,
                 response_id,
@@ -80,6 +90,9 @@ class Store(StoredConversations):
             ),
             needs_events_of=response_id,
         )
+        # It is done although nobody may wait for it any more, and may fail.
+        await asyncio.shield(self._unfinished.watch(response_id, finished))
+        self._unfinished.forget(response_id)
 
     async def response(self, response_id: str, *, owner: str) -> StoredResponse | None:
         """The response, if it is the owner's."""
@@ -143,6 +156,8 @@ class Store(StoredConversations):
         return self._keeping.note_deletion(is_deleted)
 
     async def abandoned(self) -> list[StoredResponse]:
-        """Those that are not finished, and whose server is gone."""
+        """Those that are not finished, and never will be: their server is gone, or it is this one
+        and could not write what they have become."""
         running = await self._reader.read(response_rows.read_running)
-        return await asyncio.to_thread(self._opened.of_the_gone, running)
+        gone = await asyncio.to_thread(self._opened.of_the_gone, running)
+        return [*gone, *self._unfinished.among(running)]

@@ -135,10 +135,7 @@ class Writer:
 
     def log(self, events: LoggedBatch) -> asyncio.Future[None]:
         """Queues events likewise."""
-        future = self._queue(_Operation(future=self._loop.create_future(), events=events))
-        # Whoever does not wait for it has nothing to do about its failure, which is logged here.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return future
+        return self._queue(_Operation(future=self._loop.create_future(), events=events))
 
     def stop(self) -> None:
         """Does what is queued, and ends the thread; from another thread than the loop's."""
@@ -148,6 +145,8 @@ class Writer:
         self._thread.join()
 
     def _queue(self, operation: _Operation) -> asyncio.Future[Any]:
+        # Whoever does not wait for it has nothing to do about its failure, which is logged here.
+        operation.future.add_done_callback(lambda done: done.cancelled() or done.exception())
         with self._changed:
             if self._is_stopping:
                 operation.failure = StoreFailed("The store is closed.")
