@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
+from tokenizers import Tokenizer
 
 from millstream.api.openai.responses.builder import OutputBuilder
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.items import ItemStatus
 from millstream.api.openai.responses.recovery import event_of, output_of
+from millstream.core.request import TokenLogprob
 from millstream.intake.responses.sealed_text import decode_reasoning
 from millstream.intake.responses.tools import ToolNames, ToolOrigin
 from millstream.text.assembler import TextDelta
@@ -26,6 +28,8 @@ from millstream.text.parsing.output import (
     ToolCallStart,
     join,
 )
+from millstream.text.shown_logprobs import TextLogprob
+from millstream.text.vocabulary import Vocabulary
 
 SHAPE: TypeAdapter[Any] = TypeAdapter(ResponseEvent)
 OFFICIAL: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -89,6 +93,35 @@ def test_unparsed_text_is_a_message_too() -> None:
     made.push(TextDelta(" two"))
     made.close("completed")
     assert made.output()[0]["content"][0]["text"] == "one two"
+
+
+def test_each_token_of_a_text_has_its_score_and_no_other_token_has(
+    byte_tokenizer: Tokenizer,
+) -> None:
+    """Parsers hold text back that may be the beginning of something else."""
+
+    def scored(*texts: str) -> tuple[TextLogprob, ...]:
+        return tuple(
+            TextLogprob(text, text.encode(), TokenLogprob(1, -0.5, 1, ())) for text in texts
+        )
+
+    made = builder(vocabulary=Vocabulary(byte_tokenizer))
+    frames = [
+        *made.push(TextDelta("hm", logprobs=scored("hm"), parts=(Reasoning("hm"),))),
+        *made.push(TextDelta("</think>", logprobs=scored("</think>"), parts=())),
+        *made.push(TextDelta("\n\n1", logprobs=scored("\n", "\n", "1"), parts=(Content("1"),))),
+        *made.push(TextDelta("\n", logprobs=scored("\n"), parts=())),
+        *made.push(TextDelta("é", logprobs=scored("", "é"), parts=(Content("\né"),))),
+        *made.push(TextDelta("<", logprobs=scored("<"), parts=())),
+        *made.push(TextDelta("c", logprobs=scored("c"), parts=(ToolCallStart(0, "look_up"),))),
+        *made.close("completed"),
+    ]
+    deltas = [event for frame in frames if "logprobs" in (event := event_of(frame))]
+    deltas = [event for event in deltas if event["type"].endswith("text.delta")]
+    tokens = [[each["token"] for each in event["logprobs"]] for event in deltas]
+    assert tokens == [["1"], ["\n", "", "é"]]
+    part = made.output()[1]["content"][0]
+    assert [each["token"] for each in part["logprobs"]] == ["1", "\n", "", "é"]
 
 
 def test_events_are_numbered_and_the_number_is_the_id_of_the_event() -> None:

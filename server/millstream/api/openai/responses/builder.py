@@ -7,7 +7,6 @@ another one ends the item before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from millstream.api.openai.generate.logprob_shapes import content_logprobs
@@ -57,6 +56,7 @@ class OutputBuilder:
         self._open: OpenItem | None = None
         self._call: int | None = None
         self._blanks = ""
+        self._waiting: list[TextLogprob] = []
         self.frames = Frames()
 
     def output(self) -> list[dict[str, Any]]:
@@ -69,31 +69,32 @@ class OutputBuilder:
 
     def push(self, delta: TextDelta) -> list[bytes]:
         """The events of a delta."""
+        if self._vocabulary is not None:
+            # Their text may be held back by a parser, and be shown by a later delta.
+            self._waiting += delta.logprobs
         if delta.parts is None:
-            return self._say(delta.text, delta.logprobs) if delta.text else []
+            return self._say(delta.text) if delta.text else []
         events: list[bytes] = []
-        logprobs: Sequence[TextLogprob] = delta.logprobs
         for part in delta.parts:
-            if isinstance(part, Content):
-                events += self._say(part.text, logprobs)
-                logprobs = ()
-            else:
-                events += self._beside(part)
+            events += self._say(part.text) if isinstance(part, Content) else self._beside(part)
+        if self._waiting and delta.parts and not isinstance(delta.parts[-1], Content):
+            self._waiting.clear()
         return events
 
     def close(self, status: ItemStatus) -> list[bytes]:
         """The events that end the last item. An answer that said nothing is an empty text."""
         events: list[bytes] = []
         if not self._items:
-            events += self._begin(self._message())
+            message = self._message()
+            events += self._begin(message)
             if self._blanks:
-                events += self._items[-1].add(self._blanks)
+                events += self._add(message, self._blanks)
         return [*events, *self._end(status)]
 
-    def _say(self, text: str, logprobs: Sequence[TextLogprob]) -> list[bytes]:
+    def _say(self, text: str) -> list[bytes]:
         item = self._open
         if isinstance(item, MessageItem):
-            return item.add(text, self._scores(logprobs) if logprobs else None)
+            return self._add(item, text)
         # Blanks between items are no text of their own.
         self._blanks += text
         if self._items and not self._blanks.strip():
@@ -101,7 +102,10 @@ class OutputBuilder:
         message = self._message()
         events = self._begin(message)
         text, self._blanks = self._blanks, ""
-        return [*events, *message.add(text, self._scores(logprobs) if logprobs else None)]
+        return [*events, *self._add(message, text)]
+
+    def _add(self, message: MessageItem, text: str) -> list[bytes]:
+        return message.add(text, self._scores(text) if self._waiting else None)
 
     def _beside(self, part: Delta) -> list[bytes]:
         """The events of a thought or a call."""
@@ -161,8 +165,16 @@ class OutputBuilder:
     def _id(self, prefix: str) -> str:
         return f"{prefix}_{self._letters}{self._next:02x}"
 
-    def _scores(self, logprobs: Sequence[TextLogprob]) -> list[dict[str, Any]] | None:
-        if self._vocabulary is None:
-            return None
-        content: list[dict[str, Any]] = content_logprobs(logprobs, self._vocabulary)["content"]
+    def _scores(self, text: str) -> list[dict[str, Any]]:
+        """Those of the tokens that made this text, the last that came: others made none."""
+        entries: list[TextLogprob] = []
+        num_left = len(text)
+        for entry in reversed(self._waiting):
+            if num_left <= 0 and entry.text:
+                break
+            num_left -= len(entry.text)
+            entries.append(entry)
+        self._waiting.clear()
+        assert self._vocabulary is not None, "scores were asked for"
+        content: list[dict[str, Any]] = content_logprobs(entries[::-1], self._vocabulary)["content"]
         return content
