@@ -97,14 +97,37 @@ _WORDS = (
     Line("Think aloud about seven", "<think>\nSeven has no divisors.\n</think>\n\nIt is a prime."),
 )
 
-SCRIPT = (*_RESULTS, *_CALLS, *_TYPED, *_WORDS)
+# Codex puts lines of its own before what a tool gave: hence these patterns begin anywhere.
+_MENDED = (
+    "*** Begin Patch\n*** Update File: poem.txt\n@@\n-Roses are rad\n+Roses are red\n*** End Patch"
+)
+_REPORT = {"first": "Roses are rad", "mended": False}
+_AGENT = (
+    Line("<tool_response>.*Roses are rad", _json(_REPORT), given="Report on poem"),
+    Line("<tool_response>.*Roses are rad", call("apply_patch", input=_MENDED), given="Mend the"),
+    Line("<tool_response>.*Roses are rad", "It is about roses.", given="Show me poem"),
+    Line("<tool_response>.*[Ss]uccess.*poem.txt", "The poem is mended."),
+    Line("<tool_response>.*unsupported call", "It is not there."),
+    Line("<tool_response>.*(agent|thread)", "There was no such agent.", given="Close the agent"),
+    Line(
+        "(?:Mend the typo in|Report on|Show me) (poem.txt)", call("exec_command", cmd="cat {heard}")
+    ),
+    Line("Close the agent (\\w+)", call("close_agent", target="{heard}")),
+    Line("Use a tool that is not there", call("no_such_tool")),
+)
+
+SCRIPT = (*_RESULTS, *_CALLS, *_TYPED, *_AGENT, *_WORDS)
 
 
 def answer_to(prompt: str) -> str | None:
-    """The answer to a prompt, or None where the model is on its own."""
+    """The answer to a prompt, or None where the model is on its own.
+
+    Thoughts that the template began end at once.
+    """
     before, _, turn = prompt.rpartition(_TURN)
+    thoughts = "</think>\n\n" if turn.endswith("<think>\n") else ""
     for line in SCRIPT:
         heard = re.search(line.heard, turn, re.DOTALL)
         if heard and re.search(line.given, before, re.DOTALL):
-            return line.says.replace("{heard}", heard[heard.lastindex or 0])
+            return thoughts + line.says.replace("{heard}", heard[heard.lastindex or 0])
     return None

@@ -39,6 +39,8 @@ class Suite:
 
 SUITES = (
     Suite("test_openai", "OpenAI SDK, Python", ("openai",)),
+    Suite("test_openai_responses", "OpenAI SDK, Python: responses", ("openai",)),
+    Suite("test_codex", "Codex CLI", ("@openai/codex",), "JavaScript"),
     Suite("test_huggingface_hub", "Hugging Face client, Python", ("huggingface_hub",)),
     Suite(
         "test_langchain",
