@@ -253,6 +253,13 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "text/parsing",
     },
+    "api/openai/response_sockets": {
+        "api/context",
+        "api/openai/responses",
+        "api/wire",
+        "errors",
+        "intake/responses",
+    },
     "api/openai/conversations": {
         "api/context",
         "api/described",
@@ -295,6 +302,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/openai/completions",
         "api/openai/conversations",
         "api/openai/generate",
+        "api/openai/response_sockets",
         "api/openai/responses",
         "api/openai/tokenize",
         "api/status",

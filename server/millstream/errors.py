@@ -91,6 +91,12 @@ class HostNotAllowed(InvalidRequest):
     flag = "--allowed-hosts"
 
 
+class OriginNotAllowed(InvalidRequest):
+    status = 403
+    code = "origin_not_allowed"
+    flag = "--allowed-origins"
+
+
 class NotFound(InvalidRequest):
     status = 404
     code = "not_found"

@@ -80,6 +80,11 @@ class EventLog:
         """Why the archive takes no more events."""
         return self._failure
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last event is there."""
+        return self._is_complete
+
     def append(self, frames: Sequence[bytes]) -> None:
         """Adds events. Raises what the archive has failed with."""
         self._frames += frames

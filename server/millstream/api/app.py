@@ -15,6 +15,7 @@ from millstream.api.wire.error_bodies import (
     handle_millstream_error,
     handle_unexpected,
 )
+from millstream.api.wire.sockets import SocketRoutes
 from millstream.errors import MillstreamError
 
 
@@ -31,4 +32,6 @@ def build_app(context: ServerContext) -> ASGIApp:
     )
     # Its redirects name the host that the client named, which behind a proxy is the wrong one.
     app.router.redirect_slashes = False
-    return protect(app, routes, context.settings)
+    sockets = {route.path: route.socket for route in routes if route.socket is not None}
+    both = SocketRoutes(app, handlers=sockets, root_path=context.settings.root_path or "")
+    return protect(both, routes, context.settings)

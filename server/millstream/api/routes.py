@@ -22,6 +22,8 @@ from millstream.api.openai.conversations.routes import conversation_routes
 from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.generate.resumption import delete, resume
 from millstream.api.openai.models import LIST_MODELS, RETRIEVE_MODEL, Models
+from millstream.api.openai.response_sockets.endpoint import response_socket
+from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.routes import response_routes
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.status.health import HEALTH, health
@@ -42,7 +44,13 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         COMPLETIONS.route(_post(completions)),
         MESSAGES.route(_post(messages)),
         COUNT_TOKENS.route(TokenCounts(context, prompts=prompts).count),
-        *response_routes(context, prompts=prompts, grammars=grammars),
+        *response_routes(
+            context,
+            maker,
+            prompts=prompts,
+            grammars=grammars,
+            socket=response_socket(context, maker),
+        ),
         *conversation_routes(context),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),
         *(operation.route(delete(context)) for operation in (DELETE_CHAT, DELETE_COMPLETION)),

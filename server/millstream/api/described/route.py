@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from millstream.api.wire.error_bodies import ErrorBody
+from millstream.api.wire.sockets import SocketHandler
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -47,13 +48,17 @@ class Operation:
     is_open: bool = False
     is_probe: bool = False
 
-    def route(self, handler: Handler) -> DescribedRoute:
-        return DescribedRoute(self, handler)
+    def route(self, handler: Handler, *, socket: SocketHandler | None = None) -> DescribedRoute:
+        """socket: what serves WebSockets of the same path, if there are any."""
+        return DescribedRoute(self, handler, socket=socket)
 
 
 class DescribedRoute(Route):
-    """A route that knows its description."""
+    """A route that knows its description, and what serves the WebSockets of its path."""
 
-    def __init__(self, operation: Operation, handler: Handler) -> None:
+    def __init__(
+        self, operation: Operation, handler: Handler, *, socket: SocketHandler | None = None
+    ) -> None:
         super().__init__(operation.path, handler, methods=[operation.method])
         self.operation = operation
+        self.socket = socket

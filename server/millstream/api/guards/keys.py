@@ -1,5 +1,6 @@
 """Who may use the server: API keys, sent as `Authorization: Bearer KEY`, or as `X-Api-Key: KEY`, as
-Anthropic's SDKs do; in both headers only if it is the same.
+Anthropic's SDKs do; in both headers only if it is the same. A web page cannot give headers to a
+WebSocket: it names the key as a subprotocol, as it does for OpenAI's Realtime API.
 
 Rules: decided from the path that the router sees and these headers, before anything of the body is
 read; every path needs a key unless it is listed as open; all keys are compared in full, as
@@ -11,7 +12,7 @@ kept for somebody is found again, whatever other keys come and go.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 
 from pydantic import SecretStr
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from millstream.api.wire.error_bodies import error_response
 from millstream.errors import Unauthorized
 
+_KEY_PROTOCOL = "openai-insecure-api-key."
 _REFUSAL = "this server needs a valid API key; send it as 'Authorization: Bearer KEY'"
 
 _HEADERS = (b"authorization", b"x-api-key")
@@ -48,6 +50,7 @@ class RequireKey:
         """The digest of the key that was sent, if it is one of those that are known."""
         given = [header for header in scope["headers"] if header[0] in _HEADERS]
         tokens = {_token(name, value) for name, value in given}
+        tokens |= set(_protocol_tokens(scope))
         if len(tokens) != 1 or len(given) > len(dict(given)):
             return None
         token = tokens.pop()
@@ -63,6 +66,13 @@ def _token(name: bytes, value: bytes) -> bytes | None:
         return value.strip()
     scheme, _, token = value.partition(b" ")
     return token.strip() if scheme.lower() == b"bearer" else None
+
+
+def _protocol_tokens(scope: Scope) -> Iterator[bytes]:
+    """The keys among the subprotocols of a WebSocket."""
+    for name in scope.get("subprotocols", ()):
+        if name.startswith(_KEY_PROTOCOL):
+            yield name.removeprefix(_KEY_PROTOCOL).encode("latin-1", "replace")
 
 
 def _digest(key: bytes) -> bytes:

@@ -4,6 +4,7 @@
     RootPath        a proxy may have taken the prefix away, or not
     CORSMiddleware  also for refusals and failures, so that a page can read why
     CheckHost       nothing of a request is routed that calls the server by another name
+    CheckOrigin     no page of another site opens a WebSocket
     RequireKey      nothing of a request is read or routed without a key
 
 Intentional: around Starlette's application, not in it. Its own list of middleware stands inside of
@@ -23,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from millstream.api.described.route import DescribedRoute
 from millstream.api.guards.hosts import CheckHost
 from millstream.api.guards.keys import RequireKey
+from millstream.api.guards.origins import CheckOrigin
 from millstream.api.wire.messages_errors import speaks_messages
 from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
@@ -36,6 +38,8 @@ EXPOSED_HEADERS = (
     "X-Unenforced-Keywords",
 )
 
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+_SWITCHING = 101
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -51,6 +55,7 @@ def protect(app: ASGIApp, routes: Sequence[DescribedRoute], settings: Settings) 
     open_paths = {root_path + route.path for route in routes if route.operation.is_open}
     if settings.api_key:
         app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
+    app = CheckOrigin(app, origins=settings.allowed_origins or ())
     if settings.allowed_hosts:
         app = CheckHost(app, names=settings.allowed_hosts, open_paths=open_paths)
     if settings.allowed_origins:
@@ -76,7 +81,7 @@ class RootPath:
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._root_path and scope["type"] == "http":
+        if self._root_path and scope["type"] in ("http", "websocket"):
             path, root = scope["path"], self._root_path
             if path == root:
                 path += "/"
@@ -99,7 +104,7 @@ class RequestId:
         self._probes = frozenset(probes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
@@ -109,12 +114,15 @@ class RequestId:
         scope.setdefault("state", {}).update(request_id=request_id, record=record)
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _STARTS:
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 if speaks_messages(scope, root_path=self._root_path):
                     headers["request-id"] = request_id
-                record.respond(message["status"], headers)
+                if message["type"] == "websocket.accept":
+                    record.respond(_SWITCHING)
+                else:
+                    record.respond(message["status"], headers)
             await send(message)
 
         try:

@@ -67,7 +67,7 @@ class BoundedTransport(asyncio.Transport):
         super().__init__()
         self._transport = transport
         self._loop = loop
-        self._is_input_open = is_input_open
+        self.is_input_open = is_input_open
         self._send_timeout = send_timeout
         self._unread = unread
         self._lingering: asyncio.TimerHandle | None = None
@@ -86,7 +86,7 @@ class BoundedTransport(asyncio.Transport):
     def close(self) -> None:
         if self.is_closing():
             return
-        if self._is_input_open():
+        if self.is_input_open():
             self.linger()
         else:
             self._close()
@@ -151,6 +151,12 @@ class BoundedTransport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self._is_lost or self.is_lingering or self._transport.is_closing()
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._transport.set_protocol(protocol)
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._transport.get_protocol()
 
     def abort(self) -> None:
         self._transport.abort()

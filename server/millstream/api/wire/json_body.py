@@ -28,7 +28,8 @@ from millstream.workers.threads import WorkerThreads
 T = TypeVar("T")
 
 _BODY_SECONDS = 30.0
-_LARGE_BYTES = 64 * 1024
+LARGE_BYTES = 64 * 1024
+"""What is larger is not parsed or checked on the event loop."""
 _MAX_CONTAINERS = 100_000
 # What a client sends that was told nothing of types: none, or that of `curl -d`.
 _UNDECLARED = ("", "application/x-www-form-urlencoded")
@@ -50,7 +51,14 @@ async def read_json(
         raise InvalidRequest(
             "the client left before the body was complete", code=CLIENT_LEFT
         ) from error
-    if len(body) < _LARGE_BYTES:
+    return await checked_object(body, check=check, threads=threads)
+
+
+async def checked_object(
+    body: bytes, *, check: Callable[[dict[str, Any]], T], threads: WorkerThreads
+) -> T:
+    """What `check` makes of the JSON object that these bytes are. Raises as `read_json` does."""
+    if len(body) < LARGE_BYTES:
         return check(_parse(body))
     return await threads.run(lambda: check(_parse(body)))
 

@@ -105,6 +105,12 @@ class Protocol(H11Protocol):
         elif self._timer is None:
             self._timer = self.loop.call_later(HEADER_SECONDS, self._headers_late)
 
+    def _should_upgrade(self) -> bool:
+        """Whether another protocol takes over. What asks for one that is not spoken here, or may
+        not ask, is answered as it is (RFC 9110, 7.8)."""
+        is_socket = self.ws_protocol_class is not None and self._get_upgrade() == b"websocket"
+        return is_socket and self.scope["method"] == "GET"
+
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when h11 refuses the input."""
         cause = sys.exc_info()[1]

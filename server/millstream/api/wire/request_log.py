@@ -61,7 +61,7 @@ class RequestRecord:
 
     def __init__(self, scope: Scope, *, request_id: str, is_probe: bool) -> None:
         """is_probe: asked every few seconds by a machine, so not worth a line if it goes well."""
-        self._method, self._path = scope["method"], scope["path"]
+        self._method, self._path = scope.get("method", "GET"), scope["path"]
         self._headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._request_id = request_id
         self._is_probe = is_probe
@@ -72,11 +72,11 @@ class RequestRecord:
         self.answer: Callable[[], AnswerFacts] | None = None
         self.ending: str | None = None
 
-    def respond(self, status: int, headers: Mapping[str, str]) -> None:
-        """Notes that the answer begins with this."""
+    def respond(self, status: int, headers: Mapping[str, str] | None = None) -> None:
+        """Notes that the answer begins with this. headers: None where no page can be refused."""
         self._status = status
-        if "access-control-allow-origin" not in headers:
-            self._refused_origin = _foreign_origin(self._headers)
+        if headers is not None and "access-control-allow-origin" not in headers:
+            self._refused_origin = foreign_origin(self._headers)
 
     def fail(self, error: MillstreamError) -> None:
         """Notes what the answer says went wrong."""
@@ -139,7 +139,7 @@ def shown(text: str) -> str:
     return quote(text[:_MAX_SHOWN], safe=_SAFE) or "-"
 
 
-def _foreign_origin(headers: Mapping[bytes, bytes]) -> str | None:
+def foreign_origin(headers: Mapping[bytes, bytes]) -> str | None:
     """The origin of the page that a browser asks for, unless that page is this server's own."""
     origin = headers.get(b"origin")
     if origin is None or headers.get(b"sec-fetch-site") == b"same-origin":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 
 from millstream.errors import InvalidRequest
@@ -10,13 +11,13 @@ RESUMABLE_HEADER = "X-Resumable"
 """Asks that an answer goes on when its reader leaves, and can be read again."""
 
 
-def owner_of(http: HttpRequest) -> str:
+def owner_of(http: HTTPConnection) -> str:
     """Whose the request is; nobody's on a server without keys."""
     owner: str = getattr(http.state, "tenant", "")
     return owner
 
 
-def asks_to_resume(http: HttpRequest) -> bool:
+def asks_to_resume(http: HTTPConnection) -> bool:
     """Whether the header asks for it. Raises InvalidRequest for a value that says neither."""
     given = http.headers.get(RESUMABLE_HEADER, "false").strip().lower()
     if given not in ("true", "false", "1", "0"):

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 from millstream.api.wire import descriptors
 from millstream.api.wire.closing import UnreadAnswers
 from millstream.api.wire.protocol import Protocol
+from millstream.api.wire.socket_protocol import SocketProtocol
 from millstream.errors import StartupError
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _MAX_HEADER_BYTES = 64 * 1024
 _CLOSING_SECONDS = 5
+_MESSAGE_SLACK = 2
+"""How much larger than a body a WebSocket message may be and still be refused by an event: what is
+larger yet ends its connection."""
 
 
 def load_tls(settings: Settings) -> ssl.SSLContext | None:
@@ -97,7 +101,12 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=_protocol(settings),
-                ws="none",
+                ws=SocketProtocol,
+                ws_max_size=_MESSAGE_SLACK * settings.payload_limit,
+                # Events of a few bytes are not worth it; nor is what it costs to unpack.
+                ws_per_message_deflate=False,
+                ws_ping_interval=settings.ping_seconds,
+                ws_ping_timeout=settings.send_timeout,
                 lifespan="off",
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
                 timeout_graceful_shutdown=_CLOSING_SECONDS,

@@ -48,6 +48,11 @@ class ChatOfResponse:
     places: tuple[MessagePlaces, ...]
     tool_paths: tuple[str, ...]
 
+    @property
+    def shortest_chat(self) -> AgentChat:
+        """The chat with one token for an answer: no prompt is computed for less."""
+        return self.chat.model_copy(update={"max_completion_tokens": 1, "min_tokens": None})
+
     def in_words_of_responses(self, error: InvalidRequest) -> InvalidRequest:
         """This refusal with the paths of the body that the client sent."""
         if error.param is None:

@@ -47,13 +47,15 @@ class ResponseAnswer:
         builder: OutputBuilder,
         log: EventLog,
         store: Store | None,
+        is_silent: bool = False,
     ) -> None:
-        """store: where it is kept; None for one that is not."""
+        """store: where it is kept; None for one that is not. is_silent: it says nothing."""
         self._choice = choice
         self._resource = resource
         self._builder = builder
         self._log = log
         self._store = store
+        self._is_silent = is_silent
         self._num_generated, self._num_reasoning = 0, 0
         self._first_token: float | None = None
         self.failure: MillstreamError | None = None
@@ -92,6 +94,8 @@ class ResponseAnswer:
         while True:
             delta = await self._choice.advance()
             self._count(delta)
+            if self._is_silent:
+                return "completed"
             if events := self._builder.push(delta):
                 self._log.append(events)
             if delta.finish_reason is not None:
@@ -104,6 +108,8 @@ class ResponseAnswer:
                 self._resource.turn("in_progress")
                 shown = self._resource.shown([])
                 self._log.append([self._builder.announce("response.in_progress", shown)])
+        if self._is_silent:
+            return
         self._num_generated += len(delta.token_ids)
         self._num_reasoning += delta.num_reasoning
 
@@ -112,7 +118,7 @@ class ResponseAnswer:
         item_status: ItemStatus = "completed" if is_whole else "incomplete"
         output = self._builder.output()
         events: list[bytes] = []
-        if is_whole or status == "incomplete" or output:
+        if not self._is_silent and (is_whole or status == "incomplete" or output):
             events += self._builder.close(item_status)
         await self._log.settle()
         self.failure = self.failure or self._log.failure

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from millstream.api.openai.responses.recent import RecentResponses
 from millstream.api.wire.error_bodies import shown
 from millstream.errors import InvalidRequest, NotFound
 from millstream.intake.responses.request import ResponseRequest
 from millstream.store.records import RUNNING
 from millstream.store.store import Store
 
-_NEEDS_STORE = ("background", "conversation", "previous_response_id", "store")
+_NEEDS_STORE = frozenset({"background", "conversation", "previous_response_id", "store"})
 
 
 class History:
@@ -20,13 +21,17 @@ class History:
     def __init__(self, store: Store | None) -> None:
         self._store = store
 
-    def store_for(self, request: ResponseRequest, *, is_replayed: bool) -> Store | None:
+    def store_for(
+        self, request: ResponseRequest, *, is_replayed: bool, recent: RecentResponses | None
+    ) -> Store | None:
         """The store that is to keep the response; None if it is not to be kept.
 
         Raises InvalidRequest for what cannot be had without keeping it.
         """
+        needs_store = _NEEDS_STORE if recent is None else _NEEDS_STORE - {"previous_response_id"}
+        is_of_recent = recent is not None and request.previous_response_id in recent
         if self._store is None:
-            for name in _NEEDS_STORE:
+            for name in sorted(needs_store):
                 if getattr(request, name):
                     raise InvalidRequest(
                         f"{name}: this server keeps nothing (--store off)",
@@ -34,7 +39,13 @@ class History:
                         code="store_off",
                     )
             return None
-        if request.store is not False:
+        if request.store and is_of_recent:
+            raise InvalidRequest(
+                "store: what it goes on from is not kept; leave store out",
+                param="store",
+                code="previous_response_not_stored",
+            )
+        if request.store is not False and not is_of_recent:
             return self._store
         if is_replayed:
             raise InvalidRequest(
@@ -47,17 +58,24 @@ class History:
             )
         return None
 
-    async def before(self, request: ResponseRequest, *, owner: str) -> list[dict[str, Any]]:
+    async def before(
+        self, request: ResponseRequest, *, owner: str, recent: RecentResponses | None
+    ) -> list[dict[str, Any]]:
         """The items that the request's own follow. Raises NotFound, StoreFailed, and InvalidRequest
         for a response that is still being made."""
+        previous_id = request.previous_response_id
+        if recent is not None and previous_id is not None and previous_id in recent:
+            return recent.items(previous_id)
         if self._store is None:
+            if previous_id is not None:
+                raise not_found("previous response", previous_id, param="previous_response_id")
             return []
         if (conversation_id := request.conversation_id) is not None:
             found = await self._store.all_conversation_items(conversation_id, owner=owner)
             if found is None:
                 raise not_found("conversation", conversation_id, param="conversation")
             return [item.data for item in found]
-        if (previous_id := request.previous_response_id) is None:
+        if previous_id is None:
             return []
         previous = await self._store.response(previous_id, owner=owner)
         if previous is not None and previous.status in RUNNING:

@@ -15,6 +15,7 @@ from millstream.api.context import ServerContext
 from millstream.api.openai.responses.answer import ResponseAnswer
 from millstream.api.openai.responses.builder import OutputBuilder
 from millstream.api.openai.responses.history import History
+from millstream.api.openai.responses.recent import RecentResponses
 from millstream.api.openai.responses.resource import ResponseResource
 from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.generation.answer_grammars import AnswerGrammars
@@ -35,13 +36,16 @@ class Asker:
     """Who asks, and how. owner: whose the response is. names: what else it can be cancelled by.
 
     is_replayed: its events can be read again, and it goes on when its reader leaves.
-    has_reader: somebody reads its events from the first one on.
+    has_reader: somebody reads its events from the first one on. recent: what else it can go on
+    from. wants_answer: else only the prompt is computed, for the answers that will follow.
     """
 
     owner: str
     names: Collection[str]
     is_replayed: bool
     has_reader: bool
+    recent: RecentResponses | None = None
+    wants_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What the engine was asked, and with what it answers."""
+    """What the engine was asked, and with what it answers. items: the whole conversation."""
 
+    items: Sequence[Item]
     asked: ChatOfResponse
     started: StartedChat
     resource: ResponseResource
@@ -64,11 +69,13 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class BegunResponse:
-    """A response that is being made. unenforced: what of the wanted form is left to the model."""
+    """A response that is being made. unenforced: what of the wanted form is left to the model.
+    items: the conversation that it answers."""
 
     run: Run
     answer: ResponseAnswer
     unenforced: tuple[str, ...]
+    items: Sequence[Item]
 
 
 class ResponseMaker:
@@ -85,7 +92,7 @@ class ResponseMaker:
     def take_place(self, request: ResponseRequest, asker: Asker) -> Place:
         """A place for the response. Raises Overloaded at once, and InvalidRequest for what cannot
         be had on this server."""
-        store = self._history.store_for(request, is_replayed=asker.is_replayed)
+        store = self._history.store_for(request, is_replayed=asker.is_replayed, recent=asker.recent)
         response_id = f"resp_{secrets.token_hex(24)}"
         (stream,) = open_places(
             self._context.engine,
@@ -108,11 +115,12 @@ class ResponseMaker:
             raise
 
     async def _begin(self, request: ResponseRequest, asker: Asker, place: Place) -> BegunResponse:
-        before = await self._history.before(request, owner=asker.owner)
+        before = await self._history.before(request, owner=asker.owner, recent=asker.recent)
         items = await self._history.resolved(request.items, before, owner=asker.owner)
         asked = await self._fitting(request, before, items)
         try:
-            started = await self._answers.start(asked.chat, [place.stream], tenant=asker.owner)
+            chat = asked.chat if asker.wants_answer else asked.shortest_chat
+            started = await self._answers.start(chat, [place.stream], tenant=asker.owner)
         except InvalidRequest as error:
             raise asked.in_words_of_responses(error) from error
         resource = self._resource(request, place)
@@ -122,7 +130,7 @@ class ResponseMaker:
                 [StoredItem(id=item["id"], data=item) for item in items],
                 items_before=len(before) if request.conversation_id else None,
             )
-        return self._run(request, asker, place, Begun(asked, started, resource))
+        return self._run(request, asker, place, Begun([*before, *items], asked, started, resource))
 
     async def _fitting(
         self, request: ResponseRequest, before: Sequence[Item], items: Sequence[Item]
@@ -188,6 +196,7 @@ class ResponseMaker:
             builder=builder,
             log=log,
             store=store,
+            is_silent=not asker.wants_answer,
         )
         run = Run(
             place.response_id,
@@ -198,7 +207,7 @@ class ResponseMaker:
         )
         answer.announce(is_queued=bool(request.background))
         self._context.runs.start(run, answer.make(keeps_events=asker.is_replayed))
-        return BegunResponse(run, answer, begun.started.prepared.unenforced)
+        return BegunResponse(run, answer, begun.started.prepared.unenforced, begun.items)
 
 
 def _row(request: ResponseRequest, resource: ResponseResource, asker: Asker) -> StoredResponse:

@@ -15,20 +15,28 @@ from millstream.api.openai.responses.stored import (
     RETRIEVE_RESPONSE,
     StoredResponses,
 )
+from millstream.api.wire.sockets import SocketHandler
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.prompts import Prompts
 
 
 def response_routes(
-    context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
+    context: ServerContext,
+    maker: ResponseMaker,
+    *,
+    prompts: Prompts,
+    grammars: AnswerGrammars,
+    socket: SocketHandler,
 ) -> list[DescribedRoute]:
-    """All of them; those whose path is a word stand before those whose path has an id."""
-    maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
+    """All of them; those whose path is a word stand before those whose path has an id.
+
+    socket: what makes responses over WebSockets.
+    """
     responses, stored = Responses(context, maker), StoredResponses(context)
     counting = InputCounting(context, prompts=prompts)
     compactor = Compactor(context, prompts=prompts, grammars=grammars)
     return [
-        CREATE_RESPONSE.route(responses.create),
+        CREATE_RESPONSE.route(responses.create, socket=socket),
         COUNT_INPUT_TOKENS.route(counting.count),
         COMPACT.route(compactor.compact),
         RETRIEVE_RESPONSE.route(stored.retrieve),
