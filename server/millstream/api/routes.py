@@ -37,6 +37,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     prompts, grammars = Prompts(context), AnswerGrammars(context.tokenizer, context.workers)
     chat = ChatCompletions(context, prompts=prompts, grammars=grammars)
     completions = Completions(context, grammars=grammars)
+    maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
     messages = Messages(context, prompts=prompts, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)
     return [

@@ -22,7 +22,7 @@ class History:
         self._store = store
 
     def store_for(
-        self, request: ResponseRequest, *, is_replayed: bool, recent: RecentResponses | None
+        self, request: ResponseRequest, *, is_replayed: bool, recent: RecentResponses | None = None
     ) -> Store | None:
         """The store that is to keep the response; None if it is not to be kept.
 
@@ -59,7 +59,7 @@ class History:
         return None
 
     async def before(
-        self, request: ResponseRequest, *, owner: str, recent: RecentResponses | None
+        self, request: ResponseRequest, *, owner: str, recent: RecentResponses | None = None
     ) -> list[dict[str, Any]]:
         """The items that the request's own follow. Raises NotFound, StoreFailed, and InvalidRequest
         for a response that is still being made."""
