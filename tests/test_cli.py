@@ -88,10 +88,15 @@ def test_lists_are_given_with_commas_or_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_secrets_are_not_shown() -> None:
-    given = settings_for("--api-key", "sesame", "--ssl-keyfile-password", "mellon")
+    secrets = {"--api-key": "sesame", "--ssl-keyfile-password": "mellon"}
+    given = settings_for(
+        *(word for pair in secrets.items() for word in pair),
+        *("--store", "postgresql://me:alohomora@db/chats"),
+    )
     shown = f"{given!r} {given} {given.model_dump()} {given.model_dump_json()}"
     assert "sesame" not in shown
     assert "mellon" not in shown
+    assert "alohomora" not in shown
     assert "api_key" not in given.model_dump(), "what goes to the engine has no place for keys"
     for wrong in ("ses ame", "sésame", "sesame,"):
         with pytest.raises(StartupError) as caught:

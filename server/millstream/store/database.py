@@ -38,7 +38,16 @@ _FOR_EACH_CONNECTION = (
     "secure_delete=ON",
     "temp_store=MEMORY",
 )
-_CONNECT_SECONDS = 5
+
+# A server that is gone without a word is noticed, as long as the URL does not say otherwise.
+_POSTGRESQL: dict[str, Any] = {
+    "application_name": "millstream",
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +107,7 @@ def open_plainly(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 def postgresql_engine(url: URL, *, size: int, isolation: IsolationLevel) -> Engine:
     """An engine that finds out whether its connections still are any. Raises StartupError."""
-    arguments: dict[str, Any] = {
-        "connect_timeout": _CONNECT_SECONDS,
-        "application_name": "millstream",
-    }
-    arguments = {name: value for name, value in arguments.items() if name not in url.query}
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
     try:
         return create_engine(
             url,
