@@ -136,6 +136,9 @@ def measure_steps(runner: ModelRunner, seconds: float, *, rounds: int) -> None:
                 num_running = serving.scheduler.statistics().num_running
             gaps[kind] += serving.gaps
     for kind, found in gaps.items():
+        if not found:
+            print(f"  {kind:8} no step without a prompt within {seconds:g} s")
+            continue
         ordered = sorted(found)
         parts = [ordered[int(len(ordered) * part)] * 1e3 for part in (0.5, 0.9, 0.99)]
         shown = ", ".join(f"{part:.2f}" for part in parts)

@@ -193,7 +193,7 @@ def test_what_was_overwritten_before_it_was_saved_is_counted() -> None:
 
 
 @pytest.mark.parametrize("plans_ahead", [False, True])
-@pytest.mark.parametrize("seed", range(600))
+@pytest.mark.parametrize("seed", range(400))
 def test_random_schedule_with_an_archive_equals_solo(
     seed: int, plans_ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
