@@ -185,7 +185,8 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "api/wire": {"errors", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
-    "api/guards": {"api/described", "api/wire", "errors", "settings"},
+    "api/sessions": {"api/context", "api/described", "api/wire", "errors"},
+    "api/guards": {"api/described", "api/sessions", "api/wire", "errors", "settings"},
     "api/context": {"answering", "generation", "settings", "store"},
     "api/status": {"api/context", "api/described", "api/wire", "runtime", "version"},
     "api/openai/generate": {
@@ -305,6 +306,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/openai/response_sockets",
         "api/openai/responses",
         "api/openai/tokenize",
+        "api/sessions",
         "api/status",
         "generation",
     },

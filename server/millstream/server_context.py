@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_bytes
 from typing import Any
 
 from millstream.answering.runs import Runs
@@ -37,11 +38,14 @@ async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> 
     tokenizer = await asyncio.to_thread(_load_tokenizer, settings, folder)
     side = await asyncio.to_thread(text_side, tokenizer, tokenizer.backend_tokenizer, settings)
     log.info("reasoning and tool calls are read by: %s", side.parsers.description)
+    store = parts.store
+    secret = token_bytes(32) if store is None else await store.secret("sessions")
     return ServerContext(
         settings=settings,
+        session_secret=secret,
         engine=parts.engine,
         workers=parts.workers,
-        store=parts.store,
+        store=store,
         runs=parts.runs,
         fingerprint=f"millstream-{__version__}",
         **side._asdict(),

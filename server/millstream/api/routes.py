@@ -26,6 +26,7 @@ from millstream.api.openai.response_sockets.endpoint import response_socket
 from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.routes import response_routes
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
+from millstream.api.sessions.endpoints import BEGIN_SESSION, FORGET_SESSION, Sessions
 from millstream.api.status.health import HEALTH, health
 from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
 from millstream.generation.answer_grammars import AnswerGrammars
@@ -40,6 +41,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
     messages = Messages(context, prompts=prompts, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)
+    sessions = Sessions(context)
     return [
         CHAT.route(_post(chat)),
         COMPLETIONS.route(_post(completions)),
@@ -61,6 +63,8 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         RETRIEVE_MODEL.route(models.retrieve),
         TOKENIZE.route(tokenization.tokenize),
         DETOKENIZE.route(tokenization.detokenize),
+        BEGIN_SESSION.route(sessions.begin),
+        FORGET_SESSION.route(sessions.forget),
         HEALTH.route(health(context)),
         *(ping.route(health(context)) for ping in PINGS),
         VERSION.route(version),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from secrets import token_bytes
 from typing import Any, Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, text
 
 from millstream.store import event_rows, item_rows, response_rows
 from millstream.store.connected import now
@@ -20,7 +21,11 @@ from millstream.store.conversations import StoredConversations
 from millstream.store.event_rows import LoggedBatch
 from millstream.store.json_text import to_key
 from millstream.store.records import EventBatch, Page, StoredItem, StoredResponse
-from millstream.store.tables import responses
+from millstream.store.tables import responses, secrets
+
+_INSERT_SECRET = text(
+    "INSERT INTO secrets (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING"
+)
 
 
 class Store(StoredConversations):
@@ -154,6 +159,18 @@ class Store(StoredConversations):
             lambda c: response_rows.delete_response(c, response_id, owner=owner)
         )
         return self._keeping.note_deletion(is_deleted)
+
+    async def secret(self, name: str) -> bytes:
+        """A secret of 32 bytes that all servers on this database share, made when it is new."""
+
+        def read_or_make(connection: Connection) -> bytes:
+            row = {"name": name, "value": token_bytes(32)}
+            # Another server may make it at the same moment.
+            connection.execute(_INSERT_SECRET, row)
+            found = select(secrets.c.value).where(secrets.c.name == name)
+            return bytes(connection.execute(found).scalar_one())
+
+        return await self._writer.submit(read_or_make)
 
     async def abandoned(self) -> list[StoredResponse]:
         """Those that are not finished, and never will be: their server is gone, or it is this one

@@ -77,6 +77,13 @@ items = Table(
     sqlite_autoincrement=True,
 )
 
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+
 events = Table(
     "events",
     metadata,

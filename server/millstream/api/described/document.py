@@ -19,7 +19,7 @@ from millstream.version import __version__
 STATUSES = {
     200: "Success",
     400: "A field, the body or the request is wrong; `error.param` names the field",
-    401: "No valid API key was sent",
+    401: "No valid API key was sent, or a session that is not known",
     403: "The server is called by a name that is not one of its own",
     404: "There is no such thing",
     405: "The method is not allowed",
@@ -131,7 +131,7 @@ def error_statuses(operation: Operation, settings: Settings) -> list[int]:
     statuses = {*operation.errors, 500}
     if operation.request is not None:
         statuses |= set(_BODY_ERRORS)
-    if settings.api_key is not None and not operation.is_open:
+    if not operation.is_open:
         statuses.add(401)
     if settings.allowed_hosts is not None and not operation.is_open:
         statuses.add(403)

@@ -6,6 +6,7 @@
     CheckHost       nothing of a request is routed that calls the server by another name
     CheckOrigin     no page of another site opens a WebSocket
     RequireKey      nothing of a request is read or routed without a key
+    KnowSession     on a server without keys: whose a request is that has a cookie
 
 Intentional: around Starlette's application, not in it. Its own list of middleware stands inside of
 what answers 500, whose answers would then lack the id and the CORS headers.
@@ -25,6 +26,8 @@ from millstream.api.described.route import DescribedRoute
 from millstream.api.guards.hosts import CheckHost
 from millstream.api.guards.keys import RequireKey
 from millstream.api.guards.origins import CheckOrigin
+from millstream.api.sessions.cookies import PATH, SessionCookies
+from millstream.api.sessions.guard import KnowSession
 from millstream.api.wire.messages_errors import speaks_messages
 from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
@@ -49,12 +52,21 @@ def check_origins(settings: Settings) -> None:
         raise StartupError("--allow-credentials: name the pages in --allowed-origins, without *")
 
 
-def protect(app: ASGIApp, routes: Sequence[DescribedRoute], settings: Settings) -> ASGIApp:
-    """The application as the socket sees it."""
+def protect(
+    app: ASGIApp,
+    routes: Sequence[DescribedRoute],
+    settings: Settings,
+    *,
+    session_secret: bytes,
+) -> ASGIApp:
+    """The application as the socket sees it. session_secret: what its cookies are signed with."""
     root_path = settings.root_path or ""
     open_paths = {root_path + route.path for route in routes if route.operation.is_open}
     if settings.api_key:
         app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
+    else:
+        cookies = SessionCookies(session_secret)
+        app = KnowSession(app, cookies=cookies, open_paths={*open_paths, root_path + PATH})
     app = CheckOrigin(app, origins=settings.allowed_origins or ())
     if settings.allowed_hosts:
         app = CheckHost(app, names=settings.allowed_hosts, open_paths=open_paths)
