@@ -116,7 +116,25 @@ _AGENT = (
     Line("Use a tool that is not there", call("no_such_tool")),
 )
 
-SCRIPT = (*_RESULTS, *_CALLS, *_TYPED, *_AGENT, *_WORDS)
+# Claude Code asks for thoughts, so its prompts end where they begin.
+_THOUGHT = "One thing at a time.\n</think>\n\n"
+_CLAUDE = (
+    Line(
+        "<tool_response>.*Violets are bleu",
+        _THOUGHT
+        + "I see it.\n"
+        + call("Edit", file_path="note.txt", old_string="bleu", new_string="blue"),
+    ),
+    Line(
+        "<tool_response>.*note.txt has been updated",
+        _THOUGHT + call("Bash", command="cat note.txt"),
+    ),
+    Line("<tool_response>\nViolets are blue", _THOUGHT + "The note is corrected."),
+    Line("Greet the crew", _THOUGHT + "Ahoy."),
+    Line("Correct the spelling in (note.txt)", _THOUGHT + call("Read", file_path="{heard}")),
+)
+
+SCRIPT = (*_RESULTS, *_CALLS, *_TYPED, *_AGENT, *_CLAUDE, *_WORDS)
 
 
 def answer_to(prompt: str) -> str | None:

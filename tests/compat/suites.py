@@ -41,6 +41,7 @@ SUITES = (
     Suite("test_openai", "OpenAI SDK, Python", ("openai",)),
     Suite("test_openai_responses", "OpenAI SDK, Python: responses", ("openai",)),
     Suite("test_codex", "Codex CLI", ("@openai/codex",), "JavaScript"),
+    Suite("test_claude_code", "Claude Code", ("@anthropic-ai/claude-code",), "JavaScript"),
     Suite("test_huggingface_hub", "Hugging Face client, Python", ("huggingface_hub",)),
     Suite(
         "test_langchain",

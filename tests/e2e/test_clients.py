@@ -73,6 +73,12 @@ def test_openai_stream(demo_server: RunningServer) -> None:
     assert re.fullmatch(r"\(\d+ \+ \d+ tokens\)", cost)
 
 
+def test_anthropic_stream(demo_server: RunningServer) -> None:
+    *answer, cost = run_python("anthropic_stream.py", demo_server).splitlines()
+    assert re.findall(r"\d+", "\n".join(answer)) == COUNTED
+    assert re.fullmatch(r"\(\d+ \+ \d+ cached \+ \d+ tokens\)", cost)
+
+
 def test_openai_async_stream(demo_server: RunningServer) -> None:
     output = run_python("openai_async_stream.py", demo_server)
     prompts = ["Count to 10", "Say this is a test", "What is 2 + 3?"]
