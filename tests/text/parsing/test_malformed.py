@@ -229,5 +229,5 @@ def test_no_word_is_lost(family: str, data: st.DataObject) -> None:
     text = "".join(piece + word for piece, word in zip(pieces, words, strict=True))
     sample = Sample(family, text, ParsedAnswer(), reasoning="think")
     parsed = answer(sample.parser(), text)
-    shown = parsed.content + parsed.reasoning + "".join(c.arguments for c in parsed.calls)
+    shown = parsed.content + parsed.reasoning + "".join(c.name + c.arguments for c in parsed.calls)
     assert [word for word in words if word not in shown] == []
