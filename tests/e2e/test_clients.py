@@ -90,6 +90,12 @@ def test_openai_async_stream(demo_server: RunningServer) -> None:
     assert re.findall(r"\d+", adding)[-1] == "5"
 
 
+def test_openai_websocket(demo_server: RunningServer) -> None:
+    *counting, saying = run_python("openai_websocket.py", demo_server).splitlines()
+    assert re.findall(r"\d+", "\n".join(counting)) == COUNTED
+    assert "this is a test" in saying.lower()
+
+
 def test_openai_cancel(demo_server: RunningServer) -> None:
     output = run_python("openai_cancel.py", demo_server)
     answer = output.removesuffix(" ... stopped\n")

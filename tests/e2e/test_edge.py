@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import ssl
@@ -13,6 +14,7 @@ import httpx
 import openai
 import pytest
 from openai import OpenAI
+from websockets.sync.client import connect
 
 from tests.certificates import make_certificate
 
@@ -182,6 +184,18 @@ def test_raw_targets_do_not_get_past_the_key(guarded: Guarded, target: str, host
 def test_plain_http_is_not_answered(guarded: Guarded) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://{guarded.url.host}:{guarded.url.port}/health")
+
+
+def test_websockets_are_encrypted_too(guarded: Guarded) -> None:
+    url = f"wss://{guarded.url.host}:{guarded.url.port}/llm/v1/responses"
+    headers = bearer(KEYS[1])
+    with connect(url, ssl=guarded.tls, additional_headers=headers) as client:
+        client.send(json.dumps({"type": "response.create", "input": "Hi", "max_output_tokens": 2}))
+        kinds = [json.loads(client.recv())["type"]]
+        while kinds[-1] not in ("response.completed", "response.incomplete", "error"):
+            kinds.append(json.loads(client.recv())["type"])
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.incomplete"
 
 
 def test_streams_end_well_over_tls(guarded: Guarded) -> None:
