@@ -47,9 +47,10 @@ async def test_events_of_all_answers_are_one_statement(database: Database) -> No
 
     writer = Writer(database.writing, asyncio.get_running_loop(), is_paced=False)
     names = [f"r{number}" for number in range(10)]
-    held = threading.Event()
+    started, held = threading.Event(), threading.Event()
     await asyncio.gather(*(begin(writer, name) for name in names))
-    blocked = writer.submit(lambda _: held.wait(10))  # what is queued meanwhile is one batch
+    blocked = writer.submit(lambda _: started.set() or held.wait(10))
+    await asyncio.to_thread(started.wait)  # what is queued from here on is one batch
     logged = [
         writer.log(LoggedBatch(name, batch(first, first))) for first in range(5) for name in names
     ]
