@@ -1,7 +1,8 @@
 """LangChain's own standard tests for chat models, on ChatOpenAI pointed at the server.
 
-All of them run twice: with the scripted model, where every case that the server supports must
-pass, and with the demo model, where expected.toml lists what a toy cannot do.
+All of them run three times: with the scripted model, over chat completions and over responses,
+where every case that the server supports must pass, and with the demo model, where expected.toml
+lists what a toy cannot do.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
@@ -48,6 +51,12 @@ class TestScriptedModel(_Server):
         type(self).url = scripted_url
 
 
+class TestResponses(TestScriptedModel):
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return super().chat_model_params | {"use_responses_api": True}
+
+
 class TestDemoModel(_Server):
     @property
     def chat_model_params(self) -> dict[str, Any]:
@@ -83,6 +92,49 @@ def test_ways_to_structured_output(scripted_url: str, method: Any, strict: bool 
     answer = chain.invoke("Tell me a joke about cats.")
     assert answer == Joke(setup="Why do cats purr?", punchline="To keep warm.")
     assert list(chain.stream("Tell me a joke about cats."))[-1] == answer
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@pytest.mark.parametrize("version", ["responses/v1", "v0", "v1"])
+def test_responses_remember_the_turns_before(scripted_url: str, version: str) -> None:
+    """LangChain sends what is new, and the id of the response before."""
+    model = ChatOpenAI(
+        model="millstream-demo",
+        base_url=f"{scripted_url}/v1",
+        use_responses_api=True,
+        use_previous_response_id=True,
+        output_version=version,
+    )
+    history: list[BaseMessage] = [HumanMessage("Please add 2 and 40.")]
+    asked = model.bind_tools([add]).invoke(history)
+    (call,) = asked.tool_calls
+    assert (call["name"], call["args"]) == ("add", {"a": 2, "b": 40})
+    history += [asked, ToolMessage("42", tool_call_id=call["id"])]
+    result = model.bind_tools([add]).invoke(history)
+    assert result.text == "The result is 42."
+    history += [result, HumanMessage("Repeat after me: sea")]
+    pieces = list(model.stream(history))
+    assert "".join(piece.text for piece in pieces) == "sea"
+    assert result.response_metadata["id"].startswith("resp_")
+
+
+def test_thoughts_of_a_response_are_blocks(scripted_url: str) -> None:
+    model = ChatOpenAI(
+        model="millstream-demo",
+        base_url=f"{scripted_url}/v1",
+        use_responses_api=True,
+        output_version="responses/v1",
+    )
+    answer = model.invoke("Think aloud about seven")
+    assert [block["type"] for block in answer.content] == ["reasoning", "text"]
+    assert answer.usage_metadata["output_token_details"]["reasoning"] > 3
+    again = model.invoke([HumanMessage("Think"), answer, HumanMessage("Repeat after me: sea")])
+    assert again.text == "sea"
 
 
 class TestUnits(ChatModelUnitTests):

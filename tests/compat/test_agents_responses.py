@@ -1,0 +1,163 @@
+"""OpenAI Agents SDK over responses, and its sessions in conversations that the server keeps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from agents import (
+    Agent,
+    ModelSettings,
+    OpenAIConversationsSession,
+    OpenAIResponsesModel,
+    Runner,
+    function_tool,
+    set_tracing_disabled,
+)
+from openai import AsyncOpenAI, BadRequestError
+from openai.types.responses import ResponseTextDeltaEvent
+from openai.types.shared import Reasoning
+from pydantic import BaseModel
+
+set_tracing_disabled(True)
+
+
+class Event(BaseModel):
+    title: str
+    day: int
+
+
+@function_tool
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@pytest.fixture
+async def client(scripted_url: str) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{scripted_url}/v1", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def model(client: AsyncOpenAI) -> OpenAIResponsesModel:
+    return OpenAIResponsesModel(model="millstream-demo", openai_client=client)
+
+
+async def test_text_stream(model: OpenAIResponsesModel) -> None:
+    result = Runner.run_streamed(Agent(name="A", model=model), "Repeat after me: sea")
+    deltas = [
+        event.data.delta
+        async for event in result.stream_events()
+        if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent)
+    ]
+    assert "".join(deltas) == result.final_output == "sea"
+    assert result.context_wrapper.usage.output_tokens > 0
+
+
+async def test_tool_loop(model: OpenAIResponsesModel) -> None:
+    agent = Agent(name="A", instructions="Use tools.", model=model, tools=[add])
+    result = await Runner.run(agent, "Please add 2 and 40.")
+    assert result.final_output == "The result is 42."
+    kinds = [item.type for item in result.new_items]
+    assert kinds == ["tool_call_item", "tool_call_output_item", "message_output_item"]
+
+
+async def test_tool_loop_stream(model: OpenAIResponsesModel) -> None:
+    agent = Agent(name="A", model=model, tools=[add])
+    result = Runner.run_streamed(agent, "Add 1 and 2, also 3 and 4.")
+    items = [
+        event.item.type
+        async for event in result.stream_events()
+        if event.type == "run_item_stream_event"
+    ]
+    assert items.count("tool_call_item") == 2
+    assert result.final_output == "Both: 3 and 7."
+
+
+async def test_tool_loop_with_the_servers_memory(model: OpenAIResponsesModel) -> None:
+    agent = Agent(name="A", model=model, tools=[add])
+    first = await Runner.run(agent, "Please add 2 and 40.", auto_previous_response_id=True)
+    assert first.final_output == "The result is 42."
+    again = await Runner.run(
+        agent, "Repeat after me: sea", previous_response_id=first.last_response_id
+    )
+    assert again.final_output == "sea"
+
+
+async def test_typed_output(model: OpenAIResponsesModel) -> None:
+    agent = Agent(name="A", model=model, output_type=Event)
+    result = await Runner.run(agent, "Read the date of the party.")
+    assert result.final_output == Event(title="party", day=5)
+
+
+async def test_handoff(model: OpenAIResponsesModel) -> None:
+    poet = Agent(name="Poet", instructions="You write verse.", model=model)
+    desk = Agent(name="Desk", instructions="Hand over.", model=model, handoffs=[poet])
+    result = await Runner.run(desk, "I need a verse.")
+    assert result.last_agent.name == "Poet"
+    assert result.final_output == "A verse it is."
+
+
+async def test_thoughts_stay_in_the_history(model: OpenAIResponsesModel) -> None:
+    agent = Agent(
+        name="A",
+        model=model,
+        model_settings=ModelSettings(
+            reasoning=Reasoning(effort="low", summary="auto"),
+            response_include=["reasoning.encrypted_content"],
+            store=False,
+        ),
+    )
+    first = await Runner.run(agent, "Think aloud about seven")
+    assert first.new_items[0].type == "reasoning_item"
+    again = await Runner.run(
+        agent, [*first.to_input_list(), {"role": "user", "content": "Repeat after me: sea"}]
+    )
+    assert again.final_output == "sea"
+
+
+async def test_a_session_is_a_conversation_on_the_server(
+    client: AsyncOpenAI, model: OpenAIResponsesModel
+) -> None:
+    session = OpenAIConversationsSession(openai_client=client)
+    agent = Agent(name="A", model=model, tools=[add])
+    await Runner.run(agent, "Please add 2 and 40.", session=session)
+    result = await Runner.run(agent, "Repeat after me: sea", session=session)
+    assert result.final_output == "sea"
+    kinds = [item.get("type", "message") for item in await session.get_items()]
+    assert kinds == [
+        "message",
+        "function_call",
+        "function_call_output",
+        "message",
+        "message",
+        "message",
+    ]
+    last: Any = await session.pop_item()
+    assert last["role"] == "assistant"
+    assert len(await session.get_items()) == 5
+    await session.clear_session()
+
+
+async def test_a_conversation_keeps_what_is_said(
+    client: AsyncOpenAI, model: OpenAIResponsesModel
+) -> None:
+    conversation = await client.conversations.create()
+    agent = Agent(name="A", model=model, tools=[add])
+    result = await Runner.run(agent, "Please add 2 and 40.", conversation_id=conversation.id)
+    assert result.final_output == "The result is 42."
+    items = [item async for item in client.conversations.items.list(conversation.id, order="asc")]
+    assert [item.type for item in items] == [
+        "message",
+        "function_call",
+        "function_call_output",
+        "message",
+    ]
+
+
+async def test_errors(model: OpenAIResponsesModel) -> None:
+    agent = Agent(name="A", model=model, model_settings=ModelSettings(top_p=7))
+    with pytest.raises(BadRequestError, match="top_p"):
+        await Runner.run(agent, "Hi")
