@@ -50,7 +50,9 @@ SUITES = (
     ),
     Suite("test_instructor", "Instructor", ("instructor",)),
     Suite("test_pydantic_ai", "Pydantic AI", ("pydantic-ai-slim",)),
+    Suite("test_pydantic_ai_responses", "Pydantic AI: responses", ("pydantic-ai-slim",)),
     Suite("test_openai_agents", "OpenAI Agents SDK", ("openai-agents",)),
+    Suite("test_agents_responses", "OpenAI Agents SDK: responses", ("openai-agents",)),
     Suite("test_llm", "LLM, the command line", ("llm",)),
     Suite(
         "test_litellm",
@@ -60,7 +62,11 @@ SUITES = (
     ),
     Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
     Suite("openai.test", "OpenAI SDK, Node", ("openai",), "JavaScript"),
+    Suite("openai_responses.test", "OpenAI SDK, Node: responses", ("openai",), "JavaScript"),
     Suite("vercel_ai.test", "Vercel AI SDK", ("ai", "@ai-sdk/openai-compatible"), "JavaScript"),
+    Suite(
+        "vercel_responses.test", "Vercel AI SDK: responses", ("ai", "@ai-sdk/openai"), "JavaScript"
+    ),
     Suite(
         "huggingface.test", "Hugging Face client, Node", ("@huggingface/inference",), "JavaScript"
     ),
