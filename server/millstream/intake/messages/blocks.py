@@ -25,11 +25,13 @@ class BlockKeys(Body):
 
 
 class TextBlock(BlockKeys):
-    """citations: where a text of an earlier answer came from, which the text itself says."""
+    """citations: where a text of an earlier answer came from, which the text itself says.
+    parsed_output: the text once more, as SDKs add it."""
 
     type: Literal["text"]
     text: str
     citations: Any = None
+    parsed_output: Any = None
 
 
 class ThinkingBlock(BlockKeys):
@@ -55,6 +57,7 @@ class ToolUseBlock(BlockKeys):
     name: str
     input: dict[str, Any]
     caller: Any = None
+    toolset_name: None = None
 
 
 class ToolResultBlock(BlockKeys):
@@ -64,6 +67,7 @@ class ToolResultBlock(BlockKeys):
     tool_use_id: str
     content: Any = None
     is_error: bool | None = None
+    toolset_name: None = None
 
 
 Block = TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock
