@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -135,7 +136,10 @@ class Compactor:
         """The answer, begun, and the items that stay."""
         before = await self._history.before(request, owner=owner)
         items = await self._history.resolved(request.items, before, owner=owner)
-        asked = chat_of_response(request, [*items, *read_items(_ASK)], before)
+        everything = [*items, *read_items(_ASK)]
+        asked = await self._context.workers.threads.run(
+            partial(chat_of_response, request, everything, before)
+        )
         try:
             started = await self._answers.start(self._limited(asked), [stream], tenant=owner)
         except InvalidRequest as error:
