@@ -65,7 +65,7 @@ def test_tool_choice() -> None:
         ([tool(), tool("")], "tools[1].function.name"),
         ([tool("f g")], "tools[0].function.name"),
         ([tool("f\n")], "tools[0].function.name"),
-        ([tool("x" * 65)], "tools[0].function.name"),
+        ([tool("x" * 129)], "tools[0].function.name"),
         ([tool(parameters=[])], "tools[0].function.parameters"),
         ([tool(strict="yes")], "tools[0].function.strict"),
         ([tool(**{"return": {}})], "tools[0].function.return"),
