@@ -210,6 +210,15 @@ async def test_pings_in_masses_are_not_hoarded(
     assert 0 < largest < 600_000
 
 
+async def test_a_websocket_counts_among_the_connections(
+    loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Patient, "max_connections", 1)
+    await loopback.opened()
+    reader, _ = await loopback.raw(f"GET / HTTP/1.1\r\n{UPGRADE}{KEY}{VERSION}")
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 429 ")
+
+
 async def test_a_client_that_stops_reading_is_closed(loopback: Loopback) -> None:
     reader, writer = await loopback.raw(f"GET /flood HTTP/1.1\r\n{UPGRADE}{KEY}{VERSION}")
     await reader.readuntil(b"\r\n\r\n")

@@ -23,7 +23,8 @@ CREATE_RESPONSE = Operation(
     method="POST",
     summary="An answer as items, whole, as a stream, or in the background",
     description="With `stream`, the answer is events; the last one has the whole response. With "
-    "`background`, or the header `X-Resumable: true`, the answer goes on when its reader leaves.",
+    "`background`, or the header `X-Resumable: true`, the answer goes on when its reader leaves. "
+    "The same path is a WebSocket.",
     request=ResponseRequest,
     answers={200: {JSON: ResponseObject, EVENTS: ResponseEvent}},
     errors=(404, 409, 429, 499, 503, 504),
