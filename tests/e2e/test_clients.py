@@ -79,6 +79,51 @@ def test_anthropic_stream(demo_server: RunningServer) -> None:
     assert re.fullmatch(r"\(\d+ \+ \d+ cached \+ \d+ tokens\)", cost)
 
 
+def test_openai_responses(demo_server: RunningServer) -> None:
+    called, *answer, cost = run_python("openai_responses.py", demo_server).splitlines()
+    assert re.fullmatch("called: get_weather for (Paris|Rome)", called)
+    assert "".join(answer)
+    assert re.fullmatch(r"\(\d+ tokens\)", cost)
+
+
+def test_openai_conversation(demo_server: RunningServer) -> None:
+    *turns, kept = run_python("openai_conversation.py", demo_server).splitlines()
+    assert turns[-1].startswith("What is my name? -> ")
+    assert "Anna" in turns[-1]
+    assert kept == "4 items are kept"
+
+
+def test_openai_background(demo_server: RunningServer) -> None:
+    """Nothing is lost and nothing comes twice where the answer is taken up again."""
+    first, rest = run_python("openai_background.py", demo_server).split("-- taken up again --")
+    *text, state = rest.splitlines()
+    assert re.findall(r"\d+", first) == COUNTED[:3]
+    assert re.findall(r"\d+", "\n".join(text)) == COUNTED[3:]
+    assert state == "(completed)"
+
+
+def test_responses_sh(demo_server: RunningServer) -> None:
+    command = (CLIENTS / "curl" / "responses.sh", "My name is Anna.", "What is my name?")
+    *_, last = run(*command, url=demo_server.url).stdout.splitlines()
+    assert "Anna" in last
+
+
+def test_responses_sh_shows_what_is_refused(demo_server: RunningServer) -> None:
+    long = "word " * 5000
+    done = run(CLIENTS / "curl" / "responses.sh", long, "x", url=demo_server.url, check=False)
+    assert done.returncode != 0
+    assert "context_length_exceeded" in done.stderr
+
+
+def test_resume_sh(demo_server: RunningServer) -> None:
+    done = run(CLIENTS / "curl" / "resume.sh", "Count to 10", "8", url=demo_server.url)
+    numbers = [int(number) for number in re.findall(r"^id: (\d+)$", done.stdout, re.MULTILINE)]
+    assert numbers == list(range(len(numbers)))
+    assert ": left after event 7\n" in done.stdout
+    assert numbers[-1] > 7
+    assert "event: response.completed\n" in done.stdout.rpartition("id: ")[2]
+
+
 def test_openai_async_stream(demo_server: RunningServer) -> None:
     output = run_python("openai_async_stream.py", demo_server)
     prompts = ["Count to 10", "Say this is a test", "What is 2 + 3?"]
