@@ -103,6 +103,7 @@ _MENDED = (
 )
 _REPORT = {"first": "Roses are rad", "mended": False}
 _AGENT = (
+    Line("is about to be shortened", "Two words were repeated."),
     Line("<tool_response>.*Roses are rad", _json(_REPORT), given="Report on poem"),
     Line("<tool_response>.*Roses are rad", call("apply_patch", input=_MENDED), given="Mend the"),
     Line("<tool_response>.*Roses are rad", "It is about roses.", given="Show me poem"),

@@ -12,9 +12,11 @@ from agents import (
     OpenAIConversationsSession,
     OpenAIResponsesModel,
     Runner,
+    SQLiteSession,
     function_tool,
     set_tracing_disabled,
 )
+from agents.memory import OpenAIResponsesCompactionSession
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.responses import ResponseTextDeltaEvent
 from openai.types.shared import Reasoning
@@ -155,6 +157,26 @@ async def test_a_conversation_keeps_what_is_said(
         "function_call_output",
         "message",
     ]
+
+
+@pytest.mark.parametrize("mode", ["previous_response_id", "input"])
+async def test_a_session_is_made_shorter(
+    client: AsyncOpenAI, model: OpenAIResponsesModel, mode: Any
+) -> None:
+    session = OpenAIResponsesCompactionSession(
+        session_id="one",
+        underlying_session=SQLiteSession("one"),
+        client=client,
+        compaction_mode=mode,
+        should_trigger_compaction=lambda context: len(context["session_items"]) > 3,
+    )
+    agent = Agent(name="A", model=model)
+    for word in ("one", "two"):
+        await Runner.run(agent, f"Repeat after me: {word}", session=session)
+    kinds = [item.get("type", "message") for item in await session.get_items()]
+    assert kinds == ["message", "message", "compaction"]
+    again = await Runner.run(agent, "Repeat after me: sea", session=session)
+    assert again.final_output == "sea"
 
 
 async def test_errors(model: OpenAIResponsesModel) -> None:

@@ -279,6 +279,27 @@ def test_an_answer_that_is_whole_stays_so(demo: OpenAI) -> None:
     assert demo.responses.cancel(response.id) == response
 
 
+def test_a_prompt_is_counted_before_it_is_sent(client: OpenAI) -> None:
+    fields: Any = {"model": MODEL, "input": "Repeat after me: sea", "tools": [ADD]}
+    counted = client.responses.input_tokens.count(**fields)
+    response = client.responses.create(**fields)
+    assert counted.input_tokens == response.usage.input_tokens
+
+
+def test_a_conversation_is_made_shorter(client: OpenAI) -> None:
+    before = None
+    for word in ("one", "two"):
+        before = client.responses.create(
+            model=MODEL, input=f"Repeat after me: {word}", previous_response_id=before
+        ).id
+    short = client.responses.compact(model=MODEL, previous_response_id=before)
+    assert [item.type for item in short.output] == ["message", "message", "compaction"]
+    kept = [item.model_dump(exclude_none=True) for item in short.output]
+    asked = {"role": "user", "content": "Repeat after me: sea"}
+    again = client.responses.create(model=MODEL, input=[*kept, asked], store=False)
+    assert again.output_text == "sea"
+
+
 # Conversations
 
 

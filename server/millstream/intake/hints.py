@@ -103,7 +103,7 @@ HINTS: tuple[Hint, ...] = (
     ),
     _responses(
         "service_tier",
-        ("auto", "default", "flex", "priority", "scale"),
+        ("auto", "default", "fast", "flex", "priority", "scale", "ultrafast"),
         "Codex CLI, openai SDK",
         "There is one tier; the answer says `default`.",
     ),
