@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _UPKEEP_SECONDS = 60.0
 _READ_BYTES = 4 * 1024 * 1024
+_DONE = b"data: [DONE]\n\n"
 _RESTARTED = "the server was restarted while it made this answer"
 
 
@@ -82,15 +83,26 @@ async def _end_response(store: Store, answer: StoredResponse, frames: Sequence[b
 
 
 async def _end_chat(store: Store, answer: StoredResponse, frames: Sequence[bytes]) -> None:
+    ending = ending_of(frames)
     error = error_event(MillstreamError(_RESTARTED, code="server_restarted"))
+    last = _last(b"id: %d\n" % len(frames) + error, len(frames))
     await store.finish(
         answer.id,
-        status="failed",
+        status=ending or "failed",
         resource=answer.resource,
         outputs=[],
-        last_events=_last(b"id: %d\n" % len(frames) + error, len(frames)),
+        last_events=last if ending is None else None,
         keeps_events=answer.is_resumable,
     )
+
+
+def ending_of(frames: Sequence[bytes]) -> str | None:
+    """What became of a completion whose last event readers have; None if they have not."""
+    if not frames:
+        return None
+    if frames[-1].endswith(_DONE):
+        return "completed"
+    return "failed" if "error" in event_of(frames[-1]) else None
 
 
 def _last(frame: bytes, number: int) -> EventBatch:
