@@ -7,8 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.trainers import BpeTrainer
 
 
-@pytest.fixture(scope="session")
-def byte_tokenizer() -> Tokenizer:
+def make_byte_tokenizer() -> Tokenizer:
     """Byte-level BPE with a few merges, so characters are split and words are joined."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -21,6 +20,11 @@ def byte_tokenizer() -> Tokenizer:
     )
     tokenizer.train_from_iterator(["hello world, the quick brown fox"] * 4, trainer)
     return tokenizer
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> Tokenizer:
+    return make_byte_tokenizer()
 
 
 @pytest.fixture(scope="session")
