@@ -19,6 +19,7 @@ class Settings(SimpleNamespace):
             "batch_invariant": False,
             "native_kernels": "off",
             "block_size": 16,
+            "cache_folder": None,
             "kv_cache_memory": None,
             "max_batch_prefill_tokens": None,
             "max_concurrent_requests": 64,

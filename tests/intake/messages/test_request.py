@@ -214,6 +214,8 @@ def test_refusals_of_the_chat_are_put_in_the_words_of_this_body() -> None:
         ({"max_tokens": None}, "max_tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+        *[({"messages": [wrong]}, "messages[0]") for wrong in (None, 1, "x", [])],
+        *[({"tools": [wrong]}, "tools[0]") for wrong in (None, 1, "x", [])],
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
         ({"messages": [heard({"type": "image", "source": {}})]}, "messages[0].content[0].type"),

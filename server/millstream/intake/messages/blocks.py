@@ -103,6 +103,8 @@ def read_content(content: Any, *, role: str, path: str) -> list[tuple[str, Block
 
 def check_part(kind: type[B], value: Any, *, path: str) -> B:
     """The value as this kind. Raises InvalidRequest that names what is wrong in it."""
+    if not isinstance(value, dict):
+        raise refusal(path, "should be an object")
     try:
         return kind.model_validate(value)
     except ValidationError as error:

@@ -70,6 +70,8 @@ def read_items(given: str | Sequence[Any], *, path: str = "input") -> list[Item]
 
 def check_model(kind: type[Body], value: Any, *, path: str) -> Any:
     """The value as this kind. Raises InvalidRequest that names what is wrong in it."""
+    if not isinstance(value, dict):
+        raise _refusal(path, "should be an object")
     try:
         return kind.model_validate(value)
     except ValidationError as error:
