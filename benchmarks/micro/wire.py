@@ -69,7 +69,7 @@ def play(load: Load, plan: Plan, variant: Variant) -> tuple[Round, Round]:
 
 
 @contextlib.contextmanager
-def run_server(source: Path) -> Iterator[Load]:
+def run_server(source: Path, *settings: str) -> Iterator[Load]:
     """A server whose package comes from `source`, with the fake engine behind it."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with tempfile.TemporaryDirectory(prefix="millstream-wire-") as folder:
@@ -84,7 +84,7 @@ def run_server(source: Path) -> Iterator[Load]:
         )
         script = str(Path(__file__).with_name("wire_server.py"))
         process = subprocess.Popen(
-            [sys.executable, script, endpoint, str(token_id), *_SETTINGS],
+            [sys.executable, script, endpoint, str(token_id), *_SETTINGS, *settings],
             env=os.environ | {"PYTHONPATH": f"{source}{os.pathsep}{ROOT}"},
             stdout=subprocess.PIPE,
             text=True,

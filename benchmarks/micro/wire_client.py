@@ -12,7 +12,7 @@ import socket
 import time
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
@@ -22,6 +22,13 @@ from benchmarks.measures import percentile
 from benchmarks.micro.wire_engine import Arrived, Begin, Finish, decode_sent, encode
 
 TOKEN_TEXT = b"~"
+_BODIES: Mapping[str, Mapping[str, Any]] = {
+    "/v1/chat/completions": {
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 1_000_000,
+    },
+    "/v1/responses": {"input": "Hi", "max_output_tokens": 1_000_000},
+}
 _READ_BYTES = 262_144
 _STALL_SECONDS = 30
 _NAP_SECONDS = 0.0005
@@ -33,10 +40,15 @@ class StreamError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is asked for. mark: what an event has once for each of its tokens."""
+    """What is asked for. mark: what an event has once for each of its tokens. end: what the last
+    event has. repeat: what begins the events that repeat the whole text."""
 
     fields: Mapping[str, Any]
     mark: bytes = TOKEN_TEXT
+    end: bytes = b"[DONE]"
+    repeat: bytes | None = None
+    path: str = "/v1/chat/completions"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,6 +58,7 @@ class Stream:
     socket: socket.socket
     times: array[int]
     is_open: bool = False
+    is_repeating: bool = False
     is_done: bool = False
 
 
@@ -113,16 +126,26 @@ class Load:
         self._address = ("127.0.0.1", port)
         self._process = psutil.Process(pid)
         self._control = control
-        self._mark = TOKEN_TEXT
+        self._variant = Variant({})
         self._tokens = 0
         self._events = 0
+
+    @property
+    def process(self) -> psutil.Process:
+        """The HTTP process."""
+        return self._process
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the last round, its beginning and end included."""
+        return self._tokens
 
     def play(self, begin: Begin, variant: Variant, *, seconds: float) -> Round:
         """One round: opens the streams, reads them to their ends. Raises StreamError."""
         self._tokens = self._events = 0
-        self._mark = variant.mark
+        self._variant = variant
         self._control.send(encode(begin))
-        streams = [self._open(variant.fields) for _ in range(begin.streams)]
+        streams = [self._open(variant) for _ in range(begin.streams)]
         selector = selectors.EpollSelector()
         try:
             for stream in streams:
@@ -136,12 +159,13 @@ class Load:
             for stream in streams:
                 stream.socket.close()
 
-    def _open(self, fields: Mapping[str, Any]) -> Stream:
-        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True} | dict(fields)
-        payload = json.dumps(body | {"max_tokens": 1_000_000}).encode()
+    def _open(self, variant: Variant) -> Stream:
+        payload = json.dumps({"stream": True, **_BODIES[variant.path], **variant.fields}).encode()
+        headers = {"Host": "localhost", "Content-Type": "application/json", **variant.headers}
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         head = (
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+            f"POST {variant.path} HTTP/1.1\r\n{''.join(lines)}"
+            f"Content-Length: {len(payload)}\r\n\r\n"
         )
         connection = socket.create_connection(self._address)
         connection.sendall(head.encode() + payload)
@@ -189,17 +213,27 @@ class Load:
         """Takes what has arrived. Raises StreamError if that is not the answer asked for."""
         data = stream.socket.recv(_READ_BYTES)
         now = time.monotonic_ns()
-        tokens = data.count(self._mark)
+        new = self._new(stream, data)
+        tokens = new.count(self._variant.mark)
         self._tokens += tokens
         # What carries no token (the role, the end) is no chunk of the steady state.
-        self._events += min(tokens, data.count(b"data: "))
+        self._events += min(tokens, new.count(b"data: "))
         for _ in range(tokens):
             stream.times.append(now)
-        if b"[DONE]" in data:
+        if self._variant.end in data:
             stream.is_done = True
         elif not data or not (stream.is_open or data.startswith(b"HTTP/1.1 200")):
             raise StreamError(f"a stream was refused or cut: {data[:300]!r}")
         stream.is_open = True
+
+    def _new(self, stream: Stream, data: bytes) -> bytes:
+        """What there is before the whole text is repeated."""
+        if stream.is_repeating:
+            return b""
+        repeat = self._variant.repeat
+        place = data.find(repeat) if repeat else -1
+        stream.is_repeating = place >= 0
+        return data[:place] if stream.is_repeating else data
 
     def _clocks(self) -> Clocks:
         cpu = self._process.cpu_times()

@@ -23,6 +23,8 @@ _KEPT = 2048
 """Events that stay in memory for readers who are a little behind."""
 _LAZY_SECONDS = 0.5
 """How often events are archived that nobody will read again unless the server dies."""
+_LAZY_GRID = 0.125
+"""Answers wait for a common moment, so that one commit takes the events of many."""
 _READ_BYTES = 256 * 1024
 
 
@@ -95,7 +97,8 @@ class EventLog:
             return
         if self._archive is not None and self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_LAZY_SECONDS, self._write_lazily)
+            due = (loop.time() + _LAZY_SECONDS) // _LAZY_GRID * _LAZY_GRID
+            self._timer = loop.call_at(due, self._write_lazily)
         if self._is_unread:
             self._drop(self._num_droppable)
         self._wake()
