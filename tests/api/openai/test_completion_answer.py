@@ -72,7 +72,7 @@ def test_each_report_has_the_alternatives_it_asked_for(
         prompts=[AnsweredPrompt(prompt, assembler)],
         per_prompt=1,
     )
-    body = builder.whole([WholeChoice(ParsedAnswer(""), "length")], {})
+    body = builder.whole([WholeChoice(ParsedAnswer(""), finish_reason="length")], {})
     (choice,) = body["choices"]
     assert choice["text"] == "ab"
     assert choice["logprobs"]["top_logprobs"] == [None, {"a": -0.5, "b": -1.0, "c": -2.0}]
