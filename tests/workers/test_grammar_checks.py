@@ -193,7 +193,8 @@ async def test_a_crowd_shares_few_children(checks: GrammarChecks) -> None:
         most = max(most, len(children()))
         await asyncio.sleep(0)
     assert [len(await task) for task in crowd] == [1] * 60
-    assert 1 <= most <= 4
+    # Those that end count until they are gone, which takes its time on a busy machine.
+    assert 1 <= most <= 8
 
 
 async def test_a_child_that_was_killed_while_idle_is_replaced(checks: GrammarChecks) -> None:
