@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .harness import RunningServer
+from .harness import RunningServer, wait_until
 from .models import make_hybrid_model
 from .test_exactness import NUM_STREAMS, ask
 
@@ -108,11 +108,13 @@ def test_another_salt_shares_nothing(server: RunningServer) -> None:
 
 def test_who_leaves_gives_the_states_back(server: RunningServer) -> None:
     body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 1500}
+    body |= {"ignore_eos": True}
     with httpx.stream(
         "POST", f"{server.url}/v1/chat/completions", json=body | {"stream": True}, timeout=60
     ) as response:
         next(response.iter_lines())
-        server.wait_engine(num_running=1)
-        assert server.health()[1]["engine"]["num_states_used"] >= 1
+        wait_until(
+            lambda: server.health()[1]["engine"]["num_states_used"] >= 1, "states are in use"
+        )
     server.wait_idle()
     assert server.health()[1]["engine"]["num_states_cached"] >= 1
