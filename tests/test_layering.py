@@ -254,9 +254,11 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "text/parsing",
     },
+    "api/sockets": {"api/context", "api/wire", "errors"},
     "api/openai/response_sockets": {
         "api/context",
         "api/openai/responses",
+        "api/sockets",
         "api/wire",
         "errors",
         "intake/responses",

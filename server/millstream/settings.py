@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     send_timeout: Seconds = Field(
         60.0, description="seconds a client may stop reading its answer before it is closed"
     )
+    socket_idle_seconds: Seconds = Field(
+        3600.0, description="seconds after which a WebSocket that asks for nothing is closed"
+    )
     max_concurrent_requests: Count = Field(
         32, le=1024, description="requests that generate at the same time"
     )

@@ -91,6 +91,13 @@ class Line:
         assert event["status"] >= 400
         return event["error"]
 
+    async def closing(self) -> Any:
+        """The code and the reason that the server ends the connection with."""
+        message = await self._next()
+        assert message["type"] == "websocket.close", message
+        await self._task
+        return message["code"], message["reason"]
+
     async def leave(self) -> None:
         self.is_reading.set()
         await self._to_app.put({"type": "websocket.disconnect", "code": 1001})

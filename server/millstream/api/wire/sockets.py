@@ -58,10 +58,10 @@ class Socket:
         """Sends a message, as fast as the client reads. Raises SocketGone."""
         await self._pass({"type": "websocket.send", "text": text})
 
-    async def close(self, code: int) -> None:
+    async def close(self, code: int, *, reason: str = "") -> None:
         """Says that it is over. Does not raise."""
         with suppress(SocketGone):
-            await self._pass({"type": "websocket.close", "code": code, "reason": ""})
+            await self._pass({"type": "websocket.close", "code": code, "reason": reason})
 
     async def _pass(self, message: dict[str, Any]) -> None:
         try:

@@ -296,6 +296,21 @@ async def test_lanes_have_a_limit(desk: Desk) -> None:
     assert places.num_open == 0
 
 
+async def test_a_connection_that_asks_for_nothing_is_closed_in_the_end(desk: Desk) -> None:
+    desk.say("late")
+    async with connected(desk.context, socket_idle_seconds=0.1) as busy:
+        busy.is_reading.clear()
+        await busy.create()
+        for _ in range(3):
+            async with connected(desk.context, socket_idle_seconds=0.1) as idle:
+                await idle.say("no JSON")
+                assert (await idle.hear())["error"]["code"] == "invalid_json"
+                assert await idle.closing() == (1000, "idle for 0.1 s")
+        busy.is_reading.set()
+        assert text_of((await busy.rest())[-1]["response"]) == "late"
+        assert await busy.closing() == (1000, "idle for 0.1 s")
+
+
 async def test_another_key_has_other_responses(desk: Desk) -> None:
     desk.say("mine")
     mine, other = (list(KEYS[name].items()) for name in ("one", "other"))

@@ -12,46 +12,57 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from millstream.api.wire.sockets import SocketGone
-from millstream.errors import InvalidRequest, Overloaded
+from millstream.errors import InvalidRequest, MillstreamError, Overloaded
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
-_MAX_LANES = 32
+MAX_LANES = 32
 _MAX_WAITING = 32
 
 
 class Lanes:
-    """Does the work of one connection. max_bytes: size of what waits."""
+    """Does the work of one connection. max_bytes: size of what waits. field: which names a lane."""
 
-    def __init__(self, *, max_bytes: int) -> None:
+    def __init__(self, *, max_bytes: int, field: str, max_lanes: int = MAX_LANES) -> None:
         self._max_bytes = max_bytes
-        self._queues: dict[str | None, deque[tuple[Work, int]]] = {}
+        self._field = field
+        self._max_lanes = max_lanes
+        self._queues: dict[object, deque[tuple[Work, int]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._num_waiting = 0
         self._num_bytes = 0
+        self._last_end = asyncio.get_running_loop().time()
 
-    def submit(self, name: str | None, work: Work, *, size: int) -> None:
+    @property
+    def quiet_since(self) -> float:
+        """When the last work ended, by the clock of the event loop; now, while there is some."""
+        return asyncio.get_running_loop().time() if self._queues else self._last_end
+
+    def submit(self, name: object, work: Work, *, size: int) -> None:
         """Has it done in its turn. Raises InvalidRequest for a lane too many, and Overloaded."""
         queue = self._queues.get(name)
         if queue is None:
-            if len(self._queues) >= _MAX_LANES:
-                raise InvalidRequest(
-                    f"stream_id: this connection makes {_MAX_LANES} responses at a time already",
-                    param="stream_id",
-                    code="websocket_stream_limit_reached",
-                )
+            if len(self._queues) >= self._max_lanes:
+                raise self._too_many()
             queue = self._queues[name] = deque()
             task = asyncio.create_task(self._work_off(name, queue))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif self._num_waiting >= _MAX_WAITING or self._num_bytes + size > self._max_bytes:
             raise Overloaded(
-                "too much waits on this connection; send less ahead, or use another stream_id",
+                f"too much waits on this connection; send less ahead, or use another {self._field}",
                 code="websocket_queue_full",
             )
         queue.append((work, size))
         self._num_waiting += 1
         self._num_bytes += size
+
+    def _too_many(self) -> MillstreamError:
+        return InvalidRequest(
+            f"{self._field}: this connection makes {self._max_lanes} responses at a time already",
+            param=self._field,
+            code="websocket_stream_limit_reached",
+        )
 
     async def stop(self) -> None:
         """Cancels everything, and waits until it has ended."""
@@ -59,7 +70,7 @@ class Lanes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _work_off(self, name: str | None, queue: deque[tuple[Work, int]]) -> None:
+    async def _work_off(self, name: object, queue: deque[tuple[Work, int]]) -> None:
         try:
             while queue:
                 work, size = queue.popleft()
@@ -70,3 +81,4 @@ class Lanes:
             pass
         finally:
             del self._queues[name]
+            self._last_end = asyncio.get_running_loop().time()

@@ -1,0 +1,1 @@
+"""What connections have in common over which many answers are asked for."""
