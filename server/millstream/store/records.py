@@ -16,6 +16,7 @@ class StoredResponse:
     kind: "response", or "chat" for a chat completion that can be resumed
     created: in seconds since 1970
     is_resumable: whether its events are kept and may be read again
+    chat_id: the chat of whose tree it is a part; it follows `previous_id` there
     resource: the object of the API without `output`; of a chat the whole completion, once finished
     """
 
@@ -28,6 +29,7 @@ class StoredResponse:
     conversation_id: str | None
     is_resumable: bool
     resource: dict[str, Any]
+    chat_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,26 @@ class StoredConversation:
     owner: str
     created: int
     metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChat:
+    """A tree of responses. created: in seconds since 1970
+
+    changed: when something was last said in it, in microseconds
+    title: its owner's; first_words: what stands for a title as long as there is none
+    settings: fields of a request that every message of it has
+    leaf: the response where the current branch ends; None for an empty chat
+    """
+
+    id: str
+    owner: str
+    created: int
+    changed: int
+    title: str | None = None
+    first_words: str | None = None
+    settings: dict[str, Any]
+    leaf: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from sqlalchemy import (
     update,
 )
 
+from millstream.store.chat_rows import enter_chat, leave_chat, note_said
 from millstream.store.conversation_rows import items_before, lock, unlock, use
 from millstream.store.event_rows import (
     LoggedBatch,
@@ -47,12 +48,13 @@ _SELECT = select(
     responses.c.conversation_id,
     responses.c.is_resumable,
     responses.c.resource,
+    responses.c.chat_id,
 )
 _SELECT_ONE = _SELECT.add_columns(responses.c.used).where(
     responses.c.id == bindparam("b_id"), responses.c.owner == bindparam("b_owner")
 )
 _SELECT_RUNNING = (
-    select(responses.c.owner, responses.c.conversation_id, responses.c.size)
+    select(responses.c.owner, responses.c.conversation_id, responses.c.size, responses.c.chat_id)
     .where(responses.c.id == bindparam("b_id"), is_running)
     .with_for_update()
 )
@@ -102,9 +104,9 @@ def insert_response(
     server: str,
     now: int,
 ) -> None:
-    """Writes a response that begins, and its inputs; takes its conversation's lock.
+    """Writes a response that begins, and its inputs; takes its conversation's lock, or chat's leaf.
 
-    Raises ConversationLocked, or NotFound for a conversation that is not its owner's.
+    Raises ConversationLocked, or NotFound for what is not its owner's.
     """
     key = to_key(response.id)
     conversation_key = None
@@ -129,6 +131,8 @@ def insert_response(
         "used": now,
         "size": size + len(resource) + _ROW_BYTES,
     }
+    if response.chat_id is not None:
+        row |= enter_chat(connection, response.chat_id, inputs, response=row)
     connection.execute(_INSERT, row)
 
 
@@ -173,6 +177,8 @@ def finish_response(
         unlock(connection, conversation, holder=key)
         use(connection, conversation, more_bytes=written, now=now)
         written = 0
+    if found.chat_id is not None:
+        note_said(connection, key, outputs)
     text = to_text(resource)
     size = found.size + written + len(text)
     connection.execute(
@@ -204,6 +210,7 @@ def delete_response(connection: Connection, response_id: str, *, owner: str) -> 
         return False
     if conversation_id[0] is not None:
         unlock(connection, conversation_id[0], holder=key)
+    leave_chat(connection, key)
     delete_items_of_response(connection, key)
     delete_events(connection, key)
     connection.execute(responses.delete().where(mine))
@@ -239,4 +246,5 @@ def to_response(row: Any) -> StoredResponse:
         conversation_id=row.conversation_id,
         is_resumable=row.is_resumable,
         resource=from_text(row.resource),
+        chat_id=row.chat_id,
     )

@@ -5,14 +5,39 @@ Each function does a bounded part, in one operation of the writer's, so that oth
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Table, func, select, update
+from typing import Protocol
 
+from sqlalchemy import ColumnElement, Connection, Table, exists, func, select, update
+
+from millstream.store.chat_rows import delete_chat
 from millstream.store.conversation_rows import delete_conversation
 from millstream.store.response_rows import delete_response
-from millstream.store.tables import conversations, is_running, responses
+from millstream.store.tables import chats, conversations, is_running, responses
 
 _AT_ONCE = 100
+
+
+class _Delete(Protocol):
+    def __call__(self, connection: Connection, identifier: str, /, *, owner: str) -> bool: ...
+
+
 _PAGES_AT_ONCE = 512
+
+_OF_CHAT = responses.c.chat_id == chats.c.id
+_CHAT_SIZE = chats.c.size + (
+    select(func.coalesce(func.sum(responses.c.size), 0)).where(_OF_CHAT).scalar_subquery()
+)
+_KINDS: tuple[tuple[Table, ColumnElement[bool], ColumnElement[int], _Delete], ...] = (
+    (responses, is_running | responses.c.chat_id.is_not(None), responses.c.size, delete_response),
+    (
+        conversations,
+        conversations.c.locked_by.is_not(None),
+        conversations.c.size,
+        delete_conversation,
+    ),
+    (chats, exists().where(_OF_CHAT, is_running), _CHAT_SIZE, delete_chat),
+)
+"""What is deleted as a whole: its table, when it stays, what it takes, how it is deleted."""
 
 
 def touch(connection: Connection, table: Table, keys: list[str], *, now: int) -> None:
@@ -43,7 +68,7 @@ def used_bytes(connection: Connection) -> int:
         return (pages - free) * size
     sums = [
         connection.execute(select(func.coalesce(func.sum(table.c.size), 0))).scalar_one()
-        for table in (responses, conversations)
+        for table in (responses, conversations, chats)
     ]
     return int(sum(sums))
 
@@ -63,20 +88,17 @@ def _delete_oldest(
     connection: Connection, *, used_before: int | None, num_bytes: int | None
 ) -> int:
     candidates = []
-    for table, is_in_use in (
-        (responses, is_running),
-        (conversations, conversations.c.locked_by.is_not(None)),
-    ):
-        statement = select(table.c.used, table.c.size, table.c.id, table.c.owner).where(~is_in_use)
+    for table, is_kept, size, delete in _KINDS:
+        columns = (table.c.used, size.label("size"), table.c.id, table.c.owner)
+        statement = select(*columns).where(~is_kept)
         if used_before is not None:
             statement = statement.where(table.c.used < used_before)
         rows = connection.execute(statement.order_by(table.c.used).limit(_AT_ONCE)).all()
-        candidates += [(row.used, table.name, row) for row in rows]
+        candidates += [(row.used, table.name, row, delete) for row in rows]
     num_deleted = 0
-    for _, name, row in sorted(candidates, key=lambda one: one[:2])[:_AT_ONCE]:
+    for *_, row, delete in sorted(candidates, key=lambda one: one[:2])[:_AT_ONCE]:
         if num_bytes is not None and num_bytes <= 0:
             break
-        delete = delete_response if name == responses.name else delete_conversation
         num_deleted += delete(connection, row.id, owner=row.owner)
         num_bytes = None if num_bytes is None else num_bytes - row.size
     return num_deleted

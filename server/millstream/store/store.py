@@ -15,9 +15,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select, text
 
 from millstream.store import event_rows, item_rows, response_rows
+from millstream.store.chats import StoredChats
 from millstream.store.connected import now
 from millstream.store.conversation_rows import check_num_items, in_response
-from millstream.store.conversations import StoredConversations
 from millstream.store.event_rows import LoggedBatch
 from millstream.store.json_text import to_key
 from millstream.store.records import EventBatch, Page, StoredItem, StoredResponse
@@ -28,8 +28,8 @@ _INSERT_SECRET = text(
 )
 
 
-class Store(StoredConversations):
-    """Responses, conversations, items and events. `open()` makes one; `close()` when done."""
+class Store(StoredChats):
+    """All that is stored. `open()` makes one; `close()` when done."""
 
     async def begin(
         self,
@@ -38,10 +38,11 @@ class Store(StoredConversations):
         *,
         items_before: int | None = None,
     ) -> None:
-        """Writes a response that begins, with its inputs; takes its conversation's lock.
+        """Writes a response that begins, with its inputs; takes its conversation's lock, or becomes
+        its chat's leaf.
 
         items_before: what its conversation had when it was read. Raises ConversationLocked, also if
-        it has others now, or NotFound for a conversation that is not its owner's.
+        it has others now, or NotFound for a conversation or a chat that is not its owner's.
         """
         server = self._opened.lease.name
 

@@ -2,7 +2,8 @@
 
 An item row belongs to a response (`direction` says on which side), to a conversation, or to both.
 Its key gives the order. `used` is the second of the last use, `size` about the bytes that a
-thing takes with all that belongs to it; both are for retention.
+thing takes with all that belongs to it; both are for retention. Responses of a chat are a tree by
+`previous_id`, in the order of `chat_number`; the size of a chat is without them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,24 @@ conversations = Table(
     Index("conversations_by_use", "used", "size"),
 )
 
+chats = Table(
+    "chats",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),  # microseconds: when something was last said
+    Column("title", Text),
+    Column("searched_title", Text),
+    Column("first_words", Text),
+    Column("settings", Text, nullable=False),
+    Column("leaf", Text),  # the response where the current branch ends
+    Column("used", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Index("chats_by_owner", "owner", "changed", "id"),
+    Index("chats_by_use", "used", "size"),
+)
+
 responses = Table(
     "responses",
     metadata,
@@ -56,9 +75,14 @@ responses = Table(
     Column("server", Text, nullable=False),  # the lease of the server that makes it
     Column("used", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
+    Column("chat_id", Text),
+    Column("chat_number", BigInteger),
+    Column("chat_question", Text),  # the first item of its input, which its other versions share
+    Column("said", Text),  # the words of a chat, as they are searched
     Index("responses_by_use", "used", "size"),
     Index("responses_by_status", "status", "server"),
     Index("responses_by_conversation", "conversation_id"),
+    Index("responses_by_chat", "chat_id", "chat_number"),
 )
 
 items = Table(
