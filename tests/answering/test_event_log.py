@@ -164,17 +164,41 @@ async def test_a_slow_reader_holds_up_nobody() -> None:
     assert rest == b"".join(frames(*range(1, 50)))
 
 
-async def test_an_archive_that_fails_is_told_to_the_writer_and_readers_get_what_there_is() -> None:
+async def test_what_an_archive_failed_to_keep_was_never_said() -> None:
     shelf = Shelf()
     log = EventLog(shelf, readers=Readers.ANY)
-    log.append(frames(0))
+    log.append(frames(0, 1))
+    shelf.finish()
+    await settle()
+    log.append(frames(2))
+    log.append(frames(3))
+    reading = asyncio.ensure_future(collect(log))
+    shelf.fail(MillstreamError("disk full"))
+    await settle()
+    assert not reading.done()
+    assert log.num_shown == 2
+    with pytest.raises(MillstreamError, match="disk full"):
+        log.append(frames(4))
+    await log.settle()
+    assert (len(log), log.num_shown) == (2, 2)
+    log.complete([b"id: 2\ndata: -1\n\n"])
+    assert await reading == [0, 1, -1]
+    assert await collect(log, after=1) == [-1]
+
+
+async def test_who_reads_alone_gets_what_the_archive_failed_to_keep() -> None:
+    shelf = Shelf()
+    log = EventLog(shelf, readers=Readers.ONE)
+    log.append(frames(0, 1))
+    log._write_lazily()
     shelf.fail(MillstreamError("disk full"))
     await settle()
     with pytest.raises(MillstreamError, match="disk full"):
-        log.append(frames(1))
+        log.append(frames(2))
     await log.settle()
-    log.complete(frames(2))
-    assert await collect(log) == [0, 1, 2]
+    assert len(log) == 3
+    log.complete(frames(3))
+    assert await collect(log) == [0, 1, 2, 3]
 
 
 async def test_events_of_a_single_reader_reach_the_archive_a_little_later() -> None:

@@ -47,8 +47,7 @@ class KeptServers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pid is not None:
-            self.kill()
+        self.clear()
         self._parent.kill()
         self._parent.wait()
         for pipe in (self._parent.stdin, self._parent.stdout):
@@ -101,6 +100,11 @@ class KeptServers:
         """Ends the server as an operator would."""
         os.kill(self.pid, signal.SIGTERM)
         self._wait_over()
+
+    def clear(self) -> None:
+        """Leaves no server behind, whatever a test has left."""
+        if self._pid is not None:
+            self.kill()
 
     def _wait_over(self) -> None:
         while self._line() != b"over\n":

@@ -10,12 +10,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from millstream.errors import ConversationLocked, StoreFailed
 from millstream.store.address import StoreAddress
 from millstream.store.records import StoredItem
+from millstream.store.retrying import until_done
 from millstream.store.store import Store
 from tests.store.conftest import PostgreSQL
 from tests.store.things import (
@@ -75,23 +77,78 @@ async def test_a_database_that_another_holds(file_store: Store, tmp_path: Path) 
     await answered(file_store, "r2")
 
 
-async def test_what_could_not_be_finished_is_abandoned(file_store: Store, tmp_path: Path) -> None:
-    """Otherwise its conversation would be locked until the server ends."""
+async def test_what_could_not_be_finished_can_be_later(file_store: Store, tmp_path: Path) -> None:
     await file_store.create_conversation(conversation("c1"), [])
-    for name in ("r1", "r2", "r3"):
-        await file_store.begin(response(name, conversation_id="c1" if name == "r1" else None), [])
+    await file_store.begin(response("r1", conversation_id="c1"), items("in"))
+    await file_store.log("r1", batch(0, 3))
     with holding(tmp_path / "store.db"):
         with pytest.raises(StoreFailed):
-            await finished(file_store, "r1")
+            await file_store.log("r1", batch(4, 5))
         with pytest.raises(StoreFailed):
-            await file_store.log("r2", batch(0, 3))
-    abandoned = await file_store.abandoned()
-    assert sorted(one.id for one in abandoned) == ["r1", "r2"]
-    for one in abandoned:
-        await finished(file_store, one.id, status="failed")
-    assert await file_store.abandoned() == []
+            await finished(file_store, "r1")
+    assert await file_store.abandoned() == []  # whoever failed to finish it does
+    await until_done(lambda: finished(file_store, "r1", outputs=items("out")))
     await answered(file_store, "next", conversation_id="c1")
-    await finished(file_store, "r3")
+    held = texts(await file_store.all_conversation_items("c1", owner=OWNER))
+    assert held == ["in", "out", "next in", "next out"]
+
+
+async def test_an_operation_is_tried_until_the_store_does_it(
+    file_store: Store, tmp_path: Path
+) -> None:
+    await file_store.begin(response("r1"), [])
+    tries = 0
+    released = asyncio.Event()
+
+    async def finish() -> None:
+        nonlocal tries
+        tries += 1
+        try:
+            await finished(file_store, "r1")
+        finally:
+            released.set()
+
+    with holding(tmp_path / "store.db"):
+        doing = asyncio.create_task(until_done(finish))
+        await released.wait()
+    await doing
+    assert tries > 1
+    found = await file_store.response("r1", owner=OWNER)
+    assert found is not None
+    assert found.status == "completed"
+
+
+async def test_events_that_are_there_unknown_to_their_writer_give_way(store: Store) -> None:
+    """A connection that is lost while it commits leaves the writer in doubt."""
+    await store.begin(response("r1"), [])
+    await store.log("r1", batch(0, 3))
+    await store.log("r1", batch(4, 9))
+    await finished(store, "r1", last_events=batch(4, 4), keeps_events=True)
+    found = await store.events("r1", after=-1, limit_bytes=1000)
+    assert [(each.first, each.last) for each in found] == [(0, 3), (4, 4)]
+    assert await store.num_events("r1") == 5
+    assert await store.num_events("unknown") == 0
+
+
+async def test_a_beginning_that_failed_has_left_nothing(file_store: Store, tmp_path: Path) -> None:
+    """Not even when it did get there: its conversation would be locked by nobody."""
+    await file_store.create_conversation(conversation("c1"), [])
+    submit = file_store._writer.submit
+
+    def in_doubt(*arguments: Any, **options: Any) -> asyncio.Future[Any]:
+        file_store._writer.submit = submit  # type: ignore[method-assign]
+        submit(*arguments, **options)
+        doubtful: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        doubtful.set_exception(StoreFailed("the connection was lost"))
+        return doubtful
+
+    file_store._writer.submit = in_doubt  # type: ignore[method-assign]
+    with pytest.raises(StoreFailed):
+        await file_store.begin(response("r1", conversation_id="c1"), items("in"))
+    await answered(file_store, "r2", conversation_id="c1")
+    assert await file_store.response("r1", owner=OWNER) is None
+    held = texts(await file_store.all_conversation_items("c1", owner=OWNER))
+    assert held == ["r2 in", "r2 out"]
 
 
 async def test_a_beginning_that_nobody_waits_for_is_undone(store: Store) -> None:

@@ -4,7 +4,8 @@ Rules:
 1. Events are numbered from 0 without a gap. A reader gets every event after the one that it names,
    once and in order, whenever it comes and however often it comes back.
 2. What may be read again after a crash is shown to nobody before it is in the archive: no reader
-   has seen more than is kept.
+   has seen more than is kept. Where the archive fails, what it does not have was never said; the
+   one event that is shown without it is the last, which says so.
 3. Nobody waits for a reader. What is too old for memory comes from the archive, and where there is
    none the log has one reader, who takes events with it.
 """
@@ -83,6 +84,11 @@ class EventLog:
         return self._failure
 
     @property
+    def num_shown(self) -> int:
+        """Events that readers may have."""
+        return self._num_archived if self._is_replayed else len(self)
+
+    @property
     def is_complete(self) -> bool:
         """Whether the last event is there."""
         return self._is_complete
@@ -112,13 +118,18 @@ class EventLog:
         return EventBatch(first=first, last=first + len(frames) - 1, frames=b"".join(frames))
 
     async def settle(self) -> None:
-        """Waits until nothing is being archived, and lets nothing more be. Does not raise."""
+        """Waits until nothing is being archived, and lets nothing more be. Does not raise.
+
+        Where the archive has failed, events that it should have shown first are forgotten.
+        """
         self._stop_timer()
         while self._writing is not None:
             await asyncio.wait([self._writing])
+        if self._is_replayed and self._failure is not None:
+            del self._frames[self._num_archived - self._base :]
 
     def complete(self, last: Sequence[bytes] = ()) -> None:
-        """Ends the log, with events that are archived already, or never will be."""
+        """Ends the log, with events that need no archiving by it."""
         self._stop_timer()
         self._frames += last
         self._num_archived = len(self)
@@ -134,7 +145,7 @@ class EventLog:
                     position = after_them
                     yield frames
                 continue
-            shown = self._num_shown
+            shown = self.num_shown
             if position < shown:
                 frames = b"".join(self._frames[position - self._base : shown - self._base])
                 position = shown
@@ -154,11 +165,6 @@ class EventLog:
         for batch in batches:
             yield batch.last + 1, frames_from(batch, position)
             position = batch.last + 1
-
-    @property
-    def _num_shown(self) -> int:
-        is_held = self._is_replayed and self._failure is None
-        return self._num_archived if is_held else len(self)
 
     @property
     def _num_droppable(self) -> int:

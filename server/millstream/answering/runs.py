@@ -1,17 +1,19 @@
 """Runs: answers that are being made, each in a task of its own.
 
 Rules: a run ends by itself, or because it is cancelled; whoever reads its events has no say in it
-unless it was begun for that reader alone. All of them end before the server does.
+unless it was begun for that reader alone. It is known until the store has its ending. All of them
+end before the server does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from millstream.answering.event_log import EventLog
+from millstream.store.retrying import until_done
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,14 @@ class Run:
         self.is_replayed = is_replayed
         self.snapshot = snapshot
         self._task: asyncio.Task[Any] | None = None
+        self.owed: Callable[[], Awaitable[None]] | None = None
+
+    def owe(self, ending: Callable[[], Awaitable[None]]) -> None:
+        """Notes what the store has still to be told when the work is over, as it failed to take it.
+
+        Until then the run is what there is to be known of the answer.
+        """
+        self.owed = ending
 
     def start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Begins to make the answer. `work` ends the log, however it ends itself."""
@@ -69,6 +79,7 @@ class Runs:
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_stopping = False
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -79,9 +90,7 @@ class Runs:
     def start(self, run: Run, work: Coroutine[Any, Any, Any]) -> None:
         """Starts a run, which is known here until it has ended."""
         self._runs[run.id] = run
-        task = run.start(work)
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._forget(run, task))
+        self._watch(run, run.start(work))
 
     def find(self, identifier: str, *, owner: str) -> Run | None:
         """A run that has not ended; None if there is no such, or it is somebody else's."""
@@ -92,14 +101,25 @@ class Runs:
         """Waits until all have ended; cancels those that have not after so many seconds."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=grace)
+        self._is_stopping = True
         while self._tasks:
             tasks = set(self._tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    def _forget(self, run: Run, task: asyncio.Task[Any]) -> None:
-        del self._runs[run.id]
+    def _watch(self, run: Run, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._on_done(run, task))
+
+    def _on_done(self, run: Run, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("answer %s failed", run.id, exc_info=error)
+        if not run.events.is_complete:
+            run.events.complete()  # nobody waits for what never comes
+        owed, run.owed = run.owed, None
+        if owed is not None and not self._is_stopping:
+            self._watch(run, asyncio.create_task(until_done(owed)))
+        else:
+            del self._runs[run.id]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
+from millstream.errors import StoreFailed
 from millstream.store.address import StoreAddress
 from millstream.store.keeping import Keeping, Limits
 from millstream.store.opening import Opened, open_database
 from millstream.store.reader import Reader
-from millstream.store.unfinished import Unfinished
+from millstream.store.retrying import until_done
 from millstream.store.writer import Writer
 
 
@@ -24,7 +26,7 @@ class Connected:
         self._opened = opened
         self._writer = Writer(opened.database.writing, loop, is_paced=reading is not None)
         self._reader = Reader(reading, self._writer)
-        self._unfinished = Unfinished()
+        self._later: set[asyncio.Task[None]] = set()
         self._keeping = Keeping(opened, self._writer, limits)
 
     @classmethod
@@ -46,10 +48,26 @@ class Connected:
 
     async def close(self) -> None:
         """Does what is queued, and gives everything back; idempotent."""
+        for task in self._later:
+            task.cancel()
         await self._keeping.stop()
         await asyncio.to_thread(self._writer.stop)
         await asyncio.to_thread(self._reader.stop)
         await asyncio.to_thread(self._opened.close)
+
+    def _do_surely(self, operation: Callable[[], asyncio.Future[Any]]) -> None:
+        """Queues it now, and again until it is done, or the store is closed."""
+        queued = operation()
+
+        async def wait() -> None:
+            try:
+                await queued
+            except StoreFailed:
+                await until_done(operation)
+
+        task = asyncio.create_task(wait())
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
 
     async def prune(self) -> int:
         """Deletes what is too old or too much, for good, as happens every minute by itself.

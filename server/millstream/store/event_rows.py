@@ -42,7 +42,10 @@ size_of_events = (
     .scalar_subquery()
 )
 """The bytes that the events of the response `b_id` take."""
-_DELETE = events.delete().where(events.c.response_id == bindparam("b_id"))
+_DELETE = events.delete().where(
+    events.c.response_id == bindparam("b_id"), events.c.first >= bindparam("b_first")
+)
+_LAST = select(func.max(events.c.last)).where(events.c.response_id == bindparam("b_id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,12 @@ def read_events(
     return found
 
 
-def delete_events(connection: Connection, response_id: str) -> None:
-    """All those of a response."""
-    connection.execute(_DELETE, {"b_id": response_id})
+def count_events(connection: Connection, response_id: str) -> int:
+    """How many events of a response there are."""
+    last = connection.execute(_LAST, {"b_id": to_key(response_id)}).scalar_one()
+    return 0 if last is None else last + 1
+
+
+def delete_events(connection: Connection, response_key: str, *, first: int = 0) -> None:
+    """Deletes the batches of a response that begin with this event or a later one."""
+    connection.execute(_DELETE, {"b_id": response_key, "b_first": first})

@@ -5,7 +5,13 @@ from __future__ import annotations
 import sqlite3
 import zlib
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 from millstream.errors import StoreFailed
 
@@ -35,6 +41,12 @@ def store_failure(error: BaseException) -> StoreFailed:
     failure = StoreFailed(f"{sentence[0].upper()}{sentence[1:]}. Try again later.")
     failure.__cause__ = error
     return failure
+
+
+def is_refusal(failure: StoreFailed) -> bool:
+    """Whether the database refused what it was given, of which nothing is there and which it would
+    refuse again; it may have been cut off by everything else."""
+    return isinstance(failure.__cause__, DataError | IntegrityError | ProgrammingError)
 
 
 def cause_of(error: BaseException) -> str:

@@ -159,6 +159,8 @@ def finish_response(
     if found is None:
         return
     if keeps_events and last_events is not None:
+        # Whoever ends it may not know that some of its events did get here.
+        delete_events(connection, key, first=last_events.first)
         insert_events(connection, [LoggedBatch(response_id, last_events)])
     elif not keeps_events:
         delete_events(connection, key)

@@ -14,11 +14,13 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, select, text
 
+from millstream.errors import StoreFailed
 from millstream.store import event_rows, item_rows, response_rows
 from millstream.store.chats import StoredChats
 from millstream.store.connected import now
 from millstream.store.conversation_rows import check_num_items, in_response
 from millstream.store.event_rows import LoggedBatch
+from millstream.store.failures import is_refusal
 from millstream.store.json_text import to_key
 from millstream.store.records import EventBatch, Page, StoredItem, StoredResponse
 from millstream.store.tables import responses, secrets
@@ -52,13 +54,14 @@ class Store(StoredChats):
                 check_num_items(connection, response.conversation_id, expected=items_before)
 
         try:
-            await self._unfinished.watch(response.id, self._writer.submit(insert))
-        except asyncio.CancelledError:
+            await self._writer.submit(insert)
+        except (asyncio.CancelledError, StoreFailed) as error:
             # It may be there all the same, with its conversation's lock; nobody would finish it.
-            delete = partial(
-                response_rows.delete_response, response_id=response.id, owner=response.owner
-            )
-            self._unfinished.watch(response.id, self._writer.submit(delete))
+            if not (isinstance(error, StoreFailed) and is_refusal(error)):
+                delete = partial(
+                    response_rows.delete_response, response_id=response.id, owner=response.owner
+                )
+                self._do_surely(lambda: self._writer.submit(delete))
             raise
 
     async def set_status(self, response_id: str, status: Literal["queued", "in_progress"]) -> None:
@@ -67,8 +70,7 @@ class Store(StoredChats):
 
     def log(self, response_id: str, batch: EventBatch) -> asyncio.Future[None]:
         """Queues events of a response that is not finished. The future is done after the commit."""
-        logged = self._writer.log(LoggedBatch(response_id, batch))
-        return self._unfinished.watch(response_id, logged)
+        return self._writer.log(LoggedBatch(response_id, batch))
 
     async def finish(
         self,
@@ -82,6 +84,8 @@ class Store(StoredChats):
     ) -> None:
         """Writes what a response has become, at once. A conversation gets its inputs and outputs
         at its end, and its lock back. Nothing happens to a response that is finished, or gone.
+
+        last_events: what follows the events that were logged; others of these numbers are gone.
         """
         finished = self._writer.submit(
             lambda c: response_rows.finish_response(
@@ -97,8 +101,7 @@ class Store(StoredChats):
             needs_events_of=response_id,
         )
         # It is done although nobody may wait for it any more, and may fail.
-        await asyncio.shield(self._unfinished.watch(response_id, finished))
-        self._unfinished.forget(response_id)
+        await asyncio.shield(finished)
 
     async def response(self, response_id: str, *, owner: str) -> StoredResponse | None:
         """The response, if it is the owner's."""
@@ -154,6 +157,10 @@ class Store(StoredChats):
             lambda c: event_rows.read_events(c, response_id, after=after, limit_bytes=limit_bytes)
         )
 
+    async def num_events(self, response_id: str) -> int:
+        """How many there are."""
+        return await self._reader.read(lambda c: event_rows.count_events(c, response_id))
+
     async def delete_response(self, response_id: str, *, owner: str) -> bool:
         """Deletes it with its items and events; items that are in a conversation stay there."""
         is_deleted = await self._writer.submit(
@@ -174,8 +181,6 @@ class Store(StoredChats):
         return await self._writer.submit(read_or_make)
 
     async def abandoned(self) -> list[StoredResponse]:
-        """Those that are not finished, and never will be: their server is gone, or it is this one
-        and could not write what they have become."""
+        """Those that are not finished, and never will be, as their server is gone."""
         running = await self._reader.read(response_rows.read_running)
-        gone = await asyncio.to_thread(self._opened.of_the_gone, running)
-        return [*gone, *self._unfinished.among(running)]
+        return await asyncio.to_thread(self._opened.of_the_gone, running)

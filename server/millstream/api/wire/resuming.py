@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 
@@ -9,6 +11,8 @@ from millstream.errors import InvalidRequest
 
 RESUMABLE_HEADER = "X-Resumable"
 """Asks that an answer goes on when its reader leaves, and can be read again."""
+LAST_EVENT_ID = "Last-Event-ID"
+"""What browsers send that connect again; specified in the HTML standard, section 9.2."""
 
 
 def owner_of(http: HTTPConnection) -> str:
@@ -25,19 +29,31 @@ def asks_to_resume(http: HTTPConnection) -> bool:
     return given in ("true", "1")
 
 
-def read_resume_query(http: HttpRequest) -> tuple[bool, int]:
-    """Whether events are wanted, and after which one; -1 for all. Raises InvalidRequest."""
+@dataclass(frozen=True, slots=True)
+class ResumeQuery:
+    """What a client wants that reads an answer again.
+
+    is_streamed: its events. after: the last one that it has; -1 for all. said_by: what says so.
+    """
+
+    is_streamed: bool
+    after: int
+    said_by: str
+
+
+def read_resume_query(http: HttpRequest) -> ResumeQuery:
+    """What the query and the headers ask for. Raises InvalidRequest."""
     query = http.query_params
     said = query.get("stream", "false").lower()
     if said not in ("true", "false"):
         raise InvalidRequest("stream: true or false", param="stream")
     is_streamed = said == "true"
-    name = "starting_after" if "starting_after" in query else "Last-Event-ID"
+    name = "starting_after" if "starting_after" in query else LAST_EVENT_ID
     given = query.get("starting_after") or http.headers.get("last-event-id")
     if given is None:
-        return is_streamed, -1
+        return ResumeQuery(is_streamed, -1, name)
     if not is_streamed and name == "starting_after":
         raise InvalidRequest("starting_after: only with stream=true", param="starting_after")
     if not given.isascii() or not given.isdigit() or len(given) > 9:
         raise InvalidRequest(f"{name}: the number of an event", param=name)
-    return is_streamed, int(given)
+    return ResumeQuery(is_streamed, int(given), name)

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from millstream.api.context import ServerContext
 from millstream.api.openai.generate.answer import Identity
+from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.resumption import ResumableStreams
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
@@ -93,7 +94,7 @@ class Endpoint(ABC, Generic[Fields]):
         if not fields.stream:
             return await _whole(http, answer, streams)
         return EventStream(
-            answer.events() if run is None else run.events.read(),
+            answer.events() if run is None else with_failure(run.events.read()),
             headers=answer.headers,
             on_end=lambda: close_all(streams) if run is None else None,
             ping=self.ping,

@@ -8,7 +8,9 @@ the answer is complete, or the server was restarted.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
+from contextlib import aclosing
+from functools import partial
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -16,19 +18,18 @@ from typing_extensions import TypedDict
 
 from millstream.answering.archive import StoredEvents
 from millstream.answering.event_log import EventLog, Readers, split_frames
-from millstream.answering.replay import stored_events
 from millstream.answering.runs import Run
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Handler, Operation
+from millstream.api.openai.generate.reading_again import running_again, stored_again
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.error_bodies import shown
 from millstream.api.wire.resuming import owner_of, read_resume_query
-from millstream.api.wire.sse import EventStream
-from millstream.errors import InvalidRequest, NotFound
+from millstream.errors import InvalidRequest, NotFound, StoreFailed
 from millstream.generation.choices import close_all
 from millstream.runtime.stream import TokenStream
-from millstream.store.records import StoredResponse
+from millstream.store.records import EventBatch, StoredResponse
 from millstream.store.store import Store
 
 
@@ -68,31 +69,47 @@ class ResumableStreams:
         await store.begin(row, [])
         log = EventLog(StoredEvents(store, row.id), readers=Readers.ANY)
         run = Run(row.id, log, owner=owner, is_replayed=True, snapshot=dict)
-        self._context.runs.start(run, _make(answer, streams, log=log, store=store))
+        self._context.runs.start(run, _make(answer, streams, run=run, store=store))
         return run
 
 
 async def _make(
-    answer: StartedAnswer, streams: Sequence[TokenStream], *, log: EventLog, store: Store
+    answer: StartedAnswer, streams: Sequence[TokenStream], *, run: Run, store: Store
 ) -> None:
     """Writes the answer's events into the log. Its last one is there before the answer counts as
-    complete: a server that is started in between sees that it is."""
+    complete: a server that is started in between sees that it is. Where the store fails, an event
+    that says so is the last one."""
+    log = run.events
     try:
-        async for events in answer.events():
-            log.append(numbered(events, len(log)))
+        async with aclosing(answer.events()) as news:
+            async for events in news:
+                log.append(numbered(events, len(log)))
+    except StoreFailed:
+        pass  # it is the log's failure
     finally:
         close_all(streams)
         await log.settle()
-        if log.failure is None:
-            await store.finish(
-                answer.completion_id,
-                status="failed" if answer.has_failed else "completed",
-                resource={},
-                outputs=[],
-                last_events=None,
-                keeps_events=True,
-            )
-        log.complete()
+        last = [] if log.failure is None else numbered(answer.fail(log.failure), len(log))
+        keep = partial(_keep_ending, answer, last, number=len(log), store=store)
+        try:
+            await keep()
+        except StoreFailed:
+            run.owe(keep)
+        log.complete(last)
+
+
+async def _keep_ending(
+    answer: StartedAnswer, last: Sequence[bytes], *, number: int, store: Store
+) -> None:
+    """Tells the store that there are no more events than this last one, of this number, if any."""
+    await store.finish(
+        answer.completion_id,
+        status="failed" if answer.has_failed else "completed",
+        resource={},
+        outputs=[],
+        last_events=EventBatch(first=number, last=number, frames=last[0]) if last else None,
+        keeps_events=True,
+    )
 
 
 def numbered(events: bytes, number: int) -> list[bytes]:
@@ -137,22 +154,18 @@ def resume(context: ServerContext) -> Handler:
     """One handler for all dialects: an id says by itself whose it is."""
 
     async def answer(http: HttpRequest) -> Response:
-        is_streamed, after = read_resume_query(http)
-        if not is_streamed:
+        query = read_resume_query(http)
+        if not query.is_streamed:
             raise InvalidRequest("stream: only true; the events are what is kept", param="stream")
         identifier, owner = http.path_params["id"], owner_of(http)
         run = context.runs.find(identifier, owner=owner)
-        events = (
-            await _stored(context, identifier, owner, after)
-            if run is None
-            else (run.events.read(after=after))
-        )
-        return EventStream(
-            events,
-            on_end=lambda: None,
-            ping_seconds=context.settings.ping_seconds,
-            send_timeout=context.settings.send_timeout,
-        )
+        if run is not None:
+            return running_again(run, query, context)
+        store = context.store
+        found = None if store is None else await store.response(identifier, owner=owner)
+        if store is None or found is None or found.kind != "chat":
+            raise _unknown(identifier)
+        return await stored_again(store, found, query, context)
 
     return answer
 
@@ -172,16 +185,6 @@ def delete(context: ServerContext) -> Handler:
         return JSONResponse({"id": identifier, "object": "completion.deleted", "deleted": True})
 
     return answer
-
-
-async def _stored(
-    context: ServerContext, identifier: str, owner: str, after: int
-) -> AsyncGenerator[bytes, None]:
-    store = context.store
-    found = None if store is None else await store.response(identifier, owner=owner)
-    if store is None or found is None or found.kind != "chat":
-        raise _unknown(identifier)
-    return stored_events(store, identifier, owner=owner, after=after)
 
 
 def _unknown(identifier: str) -> NotFound:

@@ -91,8 +91,12 @@ class StartedAnswer:
                         yield chunk
         except MillstreamError as error:
             close_all(choice.stream for choice in self._choices)
-            self._failure = error
-            yield builder.failure(error)
+            yield self.fail(error)
+
+    def fail(self, error: MillstreamError) -> bytes:
+        """Notes what ended the answer. Returns the event that says so."""
+        self._failure = error
+        return self._builder.failure(error)
 
     def _count(self, delta: TextDelta) -> None:
         """Counts what is delivered; a choice may be ahead of that."""

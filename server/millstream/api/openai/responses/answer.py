@@ -2,19 +2,21 @@
 
 Rules: what the ending says is in the store before anybody reads it; whatever ends the work, the
 client that leaves, a cancellation, a failure or a shutdown, the response has a final status and
-what was said until then.
+what was said until then. Where the store fails, readers are told so by one last event, and the
+store is told as soon as it can be.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from millstream.answering.event_log import EventLog
+from millstream.answering.runs import Run
 from millstream.api.openai.responses.builder import OutputBuilder
-from millstream.api.openai.responses.items import ItemStatus
 from millstream.api.openai.responses.resource import (
     ResponseResource,
     ResponseStatus,
@@ -69,8 +71,8 @@ class ResponseAnswer:
         kind = "response.queued" if is_queued else "response.in_progress"
         self._log.append([*events, builder.announce(kind, shown)])
 
-    async def make(self, *, keeps_events: bool) -> dict[str, Any]:
-        """Makes it, and gives it. keeps_events: whether they can be read again from the store."""
+    async def make(self, run: Run) -> dict[str, Any]:
+        """Makes it, as the work of this run, and gives it."""
         status: ResponseStatus = "failed"
         try:
             status = await self._generate()
@@ -83,7 +85,7 @@ class ResponseAnswer:
             raise
         finally:
             self._choice.stream.close()
-            await self._end(status, keeps_events=keeps_events)
+            await self._end(status, run)
         return self.snapshot()
 
     def snapshot(self) -> dict[str, Any]:
@@ -113,44 +115,54 @@ class ResponseAnswer:
         self._num_generated += len(delta.token_ids)
         self._num_reasoning += delta.num_reasoning
 
-    async def _end(self, status: ResponseStatus, *, keeps_events: bool) -> None:
-        is_whole = status == "completed"
-        item_status: ItemStatus = "completed" if is_whole else "incomplete"
-        output = self._builder.output()
-        events: list[bytes] = []
-        if not self._is_silent and (is_whole or status == "incomplete" or output):
-            events += self._builder.close(item_status)
+    async def _end(self, status: ResponseStatus, run: Run) -> None:
         await self._log.settle()
-        self.failure = self.failure or self._log.failure
-        if self._log.failure is not None:
-            status = "failed"
-        self._resource.end(status, usage=self._usage(), error=self.failure)
-        first = self._builder.frames.number
-        terminal = self._builder.announce(_TERMINAL[status], self.snapshot())
-        events.append(terminal)
-        if self._store is not None and self._log.failure is None:
+        error = self._log.failure
+        events = self._closing(status if error is None else "failed")
+        if error is None:
+            events.append(self._terminal(status))
             try:
-                await self._keep(self._store, events, first=first + 1, keeps_events=keeps_events)
-            except MillstreamError as error:
-                self.failure = error
-                self._builder.frames.number = first
-                self._resource.end("failed", usage=self._usage(), error=error)
-                events[-1] = self._builder.announce("response.failed", self.snapshot())
+                await self._ending(events, run)()
+            except MillstreamError as refusal:
+                error = refusal
+            else:
+                self._log.complete(events)
+                return
+        self.failure = self.failure or error
+        # What comes next is numbered after what readers may have.
+        self._builder.frames.number = len(self._log)
+        events = [self._terminal("failed")]
+        run.owe(self._ending(events, run))
         self._log.complete(events)
 
-    async def _keep(
-        self, store: Store, events: Sequence[bytes], *, first: int, keeps_events: bool
-    ) -> None:
-        last = None
-        if keeps_events:
-            last = EventBatch(first=first - len(events), last=first - 1, frames=b"".join(events))
-        await store.finish(
+    def _closing(self, status: ResponseStatus) -> list[bytes]:
+        """The events that end what is open."""
+        is_whole = status == "completed"
+        if self._is_silent or not (is_whole or status == "incomplete" or self._builder.output()):
+            return []
+        return self._builder.close("completed" if is_whole else "incomplete")
+
+    def _terminal(self, status: ResponseStatus) -> bytes:
+        """The last event, which says what the response has become."""
+        self._resource.end(status, usage=self._usage(), error=self.failure)
+        return self._builder.announce(_TERMINAL[status], self.snapshot())
+
+    def _ending(self, events: Sequence[bytes], run: Run) -> Callable[[], Awaitable[None]]:
+        """What tells the store how it ended, with these events at the end."""
+        store, last = self._store, None
+        if store is None:
+            return _nothing
+        if run.is_replayed:
+            number = self._builder.frames.number
+            last = EventBatch(first=number - len(events), last=number - 1, frames=b"".join(events))
+        return partial(
+            store.finish,
             self._resource.id,
             status=self._resource.status,
             resource=self._resource.without_output(),
             outputs=[StoredItem(id=item["id"], data=item) for item in self._builder.output()],
             last_events=last,
-            keeps_events=keeps_events,
+            keeps_events=run.is_replayed,
         )
 
     def _usage(self) -> dict[str, Any]:
@@ -177,3 +189,7 @@ class ResponseAnswer:
             first_token=self._first_token,
             ending=ending if self.failure is None else self.failure.code,
         )
+
+
+async def _nothing() -> None:
+    """What a response that is not kept tells the store."""

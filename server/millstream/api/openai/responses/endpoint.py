@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.generate.base_endpoint import nobody
+from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.started_answer import UNENFORCED_HEADER
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.maker import Asker, BegunResponse, ResponseMaker
@@ -69,7 +70,7 @@ class Responses:
     def _stream(self, begun: BegunResponse, headers: dict[str, str]) -> Response:
         run, settings = begun.run, self._context.settings
         return EventStream(
-            run.events.read(),
+            with_failure(run.events.read()),
             headers=headers,
             on_end=lambda: None if run.is_replayed else run.cancel(),
             ping_seconds=settings.ping_seconds,

@@ -206,7 +206,7 @@ class ResponseMaker:
             snapshot=answer.snapshot,
         )
         answer.announce(is_queued=bool(request.background))
-        self._context.runs.start(run, answer.make(keeps_events=asker.is_replayed))
+        self._context.runs.start(run, answer.make(run))
         return BegunResponse(run, answer, begun.started.prepared.unenforced, begun.items)
 
 

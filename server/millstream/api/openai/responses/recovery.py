@@ -21,7 +21,7 @@ from millstream.store.store import Store
 
 log = logging.getLogger(__name__)
 
-_UPKEEP_SECONDS = 60.0
+_UPKEEP_SECONDS = 10.0
 _READ_BYTES = 4 * 1024 * 1024
 _DONE = b"data: [DONE]\n\n"
 _RESTARTED = "the server was restarted while it made this answer"

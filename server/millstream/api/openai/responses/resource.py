@@ -74,14 +74,13 @@ class ResponseResource:
         usage: Mapping[str, Any] | None,
         error: MillstreamError | None = None,
     ) -> None:
-        """Notes how it ended."""
+        """Notes how it ended; the last that is said of it holds."""
         self.turn(status)
         self._fields["usage"] = usage
-        if status == "completed":
-            self._fields["completed_at"] = int(time.time())
-        elif status == "incomplete":
-            self._fields["incomplete_details"] = {"reason": "max_output_tokens"}
-        elif error is not None:
+        self._fields["completed_at"] = int(time.time()) if status == "completed" else None
+        is_cut = status == "incomplete"
+        self._fields["incomplete_details"] = {"reason": "max_output_tokens"} if is_cut else None
+        if error is not None and status == "failed":
             self._fields["error"] = response_error(error)
 
     def without_output(self) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from millstream.answering.replay import stored_events
 from millstream.answering.runs import Run
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
+from millstream.api.openai.generate.reading_again import running_again, stored_again
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import item_list, read_page_query
@@ -21,8 +21,7 @@ from millstream.api.openai.responses.shapes import (
     ItemList,
     ResponseObject,
 )
-from millstream.api.wire.resuming import owner_of, read_resume_query
-from millstream.api.wire.sse import EventStream
+from millstream.api.wire.resuming import ResumeQuery, owner_of, read_resume_query
 from millstream.errors import InvalidRequest
 from millstream.store.records import RUNNING, StoredResponse
 
@@ -68,18 +67,18 @@ class StoredResponses:
         self._context = context
 
     async def retrieve(self, http: HttpRequest) -> Response:
-        is_streamed, after = read_resume_query(http)
+        query = read_resume_query(http)
         run = self._run(http)
         if run is None:
             stored = await self._stored(http)
-            if is_streamed:
-                return self._replay(http, stored, after)
+            if query.is_streamed:
+                return await self._replay(stored, query)
             return JSONResponse(await self._shown(stored))
-        if not is_streamed:
+        if not query.is_streamed:
             return JSONResponse(run.snapshot())
         if not run.is_replayed:
             raise _not_replayed()
-        return self._events(run, after)
+        return running_again(run, query, self._context)
 
     async def delete(self, http: HttpRequest) -> Response:
         store, run = self._context.store, self._run(http)
@@ -132,26 +131,11 @@ class StoredResponses:
         outputs = await self._context.store.outputs(stored.id, owner=stored.owner)
         return with_output(stored.resource, [item.data for item in outputs])
 
-    def _replay(self, http: HttpRequest, stored: StoredResponse, after: int) -> Response:
+    async def _replay(self, stored: StoredResponse, query: ResumeQuery) -> Response:
         assert self._context.store is not None, "something is stored"
         if not stored.is_resumable:
             raise _not_replayed()
-        settings = self._context.settings
-        return EventStream(
-            stored_events(self._context.store, stored.id, owner=stored.owner, after=after),
-            on_end=lambda: None,
-            ping_seconds=settings.ping_seconds,
-            send_timeout=settings.send_timeout,
-        )
-
-    def _events(self, run: Run, after: int) -> Response:
-        settings = self._context.settings
-        return EventStream(
-            run.events.read(after=after),
-            on_end=lambda: None,
-            ping_seconds=settings.ping_seconds,
-            send_timeout=settings.send_timeout,
-        )
+        return await stored_again(self._context.store, stored, query, self._context)
 
 
 def _not_replayed() -> InvalidRequest:
