@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
         "intake/requests",
         "intake/responses",
     },
+    "intake/tgi": {"errors", "intake", "intake/fields", "intake/requests"},
     # tokens and text
     "text/parsing": {"errors"},
     "text": {"core", "errors", "text/parsing"},
@@ -296,6 +297,19 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "text/parsing",
     },
+    "api/tgi": {
+        "api/context",
+        "api/described",
+        "api/openai/completions",
+        "api/openai/generate",
+        "api/wire",
+        "errors",
+        "generation",
+        "intake",
+        "intake/tgi",
+        "runtime",
+        "text",
+    },
     "api/routes": {
         "api/anthropic",
         "api/context",
@@ -310,6 +324,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/openai/tokenize",
         "api/sessions",
         "api/status",
+        "api/tgi",
         "generation",
     },
     "api/app": {

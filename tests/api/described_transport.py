@@ -62,7 +62,10 @@ def check_answer(operation: Operation, response: httpx.Response, settings: Setti
         contents = {JSON: MessagesErrorBody if is_messages else operation.failure}
     assert media in contents, where
     if media == EVENTS:
-        check_events(response.text, contents[media], operation.failure)
+        if operation.has_end_mark or operation.failure is MessagesErrorBody:
+            check_events(response.text, contents[media], operation.failure)
+        else:
+            check_unmarked_events(response.text, contents[media], operation.failure)
     elif contents[media] is not None:
         _adapter(contents[media]).validate_json(response.content, strict=True)
 
@@ -81,6 +84,16 @@ def check_events(text: str, event: Any, failure: Any = ErrorBody) -> None:
         _adapter(event).validate_json(data, strict=True)
     if events and not (is_named and not has_failed) and events[-1] != "[DONE]":
         _adapter(failure).validate_json(events[-1], strict=True)
+
+
+def check_unmarked_events(text: str, event: Any, failure: Any) -> None:
+    """Each event is as described; the last one may be an error."""
+    *frames, rest = [frame for frame in text.split("\n\n") if frame[:1] != ":"]
+    assert rest == "", "the last event is complete"
+    for number, frame in enumerate(frames, 1):
+        data = frame.removeprefix("data: ")
+        is_failure = number == len(frames) and '"error_type"' in data
+        _adapter(failure if is_failure else event).validate_json(data, strict=True)
 
 
 @cache

@@ -29,6 +29,7 @@ from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Token
 from millstream.api.sessions.endpoints import BEGIN_SESSION, FORGET_SESSION, Sessions
 from millstream.api.status.health import HEALTH, health
 from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
+from millstream.api.tgi.routes import tgi_routes
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.prompts import Prompts
 
@@ -55,6 +56,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
             socket=response_socket(context, maker),
         ),
         *conversation_routes(context),
+        *tgi_routes(context, grammars=grammars),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),
         *(operation.route(delete(context)) for operation in (DELETE_CHAT, DELETE_COMPLETION)),
         CANCEL_CHAT.route(cancel(context)),

@@ -56,6 +56,7 @@ class TextAnswers:
             skip_special_tokens=completion.skip_special_tokens is not False,
             vocabulary=None if completion.logprobs is None else self._context.vocabulary,
             scores_every_token=True,
+            scores_stop=completion.scores_stop,
             is_silent=not completion.wanted_tokens,
             stop_token_ids=completion.stop_token_ids or (),
         )

@@ -65,7 +65,11 @@ class CompletionPreparation:
         if isinstance(prompt, str):
             is_framed = completion.add_special_tokens is not False
             return encode_text(
-                tokenizer, prompt, add_special_tokens=is_framed, max_context=info.max_context
+                tokenizer,
+                prompt,
+                add_special_tokens=is_framed,
+                max_context=info.max_context,
+                keep_last=completion.kept_tokens,
             )
         return decode_ids(
             tokenizer, prompt, vocab_size=info.vocab_size, max_context=info.max_context
@@ -85,14 +89,16 @@ class CompletionPreparation:
     def _request(self, completion: CompletionRequest, prompt: EncodedPrompt) -> Request:
         """What the engine is asked: one token at least, which is not shown if none was wanted."""
         engine, words = self._context.engine, completion.bad_words or ()
-        vocabulary = self._context.vocabulary
+        vocabulary, num_prompt = self._context.vocabulary, len(prompt.token_ids)
+        room = engine.check_length(num_prompt=num_prompt, param="prompt")
+        completion.check_fit(num_prompt=num_prompt, max_context=engine.info.max_context)
         request = engine_request(
             completion,
             engine.info,
             request_id=0,
             prompt=prompt.token_ids,
             wanted=max(completion.wanted_tokens, 1),
-            room=engine.check_length(num_prompt=len(prompt.token_ids), param="prompt"),
+            room=room,
             logprobs=completion.logprobs,
             bad_words=[way for word in words for way in vocabulary.sequences(word)],
             end_of_turn=(*engine.info.stop_token_ids, *self._context.stop_token_ids),

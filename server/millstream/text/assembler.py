@@ -40,7 +40,8 @@ class TextAssembler:
 
     min_tokens: stop strings that end within so many tokens are text. include_stop: stop strings
     and stop tokens are part of the text. vocabulary: given if log probabilities were asked for.
-    scores_every_token: tokens that are no text have one too.
+    scores_every_token: tokens that are no text have one too. scores_stop: so have those of a stop
+    string.
     stop_token_ids: the stop tokens that the request itself named.
     is_silent: no token was asked for; the one that the engine always draws is nothing.
     """
@@ -56,6 +57,7 @@ class TextAssembler:
         skip_special_tokens: bool = True,
         vocabulary: Vocabulary | None = None,
         scores_every_token: bool = False,
+        scores_stop: bool = False,
         stop_token_ids: Collection[int] = (),
         is_silent: bool = False,
     ) -> None:
@@ -70,6 +72,7 @@ class TextAssembler:
                 vocabulary,
                 skip_special_tokens=skip_special_tokens,
                 every_token=scores_every_token,
+                stop_tokens=scores_stop,
             )
             if vocabulary is not None
             else None

@@ -65,21 +65,34 @@ def check_pieces(count: int, *, max_context: int) -> None:
 
 
 def encode_text(
-    tokenizer: Tokenizer, text: str, *, add_special_tokens: bool, max_context: int
+    tokenizer: Tokenizer,
+    text: str,
+    *,
+    add_special_tokens: bool,
+    max_context: int,
+    keep_last: int | None = None,
 ) -> EncodedPrompt:
     """The tokens of a text. add_special_tokens: whether the tokenizer adds what it puts around one.
+    keep_last: at most so many tokens are wanted, and what comes before them is dropped.
 
     Raises ContextTooLong for a text that is far longer than the context (over 64 characters for
     each token), and InvalidRequest for one that makes no token.
     """
-    check_characters(text, max_context=max_context, field="prompt")
+    if keep_last is None:
+        check_characters(text, max_context=max_context, field="prompt")
     encoding = encode(tokenizer, text, param="prompt", add_special_tokens=add_special_tokens)
     if not len(encoding):
         raise InvalidRequest("prompt: an empty text, with nothing that begins it", param="prompt")
+    end = len(encoding)
+    begin = 0 if keep_last is None else max(end - keep_last, 0)
+    token_ids = tuple(encoding.ids[begin:])
+    if end - begin > max_context:
+        return EncodedPrompt(token_ids, text, ())
     # Not `offsets`, which keeps the interpreter until all of them are made.
-    fits = len(encoding) <= max_context
-    spans = (encoding.token_to_chars(token) for token in range(len(encoding) if fits else 0))
-    return EncodedPrompt(tuple(encoding.ids), text, _starts(span or (0, 0) for span in spans))
+    spans = (encoding.token_to_chars(token) for token in range(end))
+    starts = _starts(span or (0, 0) for span in spans)[begin:]
+    dropped = starts[0] if begin else 0
+    return EncodedPrompt(token_ids, text[dropped:], tuple(start - dropped for start in starts))
 
 
 def decode_ids(

@@ -5,7 +5,8 @@ Rules:
    skipped special tokens) are not reported, unless every token is asked for.
 2. Nothing is reported before its text is shown, so a stop string does not leak here either. The
    token in which a stop string begins is reported whole, as the token it is, if any of its text
-   was shown.
+   was shown. For who wants every token, those of a stop string are told as well when the answer
+   is over, each with what of its text was shown.
 3. A token that is a part of a character has no text; the one that completes it has all of it.
    `raw` are the token's own bytes in every case.
 """
@@ -30,15 +31,22 @@ class TextLogprob(NamedTuple):
 class LogprobTrack:
     """Keeps the scores of one answer until their text is shown. Offsets are in characters.
 
-    every_token: tokens that make no text are reported too, without one.
+    every_token: tokens that make no text are reported too, without one. stop_tokens: so are those
+    of a stop string.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, *, skip_special_tokens: bool, every_token: bool = False
+        self,
+        vocabulary: Vocabulary,
+        *,
+        skip_special_tokens: bool,
+        every_token: bool = False,
+        stop_tokens: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
         self._skip_special_tokens = skip_special_tokens
         self._every_token = every_token
+        self._stop_tokens = stop_tokens
         self._parts: list[TextLogprob] = []
         self._pending_scores: deque[tuple[int, int, TextLogprob]] = deque()
         self._num_known = 0
@@ -83,7 +91,9 @@ class LogprobTrack:
         ready: list[TextLogprob] = []
         while self._pending_scores:
             start, end, entry = self._pending_scores[0]
-            if end > num_shown and not (is_last and start < num_shown):
+            if is_last and self._stop_tokens:
+                entry = entry._replace(text=entry.text[: max(num_shown - start, 0)])
+            elif end > num_shown and not (is_last and start < num_shown):
                 break
             self._pending_scores.popleft()
             ready.append(entry)

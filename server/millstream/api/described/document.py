@@ -27,6 +27,8 @@ STATUSES = {
     409: "Something else is being done to the same thing; try again",
     413: "The body is larger than the server accepts",
     415: "The body is not JSON",
+    422: "A parameter, the body or the request is wrong; `error` names the parameter",
+    424: "The request failed after it was accepted",
     429: "All places are taken; `Retry-After` says when to try again",
     499: "The request was cancelled by its id",
     500: "The request failed after it was accepted",

@@ -2,7 +2,7 @@
 
 The body serves two families of clients at once: `error` is OpenAI's object, `error_type` is what
 Text Generation Inference clients map to exceptions (huggingface_hub: OverloadedError, ...). Clients
-of the Messages API get its own, whoever refuses them.
+of the Messages API get its own, whoever refuses them, and so do those of TGI's own routes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from typing_extensions import TypedDict
 
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.messages_errors import (
+    MessagesErrorBody,
     messages_error_body,
     messages_status,
     speaks_messages,
 )
 from millstream.api.wire.request_log import record_of
+from millstream.api.wire.tgi_errors import TgiErrorBody, speaks_tgi, tgi_error_body, tgi_status
 from millstream.errors import (
     InvalidRequest,
     MethodNotAllowed,
@@ -87,10 +89,18 @@ class ErrorResponse(JSONResponse):
             record.fail(self._error)
         if speaks_messages(scope):
             request_id = scope.get("state", {}).get("request_id", "")
-            self.status_code = messages_status(self._error)
-            self.body = self.render(messages_error_body(self._error, request_id=request_id))
-            self.headers["content-length"] = str(len(self.body))
+            self._rewrite(
+                messages_status(self._error),
+                messages_error_body(self._error, request_id=request_id),
+            )
+        elif speaks_tgi(scope):
+            self._rewrite(tgi_status(self._error), tgi_error_body(self._error))
         await super().__call__(scope, receive, send)
+
+    def _rewrite(self, status: int, body: MessagesErrorBody | TgiErrorBody) -> None:
+        self.status_code = status
+        self.body = self.render(body)
+        self.headers["content-length"] = str(len(self.body))
 
 
 def error_response(error: MillstreamError) -> ErrorResponse:

@@ -63,6 +63,20 @@ class CompletionRequest(SamplingFields, FormatFields, DeliveryFields):
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
     @property
+    def kept_tokens(self) -> int | None:
+        """How many tokens at the end of a prompt are computed, if not all."""
+        return None
+
+    @property
+    def scores_stop(self) -> bool:
+        """Whether the tokens of a stop string are reported with log probabilities."""
+        return False
+
+    def check_fit(self, *, num_prompt: int, max_context: int) -> None:
+        """Raises InvalidRequest if the answer must have all the tokens that are asked for, and has
+        no room for them. Here it may be shorter."""
+
+    @property
     def num_prompt_logprobs(self) -> int | None:
         """How many alternatives the engine is to report with the prompt's tokens."""
         echoed = self.logprobs if self.echo else None

@@ -26,7 +26,7 @@ from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.generation.choices import close_all
-from millstream.generation.places import open_places, places_of
+from millstream.generation.places import Places, open_places, places_of
 from millstream.intake.fields.delivery import DeliveryFields
 from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.requests.completion import CompletionRequest
@@ -61,20 +61,28 @@ class Endpoint(ABC, Generic[Fields]):
     ) -> StartedAnswer:
         """Tokenises off the event loop and hands the requests to the engine."""
 
+    def _places(self, fields: Fields) -> Places:
+        """How many answers are asked for."""
+        return places_of(fields)
+
     async def __call__(self, http: HttpRequest) -> Response:
-        settings = self._context.settings
         fields = await read_json(
             http,
-            limit=settings.payload_limit,
+            limit=self._context.settings.payload_limit,
             check=self._parse,
             threads=self._context.workers.bodies,
         )
+        return await self.answer(http, fields)
+
+    async def answer(self, http: HttpRequest, fields: Fields) -> Response:
+        """Answers a body that is read and checked."""
+        settings = self._context.settings
         identity = self._identity(http)
         store = None
         if asks_to_resume(http):
             store = self._resumable.check(is_streamed=bool(fields.stream))
         names = (identity.completion_id, http.state.request_id)
-        streams = open_places(self._context.engine, places_of(fields), names=names)
+        streams = open_places(self._context.engine, self._places(fields), names=names)
         try:
             self._limit_time(fields, streams)
             starting = streams[0].prepare(self._start(fields, streams, identity))

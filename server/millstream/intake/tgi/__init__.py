@@ -1,0 +1,1 @@
+"""Text Generation Inference's bodies, put as the completion request that all routes share."""
