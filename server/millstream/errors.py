@@ -11,6 +11,7 @@
     │   ├── ConversationLocked    409  another response is being made in the conversation
     │   ├── PayloadTooLarge       413
     │   ├── UnsupportedMediaType  415
+    │   ├── UpgradeRequired       426  the path is a WebSocket, and was asked over HTTP
     │   └── HeadersTooLarge       431
     ├── RequestCancelled          499  somebody cancelled the request by its id
     ├── Overloaded                429  running and waiting places are all taken
@@ -126,6 +127,11 @@ class PayloadTooLarge(InvalidRequest):
 class UnsupportedMediaType(InvalidRequest):
     status = 415
     code = "unsupported_media_type"
+
+
+class UpgradeRequired(InvalidRequest):
+    status = 426
+    code = "upgrade_required"
 
 
 class HeadersTooLarge(InvalidRequest):

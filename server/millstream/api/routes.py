@@ -27,6 +27,7 @@ from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.routes import response_routes
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.sessions.endpoints import BEGIN_SESSION, FORGET_SESSION, Sessions
+from millstream.api.socket_chat.endpoint import CHAT_SOCKET, chat_socket, upgrade_required
 from millstream.api.status.health import HEALTH, health
 from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
 from millstream.api.tgi.routes import tgi_routes
@@ -57,6 +58,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         ),
         *conversation_routes(context),
         *tgi_routes(context, grammars=grammars),
+        CHAT_SOCKET.route(upgrade_required, socket=chat_socket(context, maker)),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),
         *(operation.route(delete(context)) for operation in (DELETE_CHAT, DELETE_COMPLETION)),
         CANCEL_CHAT.route(cancel(context)),

@@ -29,6 +29,7 @@ STATUSES = {
     415: "The body is not JSON",
     422: "A parameter, the body or the request is wrong; `error` names the parameter",
     424: "The request failed after it was accepted",
+    426: "The path is a WebSocket",
     429: "All places are taken; `Retry-After` says when to try again",
     499: "The request was cancelled by its id",
     500: "The request failed after it was accepted",

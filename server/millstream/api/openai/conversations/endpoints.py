@@ -5,8 +5,6 @@ Rule: what is unknown, deleted or somebody else's is the same 404.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,6 +21,7 @@ from millstream.api.openai.conversations.bodies import (
     parse_items,
     parse_metadata,
 )
+from millstream.api.openai.conversations.creation import new_conversation
 from millstream.api.openai.conversations.shapes import ConversationObject, DeletedConversation
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import item_list, read_page_query
@@ -110,12 +109,7 @@ class Conversations:
 
     async def create(self, http: HttpRequest) -> Response:
         store, body = self._store, await self._read(http, parse_conversation)
-        conversation = StoredConversation(
-            id=f"conv_{secrets.token_hex(24)}",
-            owner=owner_of(http),
-            created=int(time.time()),
-            metadata=body.metadata or {},
-        )
+        conversation = new_conversation(owner_of(http), metadata=body.metadata)
         await store.create_conversation(conversation, _stored(body.stored_items))
         return JSONResponse(_shown(conversation))
 

@@ -1,0 +1,221 @@
+"""One connection over which messages are answered, many at once.
+
+Rules: every message has one last frame, its end or an error; messages of one conversation are
+answered in the order in which they came, as are those of one id, so that no two answers mix; a
+message that is said by itself is kept nowhere. What a client has asked for and not got is bounded,
+in number and in bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+from millstream.api.context import ServerContext
+from millstream.api.openai.conversations.creation import new_conversation
+from millstream.api.openai.responses.maker import Asker, BegunResponse, Place, ResponseMaker
+from millstream.api.socket_chat.client_frames import (
+    NEW,
+    ClientFrame,
+    client_frame,
+    in_words_of_frames,
+)
+from millstream.api.socket_chat.server_frames import (
+    cancelled_text,
+    error_text,
+    final_text,
+    opening_text,
+    piece_of,
+    piece_text,
+)
+from millstream.api.sockets.connection import SocketConnection
+from millstream.api.sockets.lanes import Lanes
+from millstream.api.wire.json_body import LARGE_BYTES
+from millstream.api.wire.request_log import RequestRecord
+from millstream.api.wire.sockets import Socket
+from millstream.errors import InvalidRequest, MillstreamError, Overloaded, RequestCancelled
+from millstream.intake.responses.request import ResponseRequest
+from millstream.store.records import StoredConversation
+
+_MAX_MESSAGES = 256
+"""What one client may have asked for and not got."""
+_BYTES_SHARE = 4
+"""How large that may be, in bodies of the largest size."""
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """A message until its last frame is sent. name: what its answer can be cancelled by.
+
+    is_begun: its turn has come.
+    """
+
+    frame: ClientFrame
+    conversation: str | None
+    name: str
+    size: int
+    is_begun: bool = False
+    is_cancelled: bool = False
+
+
+class ChatConnection(SocketConnection[ClientFrame, Message]):
+    """Serves one client from its first frame to its leaving."""
+
+    def __init__(
+        self,
+        socket: Socket,
+        *,
+        context: ServerContext,
+        maker: ResponseMaker,
+        conversation: str | None,
+    ) -> None:
+        """conversation: the one that is meant where a message names none."""
+        self._max_bytes = _BYTES_SHARE * context.settings.payload_limit
+        lanes = Lanes(max_bytes=self._max_bytes, max_lanes=_MAX_MESSAGES, field="id")
+        super().__init__(socket, context=context, lanes=lanes)
+        self._maker = maker
+        self._conversation = conversation
+        self._messages: set[Message] = set()
+        self._turns: WeakValueDictionary[int | str, asyncio.Lock] = WeakValueDictionary()
+
+    def _read(self, fields: dict[str, Any]) -> ClientFrame:
+        return client_frame(fields)
+
+    async def _take(self, event: ClientFrame, size: int) -> None:
+        message = Message(event, None, f"ws_{secrets.token_hex(16)}", size)
+        try:
+            if event.is_cancel():
+                await self._cancel(event.id)
+                return
+            message.conversation = event.conversation(self._conversation)
+            self._accept(message)
+        except (InvalidRequest, Overloaded) as error:
+            await self._refuse(error, message)
+
+    def _accept(self, message: Message) -> None:
+        """Puts it where its turn comes. Raises Overloaded."""
+        num_bytes = sum(each.size for each in self._messages) + message.size
+        if len(self._messages) >= _MAX_MESSAGES or num_bytes > self._max_bytes:
+            raise Overloaded(
+                "too many messages of this connection wait for their answers; send less ahead",
+                code="websocket_queue_full",
+            )
+        named = message.conversation
+        is_alone = named is None or named == NEW
+        lane = ("message", message.frame.id) if is_alone else ("conversation", named)
+        self._submit(lane, message, message.size)
+        self._messages.add(message)
+
+    async def _cancel(self, identifier: int | str) -> None:
+        """Ends what is made for this id. There may be nothing: an end has passed it on its way."""
+        for message in [each for each in self._messages if each.frame.id == identifier]:
+            if message.is_cancelled:
+                continue
+            message.is_cancelled = True
+            if message.is_begun:
+                self._context.engine.cancel(message.name)
+            else:
+                await self._socket.send(cancelled_text(identifier))
+
+    def _error_text(self, error: MillstreamError, asked: Message | None) -> str:
+        return error_text(error, None if asked is None else asked.frame.id)
+
+    async def _answer(self, asked: Message, size: int) -> None:
+        turn = self._turns.setdefault(asked.frame.id, asyncio.Lock())
+        try:
+            async with turn:
+                await super()._answer(asked, size)
+        finally:
+            self._messages.discard(asked)
+
+    async def _respond(self, asked: Message, size: int, record: RequestRecord) -> None:
+        if asked.is_cancelled:
+            _note_cancelled(record)  # its client has been told
+            return
+        asked.is_begun = True
+        try:
+            begun = await self._begin(asked, size)
+        except RequestCancelled:
+            _note_cancelled(record)
+            await self._socket.send(cancelled_text(asked.frame.id))
+            return
+        record.respond(200)
+        record.answer = begun.answer.facts
+        try:
+            await self._send_answer(asked.frame.id, begun)
+        finally:
+            begun.run.cancel()
+
+    async def _begin(self, asked: Message, size: int) -> BegunResponse:
+        new = new_conversation(self._owner) if asked.conversation == NEW else None
+        conversation_id = asked.conversation if new is None else new.id
+        check = partial(asked.frame.checked, conversation_id)
+        request = check() if size < LARGE_BYTES else await self._context.workers.bodies.run(check)
+        if asked.is_cancelled:  # while it was read
+            raise RequestCancelled("the message was cancelled")
+        asker = Asker(
+            owner=self._owner,
+            names=(self._request_id, asked.name),
+            is_replayed=False,
+            has_reader=True,
+        )
+        place = self._maker.take_place(request, asker)
+        # Beside the first frame: what a client does not read keeps no place waiting.
+        making = asyncio.create_task(self._make(request, asker, place, new))
+        try:
+            await self._socket.send(opening_text(asked.frame.id, conversation_id=conversation_id))
+            return await making
+        except BaseException:
+            making.cancel()
+            making.add_done_callback(_end_made)
+            raise
+
+    async def _make(
+        self,
+        request: ResponseRequest,
+        asker: Asker,
+        place: Place,
+        new: StoredConversation | None,
+    ) -> BegunResponse:
+        """Begins the response, and its conversation, if that is new."""
+        if new is not None:
+            assert place.store is not None, "or it would have been refused"
+            try:
+                await place.stream.prepare(place.store.create_conversation(new, []))
+            except BaseException:
+                place.stream.close()
+                raise
+        try:
+            return await self._maker.begin(request, asker, place)
+        except InvalidRequest as error:
+            raise in_words_of_frames(error) from error
+
+    async def _send_answer(self, identifier: int | str, begun: BegunResponse) -> None:
+        async with aclosing(begun.run.events.read()) as events:
+            async for frames in events:
+                piece = piece_of(frames)
+                if any(piece):
+                    await self._socket.send(piece_text(identifier, piece))
+        failure = begun.answer.failure
+        await self._socket.send(
+            final_text(identifier, begun.run.snapshot())
+            if failure is None
+            else error_text(failure, identifier)
+        )
+
+
+def _note_cancelled(record: RequestRecord) -> None:
+    error = RequestCancelled("the message was cancelled")
+    record.respond(error.status)
+    record.fail(error)
+
+
+def _end_made(making: asyncio.Task[BegunResponse]) -> None:
+    """Ends a response that was begun after its client had left."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().run.cancel()
