@@ -94,6 +94,23 @@ async def test_max_tokens_are_clamped_and_reached(messages: Messages) -> None:
     assert answer["stop_reason"] == "end_turn"
 
 
+@pytest.mark.parametrize("text", ["one two", "", "<think>\nHm.\n</think>\n\nYes."])
+async def test_no_tokens_put_the_prompt_into_the_cache(messages: Messages, text: str) -> None:
+    answer = await messages.both(text, max_tokens=0)
+    assert (answer["content"], answer["stop_reason"]) == ([], "max_tokens")
+    assert answer["usage"]["output_tokens"] == 0
+    assert answer["usage"]["input_tokens"] > 0
+
+
+async def test_streams_cannot_be_read_again(messages: Messages) -> None:
+    async with messages.http() as client:
+        asked = BODY | {"stream": True}
+        headers = {"X-Resumable": "true"}
+        refused = await client.post("/v1/messages", json=asked, headers=headers)
+    assert refused.status_code == 400
+    assert "X-Resumable" in refused.json()["error"]["message"]
+
+
 async def test_a_call_that_is_cut_off_says_what_there_is(messages: Messages) -> None:
     text = '<tool_call>\n{"name": "get_weather", "arguments": {"days": 3, "city": "Os'
     num_tokens = len(messages.tokenizer.encode(text).ids)

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from millstream.api.anthropic.builder import MessageBuilder
 from millstream.api.anthropic.shapes import MadeMessage, MessageEvent, TokenCount
+from millstream.api.anthropic.silent_builder import SilentMessageBuilder
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.generate.answer import Identity, Report
@@ -62,6 +63,7 @@ class Messages(Endpoint[MessagesChat]):
 
     id_prefix = "msg_"
     ping = '{"type": "ping"}'
+    is_resumable = False
 
     def __init__(
         self, context: ServerContext, *, prompts: Prompts, grammars: AnswerGrammars
@@ -80,7 +82,8 @@ class Messages(Endpoint[MessagesChat]):
         except InvalidRequest as error:
             fields.reword(error)
             raise
-        builder = MessageBuilder(
+        kind = SilentMessageBuilder if fields.is_silent else MessageBuilder
+        builder = kind(
             identity,
             vocabulary=self._context.vocabulary,
             assembler=started.choices[0].assembler,

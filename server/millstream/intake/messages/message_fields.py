@@ -106,7 +106,7 @@ class CountedFields(Body):
 class MessageFields(CountedFields, DrawingFields):
     """The body."""
 
-    max_tokens: int = Field(ge=1)
+    max_tokens: int = Field(ge=0)
     stop_sequences: list[StopString] | None = Field(None, max_length=MAX_STOPS)
     stream: bool | None = None
     timeout: float | None = Field(None, gt=0, le=MAX_SECONDS)

@@ -54,10 +54,12 @@ _WORDS = {
 class MessagesChat(AgentChat):
     """The chat request that a body asks for, with the way back to its words.
 
-    hides_thoughts: they are made and counted, and sealed in the answer.
+    hides_thoughts: they are made and counted, and sealed in the answer. is_silent: only the prompt
+    is wanted, in the cache.
     """
 
     hides_thoughts: bool = False
+    is_silent: bool = False
     _places: list[MessagePlaces] = PrivateAttr(default_factory=list)
     _tool_paths: list[str] = PrivateAttr(default_factory=list)
     _format_path: str = PrivateAttr("output_config.format")
@@ -94,7 +96,9 @@ def parse_messages_request(body: dict[str, Any]) -> MessagesChat:
     return _chat(
         fields,
         **same,
-        max_completion_tokens=fields.max_tokens,
+        # No prompt is computed for less than a token.
+        max_completion_tokens=fields.max_tokens or 1,
+        is_silent=not fields.max_tokens,
         stop=fields.stop_sequences or None,
         stream=bool(fields.stream),
     )

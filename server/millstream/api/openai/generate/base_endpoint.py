@@ -23,8 +23,9 @@ from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.request_log import CLIENT_LEFT
-from millstream.api.wire.resuming import asks_to_resume, owner_of
+from millstream.api.wire.resuming import RESUMABLE_HEADER, asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
+from millstream.errors import InvalidRequest
 from millstream.generation.choices import close_all
 from millstream.generation.places import Places, open_places, places_of
 from millstream.intake.fields.delivery import DeliveryFields
@@ -42,10 +43,12 @@ class Endpoint(ABC, Generic[Fields]):
     """Answers the bodies of one API. Holds no state of its own. id_prefix: of its answers.
 
     ping: the data of the event that keeps a silent stream open; a comment does, if there is none.
+    is_resumable: whether the API has a route to read a stream again.
     """
 
     id_prefix: ClassVar[str]
     ping: ClassVar[str | None] = None
+    is_resumable: ClassVar[bool] = True
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
@@ -80,6 +83,11 @@ class Endpoint(ABC, Generic[Fields]):
         identity = self._identity(http)
         store = None
         if asks_to_resume(http):
+            if not self.is_resumable:
+                raise InvalidRequest(
+                    f"{RESUMABLE_HEADER}: streams of this API cannot be read again",
+                    param=RESUMABLE_HEADER,
+                )
             store = self._resumable.check(is_streamed=bool(fields.stream))
         names = (identity.completion_id, http.state.request_id)
         streams = open_places(self._context.engine, self._places(fields), names=names)
