@@ -17,7 +17,7 @@ import httpx
 
 _READY = re.compile(rb"is ready on (http://\S+)")
 _ROOT = Path(__file__).parents[2]
-_START_SECONDS = 60.0
+_START_SECONDS = 300.0
 CALLED = "now"
 """The tool that some stories call. Prompts offer no other."""
 LONG = httpx.Timeout(60)
