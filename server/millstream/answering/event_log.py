@@ -22,7 +22,7 @@ from millstream.store.records import EventBatch
 
 _KEPT = 2048
 """Events that stay in memory for readers who are a little behind."""
-_LAZY_SECONDS = 0.5
+_LAZY_SECONDS = 2.0
 """How often events are archived that nobody will read again unless the server dies."""
 _LAZY_GRID = 0.125
 """Answers wait for a common moment, so that one commit takes the events of many."""
