@@ -19,11 +19,13 @@ if TYPE_CHECKING:
         ToolCall,
         Usage,
     )
+    from millstream.mounted import ChatServer
 
 __all__ = [
     "Answer",
     "AnswerStream",
     "BatchFailed",
+    "ChatServer",
     "Delta",
     "Engine",
     "EngineStatistics",
@@ -39,7 +41,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Imports the engine when it is first asked for: torch would make `--help` slow."""
     if name in __all__:
-        return getattr(import_module("millstream.embedded"), name)
+        room = "mounted" if name == "ChatServer" else "embedded"
+        return getattr(import_module(f"millstream.{room}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

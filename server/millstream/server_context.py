@@ -10,13 +10,13 @@ from secrets import token_bytes
 from typing import Any
 
 from millstream.answering.runs import Runs
-from millstream.api.context import ServerContext
+from millstream.api.context import OwnerFunction, ServerContext
 from millstream.model.loading.chat_template import use_template
 from millstream.model.loading.tokenizer import load_tokenizer
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 from millstream.store.store import Store
-from millstream.text_side import text_side
+from millstream.text_side import TextSide, text_side
 from millstream.version import __version__
 from millstream.workers.workers import Workers
 
@@ -38,11 +38,19 @@ async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> 
     tokenizer = await asyncio.to_thread(_load_tokenizer, settings, folder)
     side = await asyncio.to_thread(text_side, tokenizer, tokenizer.backend_tokenizer, settings)
     log.info("reasoning and tool calls are read by: %s", side.parsers.description)
+    return await context_of(settings, side, parts)
+
+
+async def context_of(
+    settings: Settings, side: TextSide, parts: ServerParts, *, owner: OwnerFunction | None = None
+) -> ServerContext:
+    """owner: says whose a request is; None asks its key or cookie."""
     store = parts.store
     secret = token_bytes(32) if store is None else await store.secret("sessions")
     return ServerContext(
         settings=settings,
         session_secret=secret,
+        owner=owner,
         engine=parts.engine,
         workers=parts.workers,
         store=store,

@@ -14,7 +14,6 @@ from pathlib import Path
 import uvloop
 
 from millstream.announcement import announce
-from millstream.answering.runs import Runs
 from millstream.api.app import build_app
 from millstream.api.guards.protection import check_origins
 from millstream.api.wire.listening import listen
@@ -23,10 +22,9 @@ from millstream.log import configure_logging
 from millstream.model.loading.source import resolve
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
-from millstream.server_context import ServerParts, make_context
-from millstream.server_store import kept_store
+from millstream.server_context import make_context
+from millstream.server_parts import running_parts
 from millstream.settings import Settings
-from millstream.workers.workers import Workers
 
 # GNU OpenMP's threads spin for long while they wait for each other. Beside anything else that runs
 # on their cores, and the HTTP side does, that takes the time of the one they wait for; not to spin
@@ -67,26 +65,17 @@ async def _serve(
         max_answer_tokens=settings.max_output_tokens,
         engine_timeout=settings.engine_timeout,
     )
-    engine.start()
-    workers, runs, stack = Workers(), Runs(), contextlib.AsyncExitStack()
-    try:
-        await workers.grammars.warm()
-        store = await stack.enter_async_context(kept_store(settings))
+    async with running_parts(engine, settings) as parts:
         # The engine loads in its process while the tokenizer loads here.
-        context = await make_context(settings, folder, ServerParts(engine, workers, store, runs))
+        context = await make_context(settings, folder, parts)
         _settle_garbage()
         server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
-        place = "nothing" if store is None else store.description
+        place = "nothing" if parts.store is None else parts.store.description
         watching = asyncio.create_task(_watch_engine(server, settings, listeners[0], place))
         await server.serve(sockets=listeners)
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-    finally:
-        await engine.stop()
-        await runs.stop()
-        await workers.stop()
-        await stack.aclose()
 
 
 def _settle_garbage() -> None:

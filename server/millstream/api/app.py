@@ -34,4 +34,10 @@ def build_app(context: ServerContext) -> ASGIApp:
     app.router.redirect_slashes = False
     sockets = {route.path: route.socket for route in routes if route.socket is not None}
     both = SocketRoutes(app, handlers=sockets, root_path=context.settings.root_path or "")
-    return protect(both, routes, context.settings, session_secret=context.session_secret)
+    return protect(
+        both,
+        routes,
+        context.settings,
+        session_secret=context.session_secret,
+        owner=context.owner,
+    )

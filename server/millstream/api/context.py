@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_bytes
+from typing import TypeAlias
+
+from starlette.requests import HTTPConnection
 
 from millstream.answering.runs import Runs
 from millstream.generation.context import ModelContext
 from millstream.settings import Settings
 from millstream.store.store import Store
 
+OwnerFunction: TypeAlias = Callable[[HTTPConnection], Awaitable[str | None] | str | None]
+"""Says whose a request, or a WebSocket, is; None if it is nobody's who may use the server."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerContext(ModelContext):
     """fingerprint: names this build. session_secret: what cookies are signed with.
 
-    store: None if nothing is kept. runs: answers being made.
+    owner: says whose a request is, where keys and cookies do not. store: None if nothing is kept.
+    runs: answers being made.
     """
 
     settings: Settings
     fingerprint: str
     session_secret: bytes = field(default_factory=lambda: token_bytes(32), repr=False)
+    owner: OwnerFunction | None = None
     store: Store | None = None
     runs: Runs = field(default_factory=Runs)

@@ -7,16 +7,13 @@ thread and beside any event loop.
 from __future__ import annotations
 
 import asyncio
-import copy
 import queue
 import weakref
 from collections.abc import Iterable, Mapping
 from os import PathLike, fspath
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tokenizers import Tokenizer
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 from typing_extensions import Unpack
 
@@ -28,18 +25,13 @@ from millstream.embedded.background import Background
 from millstream.embedded.keywords import EngineSettings, LoadingSettings, check_settings
 from millstream.embedded.options import ChatOptions, TextOptions
 from millstream.embedded.results import Answer, BatchFailed, EngineStatistics
+from millstream.embedded.served_model import ServedModel
 from millstream.embedded.session import UNLIMITED, Session
 from millstream.generation.context import ModelContext
-from millstream.model.build import runner_factory, shared_runner
-from millstream.model.loading.chat_template import use_template
-from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase, share_model
-from millstream.model.loading.source import resolve
-from millstream.model.loading.tokenizer import load_tokenizer
-from millstream.model.runner import ModelRunner
+from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
 from millstream.settings import Settings
-from millstream.text_side import TextSide, text_side
 from millstream.workers.workers import Workers
 
 
@@ -60,13 +52,9 @@ class Engine:
 
         Raises StartupError if the model cannot be served exactly.
         """
-        if not getattr(tokenizer, "is_fast", False):
-            raise TypeError("tokenizer must be a fast transformers tokenizer")
         options = check_settings(settings, EngineSettings)
-        shared = share_model(model, options)
-        side = text_side(tokenizer, _own_backend(tokenizer), options)
-        runner = shared_runner(shared, options, read_tokenizer=side.tokenizer.to_str)
-        self._start(runner, side, options, has_limit="max_queue_size" in settings)
+        served = ServedModel.share(model, tokenizer, options)
+        self._start(served, options, has_limit="max_queue_size" in settings)
 
     @classmethod
     def from_pretrained(
@@ -77,33 +65,20 @@ class Engine:
         Raises StartupError if it cannot be loaded or served exactly.
         """
         options = check_settings({"model_id": fspath(model_id), **settings}, LoadingSettings)
-        folder = resolve(options)
-        tokenizer = load_tokenizer(folder, trust_remote_code=options.trust_remote_code)
-        if options.chat_template is not None:
-            use_template(tokenizer, Path(options.chat_template))
-        side = text_side(tokenizer, _own_backend(tokenizer), options)
-        runner = runner_factory(folder, options)()
         engine = cls.__new__(cls)
-        engine._start(runner, side, options, has_limit="max_queue_size" in settings)
+        engine._start(ServedModel.load(options), options, has_limit="max_queue_size" in settings)
         return engine
 
-    def _start(
-        self,
-        runner: ModelRunner,
-        side: TextSide,
-        settings: Settings,
-        *,
-        has_limit: bool,
-    ) -> None:
-        self._info = runner.info
+    def _start(self, served: ServedModel, settings: Settings, *, has_limit: bool) -> None:
+        self._info = served.runner.info
         max_running = settings.max_concurrent_requests
         client = EngineClient(
-            ThreadHost(build_runner=lambda: runner, max_running=max_running),
+            ThreadHost(build_runner=lambda: served.runner, max_running=max_running),
             max_running=max_running,
             max_waiting=settings.max_queue_size if has_limit else UNLIMITED,
             engine_timeout=float("inf"),  # a thread that is stuck cannot be ended
         )
-        context = ModelContext(engine=client, workers=Workers(), **side._asdict())
+        context = ModelContext(engine=client, workers=Workers(), **served.side._asdict())
         self._session = Session(context, max_running=max_running)
         self._background = Background()
         self._close = weakref.finalize(self, self._background.close, self._session.stop)
@@ -219,12 +194,6 @@ class Engine:
         asked = Options(options, self._info, raw=raw).request(checked)
         generation = self._session.generation(asked, request_id=request_id)
         return AnswerStream(self._background, generation, owner=self)
-
-
-def _own_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """A copy, because the chat formatter switches truncation and padding off."""
-    copied: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
-    return copied
 
 
 def _show(news: queue.SimpleQueue[Answer | None], *, total: int, is_shown: bool) -> None:

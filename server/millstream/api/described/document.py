@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import TypeAdapter
 
@@ -68,7 +69,7 @@ def document(routes: Sequence[DescribedRoute], settings: Settings) -> dict[str, 
             "description": "A chat-serving engine with an OpenAI-compatible API.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "servers": [{"url": settings.root_path or "/"}],
+        "servers": [{"url": quote(settings.root_path or "/")}],
         "paths": paths,
         "components": components,
     }

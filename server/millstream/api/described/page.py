@@ -14,6 +14,7 @@ from functools import cache
 from hashlib import sha256
 from importlib import resources
 from typing import Any
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -77,7 +78,7 @@ def with_document(routes: Sequence[DescribedRoute], settings: Settings) -> list[
         return HTMLResponse(page, headers=headers)
 
     own = [DOCUMENT.route(show_document), PAGE.route(show_page)]
-    all_routes = [*routes, *own, WELCOME.route(_welcome(settings.root_path or ""))]
+    all_routes = [*routes, *own, WELCOME.route(_welcome(quote(settings.root_path or "")))]
     return all_routes
 
 

@@ -5,6 +5,7 @@
     CORSMiddleware  also for refusals and failures, so that a page can read why
     CheckHost       nothing of a request is routed that calls the server by another name
     CheckOrigin     no page of another site opens a WebSocket
+    KnowOwner       where the server is mounted: whose a request is, as the application says
     RequireKey      nothing of a request is read or routed without a key
     KnowSession     on a server without keys: whose a request is that has a cookie
 
@@ -22,10 +23,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from millstream.api.context import OwnerFunction
 from millstream.api.described.route import DescribedRoute
 from millstream.api.guards.hosts import CheckHost
 from millstream.api.guards.keys import RequireKey
 from millstream.api.guards.origins import CheckOrigin
+from millstream.api.guards.owners import KnowOwner
 from millstream.api.sessions.cookies import PATH, SessionCookies
 from millstream.api.sessions.guard import KnowSession
 from millstream.api.wire.messages_errors import speaks_messages
@@ -58,11 +61,17 @@ def protect(
     settings: Settings,
     *,
     session_secret: bytes,
+    owner: OwnerFunction | None = None,
 ) -> ASGIApp:
-    """The application as the socket sees it. session_secret: what its cookies are signed with."""
+    """The application as the socket sees it. session_secret: what its cookies are signed with.
+
+    owner: says whose a request is, instead of keys and cookies.
+    """
     root_path = settings.root_path or ""
     open_paths = {root_path + route.path for route in routes if route.operation.is_open}
-    if settings.api_key:
+    if owner is not None:
+        app = KnowOwner(app, owner=owner, open_paths=open_paths)
+    elif settings.api_key:
         app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
     else:
         cookies = SessionCookies(session_secret)

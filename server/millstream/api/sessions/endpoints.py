@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import quote
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -53,6 +54,7 @@ class Sessions:
     def __init__(self, context: ServerContext) -> None:
         self._settings = context.settings
         self._cookies = SessionCookies(context.session_secret)
+        self._is_owner_told = context.owner is not None
 
     async def begin(self, http: HttpRequest) -> Response:
         self._check()
@@ -69,11 +71,13 @@ class Sessions:
         return response
 
     def _check(self) -> None:
-        """Raises InvalidRequest on a server that knows its users by their keys."""
+        """Raises InvalidRequest on a server that knows its users by something else."""
+        if self._is_owner_told:
+            raise InvalidRequest("the application around this server says whose a request is")
         if self._settings.api_key:
             raise InvalidRequest("this server has API keys; a key says whose a request is")
 
     def _set(self, response: Response, value: str, http: HttpRequest) -> None:
-        path = self._settings.root_path or "/"
+        path = quote(self._settings.root_path or "/")
         is_secure = http.url.scheme == "https"
         response.headers["Set-Cookie"] = set_cookie(value, path=path, is_secure=is_secure)

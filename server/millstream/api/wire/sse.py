@@ -13,6 +13,7 @@ each. What it is given to iterate over sends them itself and yields nothing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 import anyio
@@ -21,8 +22,6 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from millstream.api.wire.request_log import CLIENT_STOPPED_READING, record_of
-
-_SHUTDOWN_SECONDS = 5.0
 
 
 def _ping(data: str | None) -> ServerSentEvent:
@@ -60,8 +59,9 @@ class EventStream(EventSourceResponse):
             ping_message_factory=lambda: _ping(ping),
             sep="\n",
             send_timeout=send_timeout,
-            # Intentional: the default of 0 cuts every stream the moment the server exits.
-            shutdown_grace_period=_SHUTDOWN_SECONDS,
+            # Intentional: the default of 0 cuts every stream the moment the server exits. Mounted
+            # in an application, that moment comes when the engine has only begun to drain.
+            shutdown_grace_period=math.inf,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

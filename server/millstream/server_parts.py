@@ -1,0 +1,30 @@
+"""What runs beneath the routes for as long as a server does: engine, children, store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from millstream.answering.runs import Runs
+from millstream.runtime.client import EngineClient
+from millstream.server_context import ServerParts
+from millstream.server_store import kept_store
+from millstream.settings import Settings
+from millstream.workers.workers import Workers
+
+
+@contextlib.asynccontextmanager
+async def running_parts(engine: EngineClient, settings: Settings) -> AsyncIterator[ServerParts]:
+    """Starts them, without waiting for the model; stops them in an order in which nobody waits for
+    what is gone. Raises StartupError for a store that cannot be used."""
+    engine.start()
+    workers, runs, stack = Workers(), Runs(), contextlib.AsyncExitStack()
+    try:
+        await workers.grammars.warm()
+        store = await stack.enter_async_context(kept_store(settings))
+        yield ServerParts(engine, workers, store, runs)
+    finally:
+        await engine.stop()
+        await runs.stop()
+        await workers.stop()
+        await stack.aclose()
