@@ -18,12 +18,13 @@ class Run:
     headers: to be sent with each of its requests, so that the server knows whose they are.
     """
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, api_key: str = "any") -> None:
         self._request_id = uuid.uuid4().hex
         self._url = f"{base_url}/v1/chat/completions/{self._request_id}/cancel"
         self._is_stopped = threading.Event()
         self._has_ended = threading.Event()
         self.headers = {"x-request-id": self._request_id}
+        self._key = {"authorization": f"Bearer {api_key}"}
 
     @property
     def is_stopped(self) -> bool:
@@ -43,7 +44,8 @@ class Run:
 
     def _cancel(self) -> bool:
         try:
-            with urllib.request.urlopen(urllib.request.Request(self._url, method="POST")):
+            request = urllib.request.Request(self._url, method="POST", headers=self._key)
+            with urllib.request.urlopen(request):
                 return True
         except urllib.error.HTTPError as error:
             if error.code != 404:

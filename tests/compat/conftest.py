@@ -8,6 +8,7 @@ key. After every test both must be idle: a client that leaves a request behind h
 from __future__ import annotations
 
 import os
+import shutil
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.compat.suites import SUITES, table
 from tests.e2e.harness import RunningServer
@@ -23,6 +25,8 @@ HERE = Path(__file__).parent
 EXPECTED = HERE / "expected.toml"
 START, END = "<!-- results: written by make test-compat -->", "<!-- end of results -->"
 _FLAGS = ["--max-concurrent-requests", "8", "--kv-cache-memory", "128MiB"]
+# For the page of clients/html, which some other server serves.
+_FLAGS += ["--allowed-origins", "*"]
 
 # Libraries that report home are told not to; nothing here leaves the machine.
 os.environ |= {
@@ -64,15 +68,18 @@ def demo_url(demo_server: RunningServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def scripted_url(
+def scripted_server(
     fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("scripted") / "server.log"
     command = [server_python, str(HERE / "scripted_server.py")]
     variables = {"MILLSTREAM_API_KEY": os.environ["OPENAI_API_KEY"]}
-    server = RunningServer(_FLAGS, log, command=command, variables=variables)
-    for running in _serve(fleet, server):
-        yield running.url
+    yield from _serve(fleet, RunningServer(_FLAGS, log, command=command, variables=variables))
+
+
+@pytest.fixture(scope="session")
+def scripted_url(scripted_server: RunningServer) -> str:
+    return scripted_server.url
 
 
 def _serve(fleet: list[RunningServer], server: RunningServer) -> Iterator[RunningServer]:
@@ -80,6 +87,21 @@ def _serve(fleet: list[RunningServer], server: RunningServer) -> Iterator[Runnin
     yield server
     fleet.remove(server)
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium without a window. Not longer than a module: beside it no event loop can run."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        pytest.skip("no Chromium here")
+    with sync_playwright() as playwright:
+        # The sandbox of Chromium does not start as root.
+        flags = [] if os.getuid() else ["--no-sandbox"]
+        expect.set_options(timeout=60_000)
+        with playwright.chromium.launch(executable_path=program, args=flags) as running:
+            yield running
 
 
 @pytest.fixture(autouse=True)

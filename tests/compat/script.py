@@ -57,6 +57,7 @@ _RESULTS = (
 _CALLS = (
     Line("Add 1 and 2, also 3 and 4", call("add", a=1, b=2) + "\n" + call("add", a=3, b=4)),
     Line("Please add 2 and 40", call("add", a=2, b=40)),
+    Line("What is 12 times 34", call("multiply", a=12, b=34), given=_TOOLS),
     Line("Weather in Oslo for 3 days", call("GetWeather", city="Oslo", days=3)),
     Line("player's name", call("player_name")),
     Line("Find the value", call("find", key="wrong")),
@@ -94,6 +95,7 @@ _TYPED = (
 
 _WORDS = (
     Line(r"Repeat after me: (\w+)", "{heard}"),
+    Line("Recite the numbers", " ".join(map(str, range(1, 400)))),
     Line("Think aloud about seven", "<think>\nSeven has no divisors.\n</think>\n\nIt is a prime."),
 )
 

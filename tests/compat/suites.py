@@ -60,6 +60,8 @@ SUITES = (
         ("litellm",),
         requirements=Path(__file__).parent / "requirements-litellm.txt",
     ),
+    Suite("test_streamlit", "Streamlit and LangGraph, in Chromium", ("streamlit", "langgraph")),
+    Suite("test_html_page", "A page of HTML and `fetch`, in Chromium", ("playwright",)),
     Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
     Suite("openai.test", "OpenAI SDK, Node", ("openai",), "JavaScript"),
     Suite("openai_responses.test", "OpenAI SDK, Node: responses", ("openai",), "JavaScript"),
