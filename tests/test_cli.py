@@ -51,6 +51,34 @@ def test_the_command_line_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings_for().port == 1000
 
 
+def test_the_env_file_of_llm_token_stream_gives_its_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("millstream.server_process.run", served.append)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    monkeypatch.setenv("OPENAI_MODEL", "gpt-4o-mini")
+    main(["serve"])
+    assert capsys.readouterr().err == ""  # other programs have those names, too
+    monkeypatch.setenv("TIME_BETWEEN_CHUNKS", "0.1")
+    main(["serve"])
+    main(["serve", "--time-between-chunks", "2"])
+    noted = capsys.readouterr().err
+    assert noted.count("OPENAI_API_KEY is not used") == 2
+    assert "sk-secret" not in noted
+    monkeypatch.setenv("MILLSTREAM_SERVED_MODEL_NAME", "mine")
+    main(["serve"])
+    names = ["millstream-demo", "gpt-4o-mini", "gpt-4o-mini", "mine"]
+    assert [settings.model_name for settings in served] == names
+    assert [settings.time_between_chunks for settings in served] == [0, 0.1, 2, 0.1]
+    # Nobody is locked out by a key that was for OpenAI.
+    assert {settings.api_key for settings in served} == {None}
+    monkeypatch.setenv("TIME_BETWEEN_CHUNKS", "often")
+    with pytest.raises(SystemExit):
+        main(["serve"])
+    assert "--time-between-chunks" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "flag"),
     [

@@ -422,7 +422,15 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
     },
     "command_line": {"errors", "settings", "version"},
-    "cli": {"command_line", "engine_process", "errors", "log", "server_process"},
+    "token_stream_environment": set(),
+    "cli": {
+        "command_line",
+        "engine_process",
+        "errors",
+        "log",
+        "server_process",
+        "token_stream_environment",
+    },
     "__main__": {"cli"},
     "__init__": {"embedded", "mounted", "version"},
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 from millstream.command_line import build_engine_parser, build_parser, parse_settings
 from millstream.errors import StartupError
 from millstream.log import quiet_libraries
+from millstream.token_stream_environment import read_token_stream
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,7 +35,10 @@ def _serve(arguments: Sequence[str]) -> None:
         parser.print_help(sys.stderr)
         sys.exit(2)
     quiet_libraries()
-    settings = parse_settings(options)
+    defaults, notes = read_token_stream(os.environ)
+    for note in notes:
+        print(f"millstream: {note}", file=sys.stderr)
+    settings = parse_settings(defaults | options)
 
     from millstream import server_process
 

@@ -126,6 +126,13 @@ class Settings(BaseSettings):
     socket_idle_seconds: Seconds = Field(
         3600.0, description="seconds after which a WebSocket that asks for nothing is closed"
     )
+    time_between_chunks: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="seconds between the pieces of an answer over /ws; what is made meanwhile is "
+        "one piece",
+    )
     max_concurrent_requests: Count = Field(
         32, le=1024, description="requests that generate at the same time"
     )

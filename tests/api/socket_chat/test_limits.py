@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from tests.api.socket_chat.conftest import (
@@ -146,3 +147,26 @@ async def test_an_engine_that_fails_is_an_error_frame(desk: Desk) -> None:
             assert last["error"]["code"] == "step_failed"
         desk.say("short")
         assert await chat.answer() == "short"
+
+
+async def test_pieces_are_paced_and_joined(desk: Desk) -> None:
+    desk.say(LONG)
+    loop = asyncio.get_running_loop()
+    async with chatting(desk.context, time_between_chunks=0.04) as chat:
+        began = loop.time()
+        await chat.send(1)
+        num_pieces = 0
+        while num_pieces < 6:
+            num_pieces += bool((await chat.hear())["text"])
+        assert loop.time() - began >= 5 * 0.04
+        await chat.line.say(json.dumps({"id": 1, "cancel": True}))
+        await chat.frames()
+
+
+async def test_an_answer_that_has_ended_is_not_held_back(desk: Desk) -> None:
+    desk.say("word " * 20)
+    async with chatting(desk.context, time_between_chunks=60) as chat:
+        await chat.send(1)
+        frames = await chat.frames()
+        assert text_of(frames) == "word " * 20
+        assert len(frames) <= 4

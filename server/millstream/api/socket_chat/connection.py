@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -196,11 +196,14 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
             raise in_words_of_frames(error) from error
 
     async def _send_answer(self, identifier: int | str, begun: BegunResponse) -> None:
+        pause = self._context.settings.time_between_chunks
         async with aclosing(begun.run.events.read()) as events:
             async for frames in events:
                 piece = piece_of(frames)
                 if any(piece):
                     await self._socket.send(piece_text(identifier, piece))
+                    if pause:
+                        await _pause(begun, pause)
         failure = begun.answer.failure
         await self._socket.send(
             final_text(identifier, begun.run.snapshot())
@@ -213,6 +216,13 @@ def _note_cancelled(record: RequestRecord) -> None:
     error = RequestCancelled("the message was cancelled")
     record.respond(error.status)
     record.fail(error)
+
+
+async def _pause(begun: BegunResponse, seconds: float) -> None:
+    """Waits, but not beyond the end of the answer: nothing could be joined to what is there."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await begun.run.settled()
 
 
 def _end_made(making: asyncio.Task[BegunResponse]) -> None:
