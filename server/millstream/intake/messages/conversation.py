@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from millstream.errors import InvalidRequest
 from millstream.intake.fields.chat_messages import Message
@@ -25,19 +24,13 @@ from millstream.intake.messages.blocks import (
     refusal,
     texts_of,
 )
+from millstream.intake.requests.turns import MessagePlaces, SaidTurn, content_of
 from millstream.intake.responses.sealed_text import NotSealedHere, decode_reasoning
 from millstream.intake.strict_body import Body
 
 _BILLING = "x-anthropic-billing-header:"
 """The beginning of a text that Claude Code puts before all others, another in each conversation."""
 _ERROR = "Error: "
-
-
-class MessagePlaces(NamedTuple):
-    """The paths of what a message was made of: what it says, and each of its calls."""
-
-    content: str
-    calls: tuple[str, ...] = ()
 
 
 class GivenMessage(Body):
@@ -48,33 +41,13 @@ class GivenMessage(Body):
     id: Any = None
 
 
-@dataclass(slots=True)
-class _Answer:
-    """What the model said in one go."""
-
-    path: str
-    thoughts: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-
-    def message(self) -> tuple[Message, MessagePlaces]:
-        fields: dict[str, Any] = {"role": "assistant", "content": "".join(self.texts)}
-        if self.thoughts:
-            fields["reasoning_content"] = "\n\n".join(self.thoughts)
-        if self.calls:
-            fields["tool_calls"] = self.calls
-            fields["content"] = fields["content"] or None
-        return Message.model_validate(fields), MessagePlaces(self.path, tuple(self.paths))
-
-
 class Conversation:
     """Messages made of what a body has, in its order. places: where each came from."""
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
         self.places: list[MessagePlaces] = []
-        self._answer: _Answer | None = None
+        self._answer: SaidTurn | None = None
         self._called: set[str] = set()
 
     def add_system(self, system: Any) -> None:
@@ -102,7 +75,7 @@ class Conversation:
         self._end_answer()
 
     def _add_said(self, blocks: Sequence[tuple[str, Block]], *, path: str) -> None:
-        answer = self._answer = self._answer or _Answer(path)
+        answer = self._answer = self._answer or SaidTurn(path)
         for at, block in blocks:
             if isinstance(block, TextBlock):
                 answer.texts.append(block.text)
@@ -145,7 +118,7 @@ class Conversation:
 
     def _end_answer(self) -> None:
         if self._answer is not None:
-            message, places = self._answer.message()
+            message, places = self._answer.message("".join(self._answer.texts))
             self._answer = None
             self.messages.append(message)
             self.places.append(places)
@@ -159,13 +132,6 @@ def _thought_of(block: ThinkingBlock) -> str:
         return decode_reasoning(block.signature)
     except NotSealedHere:
         return ""
-
-
-def content_of(texts: Sequence[str]) -> str | list[dict[str, str]]:
-    """One text as that, several as parts."""
-    if len(texts) < 2:
-        return "".join(texts)
-    return [{"type": "text", "text": text} for text in texts]
 
 
 def _json(value: dict[str, Any], *, path: str) -> str:

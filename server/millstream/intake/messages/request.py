@@ -13,7 +13,7 @@ from millstream.intake.fields.chat_messages import Message
 from millstream.intake.fields.response_format import ResponseFormat
 from millstream.intake.hints import check_hints
 from millstream.intake.messages.blocks import check_part, refusal
-from millstream.intake.messages.conversation import Conversation, MessagePlaces
+from millstream.intake.messages.conversation import Conversation
 from millstream.intake.messages.message_fields import (
     ContextEdit,
     CountedFields,
@@ -23,6 +23,7 @@ from millstream.intake.messages.message_fields import (
 from millstream.intake.messages.tools import read_tools
 from millstream.intake.requests.agent_chat import AgentChat
 from millstream.intake.requests.chat import MAX_MESSAGES
+from millstream.intake.requests.turns import MessagePlaces
 from millstream.intake.sampling_fields import DrawingFields
 from millstream.intake.strict_body import invalid
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from millstream.errors import InvalidRequest
 from millstream.intake.requests.agent_chat import AgentChat, FormedTool
-from millstream.intake.responses.conversation import Conversation, MessagePlaces, PlacedItem
+from millstream.intake.requests.turns import MessagePlaces
+from millstream.intake.responses.conversation import Conversation, PlacedItem
 from millstream.intake.responses.items import Item
 from millstream.intake.responses.response_fields import ResponseFields
 from millstream.intake.responses.tool_choice import choice_for_chat

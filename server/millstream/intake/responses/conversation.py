@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from millstream.errors import InvalidRequest
 from millstream.intake.fields.chat_messages import Message
+from millstream.intake.requests.turns import MessagePlaces, SaidTurn, content_of
 from millstream.intake.responses.items import Item
 from millstream.intake.responses.sealed_text import NotSealedHere, decode_reasoning
 from millstream.intake.responses.tools import CUSTOM_ARGUMENT, ToolNames
@@ -33,34 +33,6 @@ class PlacedItem(NamedTuple):
     item: Item
 
 
-class MessagePlaces(NamedTuple):
-    """The paths of what a message was made of: what it says, and each of its calls."""
-
-    content: str
-    calls: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What the model said in one go."""
-
-    path: str
-    thoughts: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-
-    def message(self) -> tuple[Message, MessagePlaces]:
-        fields: dict[str, Any] = {"role": "assistant", "content": _content(self.texts)}
-        if self.thoughts:
-            fields["reasoning_content"] = "\n\n".join(self.thoughts)
-        if self.calls:
-            fields["tool_calls"] = self.calls
-            fields["content"] = fields["content"] or None
-        places = MessagePlaces(f"{self.path}.content", tuple(self.paths))
-        return Message.model_validate(fields), places
-
-
 class Conversation:
     """Messages made of items in their order. places: where each came from."""
 
@@ -68,7 +40,7 @@ class Conversation:
         self.messages: list[Message] = []
         self.places: list[MessagePlaces] = []
         self._names = names
-        self._answer: _Answer | None = None
+        self._answer: SaidTurn | None = None
         self._system: list[str] = []
         self._system_path = ""
         self._called: set[str] = set()
@@ -106,7 +78,7 @@ class Conversation:
             self._add_call(path, item)
         elif kind == "message":
             role = "system" if item["role"] in _SYSTEM else "user"
-            content = _content(_texts(item["content"]))
+            content = content_of(_texts(item["content"]))
             self._append({"role": role, "content": content}, f"{path}.content")
         elif kind in _OUTPUTS:
             self._add_output(path, item)
@@ -135,13 +107,13 @@ class Conversation:
                 f"{path}.call_id: no call before it has this id", param=f"{path}.call_id"
             )
         output = item["output"]
-        content = output if isinstance(output, str) else _content(_texts(output))
+        content = output if isinstance(output, str) else content_of(_texts(output))
         message = {"role": "tool", "content": content, "tool_call_id": item["call_id"]}
         self._append(message, f"{path}.output")
 
-    def _said(self, path: str) -> _Answer:
+    def _said(self, path: str) -> SaidTurn:
         if self._answer is None:
-            self._answer = _Answer(path)
+            self._answer = SaidTurn(f"{path}.content")
         return self._answer
 
     def _append(self, message: dict[str, Any], path: str) -> None:
@@ -151,7 +123,7 @@ class Conversation:
 
     def _end_answer(self) -> None:
         if self._answer is not None:
-            message, places = self._answer.message()
+            message, places = self._answer.message(content_of(self._answer.texts))
             self._answer = None
             self.messages.append(message)
             self.places.append(places)
@@ -179,10 +151,3 @@ def _texts(content: Any) -> list[str]:
     if isinstance(content, str):
         return [content]
     return [part.get("text") or part.get("refusal") or "" for part in content]
-
-
-def _content(texts: list[str]) -> str | list[dict[str, str]]:
-    """One text as that, several as parts."""
-    if len(texts) < 2:
-        return "".join(texts)
-    return [{"type": "text", "text": text} for text in texts]
