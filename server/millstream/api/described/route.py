@@ -29,7 +29,8 @@ class Operation:
     """One method of one path.
 
     request: the type of the JSON body. answers: for each status of success, media type to the type
-    of the body (of the data of one event, for a stream; None where JSON has no say). errors: other
+    of the body (of the data of one event, for a stream; None where JSON has no say; nothing at all
+    for an answer without a body). errors: other
     statuses with the error body; 401, 403, 404 of the route and those of any body come by
     themselves. failure: the type of the error body. has_end_mark: whether a stream ends with
     `[DONE]`, and its events have no names. is_open: it needs no API key, and answers whatever the

@@ -133,8 +133,9 @@ def resume_operation(path: str, event: type) -> Operation:
         method="GET",
         summary="The events of a resumable stream, from any point on",
         description="For streams that were asked for with `X-Resumable: true`. Needs "
-        "`stream=true`; `starting_after` or `Last-Event-ID` is the last event that the client has.",
-        answers={200: {EVENTS: event}},
+        "`stream=true`; `starting_after` or `Last-Event-ID` is the last event that the client has; "
+        "after the last of all, `Last-Event-ID` is answered with 204.",
+        answers={200: {EVENTS: event}, 204: {}},
         errors=(400, 404, 503),
     )
 

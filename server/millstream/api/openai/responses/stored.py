@@ -33,8 +33,8 @@ RETRIEVE_RESPONSE = Operation(
     summary="A stored response, or its events from any point on",
     description="With `stream=true`, its events after `starting_after`, or after the "
     "`Last-Event-ID` that a client sends who reads again; for responses made with `background` or "
-    "`X-Resumable`.",
-    answers={200: {JSON: ResponseObject, EVENTS: ResponseEvent}},
+    "`X-Resumable`. After the last of all, `Last-Event-ID` is answered with 204.",
+    answers={200: {JSON: ResponseObject, EVENTS: ResponseEvent}, 204: {}},
     errors=(400, 404, 503),
 )
 DELETE_RESPONSE = Operation(
