@@ -209,6 +209,9 @@ class Settings(BaseSettings):
     store_bytes: Annotated[ByteSize, Field(gt=0)] = Field(
         ByteSize(2**30), description="room for what is stored, like 1GiB; the oldest goes first"
     )
+    session_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        365.0, description="days that a browser's session holds after its last use"
+    )
     engine_timeout: Seconds = Field(
         300.0, description="seconds one step may take before the engine is restarted"
     )

@@ -43,7 +43,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     maker = ResponseMaker(context, prompts=prompts, grammars=grammars)
     messages = Messages(context, prompts=prompts, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)
-    sessions = Sessions(context)
+    sessions = Sessions()
     return [
         CHAT.route(_post(chat)),
         COMPLETIONS.route(_post(completions)),

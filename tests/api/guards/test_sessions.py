@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.api.openai.responses.conftest import Desk, desk
@@ -12,6 +14,7 @@ from tests.api.talk import byte_tokenizer, marked_tokenizer, talk
 __all__ = ["byte_tokenizer", "desk", "marked_tokenizer", "talk"]
 
 PATH = "/v1/sessions"
+DAY = 86_400
 
 
 async def begin(desk: Desk, **options: Any) -> dict[str, str]:
@@ -57,6 +60,41 @@ async def test_a_session_can_be_forgotten(desk: Desk) -> None:
     response = await desk.ask("DELETE", PATH, headers=headers)
     assert response.json() == {"object": "session.deleted", "deleted": True}
     assert "millstream_session=; Max-Age=0" in response.headers["set-cookie"]
+
+
+async def test_a_session_ends_when_it_was_not_used_for_long(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    settings = {"session_days": 10}
+    headers = await begin(desk, settings=settings)
+
+    async def used() -> httpx.Response:
+        # Its answer is a 404, which renews a cookie as any answer does.
+        return await desk.ask("GET", "/v1/responses/resp_x", headers=headers, settings=settings)
+
+    now += DAY - 1
+    assert "set-cookie" not in (await used()).headers
+    now += 2
+    renewed = (await used()).headers["set-cookie"]
+    assert f"Max-Age={10 * DAY}; Path=/; HttpOnly; SameSite=Lax" in renewed
+    forgotten = await desk.ask("DELETE", PATH, headers=headers, settings=settings)
+    assert forgotten.headers.get_list("set-cookie") == [
+        "millstream_session=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
+    ]
+    now += 9.5 * DAY
+    assert "set-cookie" not in (await used()).headers
+    begun = await desk.ask("POST", PATH, headers=headers, settings=settings)
+    assert begun.json()["is_new"] is True
+    headers = {"Cookie": renewed.partition(";")[0]}
+    begun = await desk.ask("POST", PATH, headers=headers, settings=settings)
+    assert begun.json()["is_new"] is False
+
+
+async def test_over_https_the_cookie_is_sent_by_https_alone(desk: Desk) -> None:
+    response = await desk.ask("POST", "https://test" + PATH)
+    assert response.headers["set-cookie"].endswith("; Secure")
 
 
 async def test_a_server_with_keys_has_no_sessions(desk: Desk) -> None:

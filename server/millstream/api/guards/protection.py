@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection, Sequence
+from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
@@ -74,7 +75,9 @@ def protect(
     elif settings.api_key:
         app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
     else:
-        cookies = SessionCookies(session_secret)
+        cookies = SessionCookies(
+            session_secret, days=settings.session_days, path=quote(settings.root_path or "/")
+        )
         app = KnowSession(app, cookies=cookies, open_paths={*open_paths, root_path + PATH})
     app = CheckOrigin(app, origins=settings.allowed_origins or ())
     if settings.allowed_hosts:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import quote
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.sessions.cookies import PATH, SessionCookies, set_cookie
+from millstream.api.sessions.cookies import PATH
+from millstream.api.sessions.request_session import RequestSession, session_of
 from millstream.api.wire.closed_shapes import closed
 from millstream.errors import InvalidRequest
 
@@ -49,35 +48,24 @@ FORGET_SESSION = Operation(
 
 
 class Sessions:
-    """The endpoints."""
-
-    def __init__(self, context: ServerContext) -> None:
-        self._settings = context.settings
-        self._cookies = SessionCookies(context.session_secret)
-        self._is_owner_told = context.owner is not None
+    """The endpoints. Hold no state of their own."""
 
     async def begin(self, http: HttpRequest) -> Response:
-        self._check()
-        is_new = not hasattr(http.state, "tenant")
-        response = JSONResponse({"object": "session", "is_new": is_new})
-        if is_new:
-            self._set(response, self._cookies.make(), http)
-        return response
+        session = _session(http)
+        is_new = session.begin()
+        return session.mark(JSONResponse({"object": "session", "is_new": is_new}))
 
     async def forget(self, http: HttpRequest) -> Response:
-        self._check()
-        response = JSONResponse({"object": "session.deleted", "deleted": True})
-        self._set(response, "", http)
-        return response
+        session = _session(http)
+        session.forget()
+        return session.mark(JSONResponse({"object": "session.deleted", "deleted": True}))
 
-    def _check(self) -> None:
-        """Raises InvalidRequest on a server that knows its users by something else."""
-        if self._is_owner_told:
-            raise InvalidRequest("the application around this server says whose a request is")
-        if self._settings.api_key:
-            raise InvalidRequest("this server has API keys; a key says whose a request is")
 
-    def _set(self, response: Response, value: str, http: HttpRequest) -> None:
-        path = quote(self._settings.root_path or "/")
-        is_secure = http.url.scheme == "https"
-        response.headers["Set-Cookie"] = set_cookie(value, path=path, is_secure=is_secure)
+def _session(http: HttpRequest) -> RequestSession:
+    """Raises InvalidRequest on a server that knows its users by something else."""
+    session = session_of(http)
+    if session is None:
+        raise InvalidRequest(
+            "a key, or the application around this server, says whose a request is"
+        )
+    return session

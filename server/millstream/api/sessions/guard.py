@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from millstream.api.sessions.cookies import SessionCookies, owner_of_session
+from millstream.api.sessions.cookies import SessionCookies
+from millstream.api.sessions.request_session import RequestSession
 from millstream.api.wire.error_bodies import error_response
 from millstream.errors import Unauthorized
 
 
 class KnowSession:
-    """Handlers find the owner as `request.state.tenant`. Answers 401 for a cookie that was not made
-    here, except on open_paths: there it is as if there were none."""
+    """Handlers find the owner as `request.state.tenant`, and the session beside it. A cookie that
+    was in use is made anew, at most once a day. Answers 401 for one that was not made here, except
+    on open_paths: there it is as if there were none."""
 
     def __init__(
         self, app: ASGIApp, *, cookies: SessionCookies, open_paths: Collection[str]
@@ -24,12 +27,22 @@ class KnowSession:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            session = self._cookies.read(scope["headers"])
+            given = self._cookies.read(scope["headers"])
         except Unauthorized as error:
             if scope["path"] not in self._open_paths:
                 await error_response(error)(scope, receive, send)
                 return
-            session = None
-        if session is not None:
-            scope.setdefault("state", {})["tenant"] = owner_of_session(session)
-        await self._app(scope, receive, send)
+            given = None
+        session = RequestSession(scope, self._cookies, given)
+        scope.setdefault("state", {})["session"] = session
+        is_renewed = session.cookie is not None
+        await self._app(scope, receive, _marking(send, session) if is_renewed else send)
+
+
+def _marking(send: Send, session: RequestSession) -> Send:
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start" and session.cookie is not None:
+            MutableHeaders(scope=message)["Set-Cookie"] = session.cookie
+        await send(message)
+
+    return marked
