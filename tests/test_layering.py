@@ -186,7 +186,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "api/wire": {"errors", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
-    "api/sessions": {"api/context", "api/described", "api/wire", "errors"},
+    "api/sessions": {"api/described", "api/wire", "errors"},
     "api/guards": {
         "api/context",
         "api/described",
@@ -295,6 +295,17 @@ ALLOWED: dict[str, set[str]] = {
         "intake/responses",
         "store",
     },
+    "api/chats": {
+        "api/context",
+        "api/described",
+        "api/openai/responses",
+        "api/sessions",
+        "api/wire",
+        "errors",
+        "intake",
+        "intake/responses",
+        "store",
+    },
     "api/openai": {
         "api/anthropic",
         "api/context",
@@ -332,6 +343,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "api/routes": {
         "api/anthropic",
+        "api/chats",
         "api/context",
         "api/described",
         "api/openai",

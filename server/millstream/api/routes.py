@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from millstream.api.anthropic.endpoint import COUNT_TOKENS, MESSAGES, Messages, TokenCounts
+from millstream.api.chats.routes import chat_routes
 from millstream.api.context import ServerContext
 from millstream.api.described.route import DescribedRoute, Handler
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
@@ -57,6 +58,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
             socket=response_socket(context, maker),
         ),
         *conversation_routes(context),
+        *chat_routes(context, maker),
         *tgi_routes(context, grammars=grammars),
         CHAT_SOCKET.route(upgrade_required, socket=chat_socket(context, maker)),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -27,8 +27,8 @@ class ChatTree:
     def __contains__(self, response_id: object) -> bool:
         return response_id in self._nodes
 
-    def __len__(self) -> int:
-        return len(self._nodes)
+    def __iter__(self) -> Iterator[ChatNode]:
+        return iter(self._nodes.values())
 
     def node(self, response_id: str) -> ChatNode | None:
         """The response, if it is one of them."""

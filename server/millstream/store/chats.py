@@ -37,6 +37,11 @@ class ChatBranch:
     tree: ChatTree
     turns: Sequence[ChatTurn]
 
+    @classmethod
+    def empty(cls, chat: StoredChat) -> ChatBranch:
+        """The branch of a chat in which nothing was said."""
+        return cls(chat, ChatTree([]), [])
+
 
 class StoredChats(StoredConversations):
     """Each method gives None or False for a chat that is not there, or another owner's. Responses

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from millstream.api.sessions.cookies import SessionCookies
 from millstream.api.sessions.request_session import RequestSession
 from millstream.api.wire.error_bodies import error_response
+from millstream.api.wire.resuming import SESSION_STATE
 from millstream.errors import Unauthorized
 
 
@@ -34,7 +35,7 @@ class KnowSession:
                 return
             given = None
         session = RequestSession(scope, self._cookies, given)
-        scope.setdefault("state", {})["session"] = session
+        scope.setdefault("state", {})[SESSION_STATE] = session
         is_renewed = session.cookie is not None
         await self._app(scope, receive, _marking(send, session) if is_renewed else send)
 

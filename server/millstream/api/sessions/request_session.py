@@ -12,6 +12,7 @@ from millstream.api.sessions.cookies import (
     new_session_name,
     owner_of_session,
 )
+from millstream.api.wire.resuming import SESSION_STATE
 
 
 class RequestSession:
@@ -58,5 +59,5 @@ class RequestSession:
 
 def session_of(http: HTTPConnection) -> RequestSession | None:
     """The session of a request; None where its owner is known by something else, like a key."""
-    found: RequestSession | None = getattr(http.state, "session", None)
-    return found
+    found = getattr(http.state, SESSION_STATE, None)
+    return found if isinstance(found, RequestSession) else None

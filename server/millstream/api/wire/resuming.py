@@ -14,11 +14,23 @@ RESUMABLE_HEADER = "X-Resumable"
 LAST_EVENT_ID = "Last-Event-ID"
 """What browsers send that connect again; specified in the HTML standard, section 9.2."""
 
+SESSION_STATE = "millstream_session"
+"""Where the state of a request has its session, if its owner is known by one; an application around
+the server has its own names there."""
+
 
 def owner_of(http: HTTPConnection) -> str:
     """Whose the request is; nobody's on a server without keys."""
     owner: str = getattr(http.state, "tenant", "")
     return owner
+
+
+def owners_of(http: HTTPConnection) -> tuple[str, ...]:
+    """Those whose things the request may name by their ids: its own, and, where visitors are known
+    by their sessions, nobody's, which anyone may who sends no cookie."""
+    owner = owner_of(http)
+    has_session = getattr(http.state, SESSION_STATE, None) is not None
+    return (owner, "") if owner and has_session else (owner,)
 
 
 def asks_to_resume(http: HTTPConnection) -> bool:

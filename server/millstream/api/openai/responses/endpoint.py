@@ -53,6 +53,10 @@ class Responses:
             is_replayed=bool(request.background) or asks_to_resume(http),
             has_reader=bool(request.stream),
         )
+        return await self.answer(http, request, asker)
+
+    async def answer(self, http: HttpRequest, request: ResponseRequest, asker: Asker) -> Response:
+        """Makes the response to a checked request, and answers with it as the request wants."""
         place = self._maker.take_place(request, asker)
         try:
             begun = await unless_disconnected(http, self._maker.begin(request, asker, place))

@@ -38,6 +38,7 @@ class Asker:
     is_replayed: its events can be read again, and it goes on when its reader leaves.
     has_reader: somebody reads its events from the first one on. recent: what else it can go on
     from. wants_answer: else only the prompt is computed, for the answers that will follow.
+    chat_id: the chat of which the response becomes the leaf.
     """
 
     owner: str
@@ -46,6 +47,7 @@ class Asker:
     has_reader: bool
     recent: RecentResponses | None = None
     wants_answer: bool = True
+    chat_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,4 +223,5 @@ def _row(request: ResponseRequest, resource: ResponseResource, asker: Asker) -> 
         conversation_id=request.conversation_id,
         is_resumable=asker.is_replayed,
         resource=resource.without_output(),
+        chat_id=asker.chat_id,
     )

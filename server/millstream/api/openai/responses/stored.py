@@ -21,7 +21,7 @@ from millstream.api.openai.responses.shapes import (
     ItemList,
     ResponseObject,
 )
-from millstream.api.wire.resuming import ResumeQuery, owner_of, read_resume_query
+from millstream.api.wire.resuming import ResumeQuery, owners_of, read_resume_query
 from millstream.errors import InvalidRequest
 from millstream.store.records import RUNNING, StoredResponse
 
@@ -86,9 +86,10 @@ class StoredResponses:
             run.cancel()
             await run.settled()
         response_id = http.path_params["id"]
-        if store is None or not await store.delete_response(response_id, owner=owner_of(http)):
-            raise not_found("response", response_id, param="id")
-        return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+        for owner in owners_of(http):
+            if store is not None and await store.delete_response(response_id, owner=owner):
+                return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+        raise not_found("response", response_id, param="id")
 
     async def cancel(self, http: HttpRequest) -> Response:
         """Raises InvalidRequest for a response that another server makes."""
@@ -115,16 +116,17 @@ class StoredResponses:
         return JSONResponse(item_list(page))
 
     def _run(self, http: HttpRequest) -> Run | None:
-        return self._context.runs.find(http.path_params["id"], owner=owner_of(http))
+        response_id = http.path_params["id"]
+        found = (self._context.runs.find(response_id, owner=owner) for owner in owners_of(http))
+        return next((run for run in found if run is not None), None)
 
     async def _stored(self, http: HttpRequest) -> StoredResponse:
         response_id, store = http.path_params["id"], self._context.store
-        found = None
-        if store is not None:
-            found = await store.response(response_id, owner=owner_of(http))
-        if found is None or found.kind != "response":
-            raise not_found("response", response_id, param="id")
-        return found
+        for owner in owners_of(http):
+            found = None if store is None else await store.response(response_id, owner=owner)
+            if found is not None and found.kind == "response":
+                return found
+        raise not_found("response", response_id, param="id")
 
     async def _shown(self, stored: StoredResponse) -> dict[str, object]:
         assert self._context.store is not None, "something is stored"

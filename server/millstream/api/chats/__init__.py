@@ -1,0 +1,1 @@
+"""Chats of a visitor: trees of responses that the server remembers, with a title each."""

@@ -1,0 +1,171 @@
+"""/v1/chats: list, create, retrieve, change, delete, clear, and the messages of the branch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from millstream.api.chats.bodies import parse_changes, parse_new_chat
+from millstream.api.chats.finding import (
+    ChatFinder,
+    known_visitor,
+    marked,
+    new_chat,
+    unknown_chat,
+)
+from millstream.api.chats.shown import Snapshot, shown_branch, shown_chat, shown_messages
+from millstream.api.context import ServerContext
+from millstream.api.openai.responses.history import not_found
+from millstream.api.openai.responses.paging import read_page_query
+from millstream.api.wire.json_body import read_json
+from millstream.api.wire.resuming import owner_of
+from millstream.errors import InvalidRequest
+from millstream.store.chats import ChatBranch
+from millstream.store.records import RUNNING, StoredChat
+
+T = TypeVar("T")
+
+_LONGEST_QUERY = 200
+
+
+class Chats:
+    """The endpoints that say nothing. Hold no state of their own."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+        self._finder = ChatFinder(context)
+
+    async def list_chats(self, http: HttpRequest) -> Response:
+        store, page = self._finder.store, read_page_query(http)
+        if page.is_descending is False:
+            raise InvalidRequest("order: chats are listed from the newest on", param="order")
+        words = _read_words(http)
+        owner = known_visitor(http)
+        found, has_more = await store.chats(
+            owner=owner, after=page.after, limit=page.limit, words=words
+        )
+        return marked(http, _listed([shown_chat(chat) for chat in found], has_more=has_more))
+
+    async def create(self, http: HttpRequest) -> Response:
+        store, body = self._finder.store, await self._read(http, parse_new_chat)
+        chat = new_chat(owner_of(http), title=body.title, settings=body.settings)
+        await store.create_chat(chat)
+        return JSONResponse(self._shown(ChatBranch.empty(chat)))
+
+    async def retrieve(self, http: HttpRequest) -> Response:
+        return marked(http, JSONResponse(self._shown(await self._branch(http))))
+
+    async def messages(self, http: HttpRequest) -> Response:
+        page = read_page_query(http)
+        branch = await self._branch(http)
+        messages = shown_messages(branch, self._snapshot(branch.chat))
+        if page.is_descending:
+            messages.reverse()
+        if page.after is not None:
+            places = [place for place, one in enumerate(messages) if one["id"] == page.after]
+            if not places:
+                raise InvalidRequest("after: no message of this branch has this id", param="after")
+            messages = messages[places[0] + 1 :]
+        has_more = len(messages) > page.limit
+        return marked(http, _listed(messages[: page.limit], has_more=has_more))
+
+    async def update(self, http: HttpRequest) -> Response:
+        store, changes = self._finder.store, await self._read(http, parse_changes)
+        chat = await self._finder.find(http)
+        if (leaf := changes.get("leaf")) is not None:
+            tree = await store.chat_tree(chat.id)
+            if leaf not in tree:
+                raise not_found("response", leaf, param="leaf")
+            changes["leaf"] = tree.last_below(leaf)
+        if changes:
+            await store.update_chat(chat.id, owner=chat.owner, changes=changes)
+        return marked(http, JSONResponse(self._shown(await self._read_branch(chat))))
+
+    async def delete(self, http: HttpRequest) -> Response:
+        store, chat = self._finder.store, await self._finder.find(http)
+        await self._stop_all(chat)
+        if not await store.delete_chat(chat.id, owner=chat.owner):
+            raise unknown_chat(chat.id)
+        deleted = {"id": chat.id, "object": "chat.deleted", "deleted": True}
+        return marked(http, JSONResponse(deleted))
+
+    async def clear(self, http: HttpRequest) -> Response:
+        store, chat = self._finder.store, await self._finder.find(http)
+        await self._stop_all(chat)
+        cleared = await store.clear_chat(chat.id, owner=chat.owner)
+        if cleared is None:
+            raise unknown_chat(chat.id)
+        return marked(http, JSONResponse(self._shown(ChatBranch.empty(cleared))))
+
+    async def _branch(self, http: HttpRequest) -> ChatBranch:
+        chat = await self._finder.find(http)
+        return await self._read_branch(chat)
+
+    async def _read_branch(self, chat: StoredChat) -> ChatBranch:
+        """The branch as it is stored. What ended while it was read is read again, since what it has
+        said is no longer in its run, and was not in the store yet."""
+        branch = await self._stored_branch(chat)
+        running = [node.id for node in branch.tree if node.status in RUNNING]
+        if all(self._running(one, owner=chat.owner) for one in running):
+            return branch
+        return await self._stored_branch(chat)
+
+    async def _stored_branch(self, chat: StoredChat) -> ChatBranch:
+        branch = await self._finder.store.chat_branch(chat.id, owner=chat.owner)
+        if branch is None:
+            raise unknown_chat(chat.id)
+        return branch
+
+    async def _stop_all(self, chat: StoredChat) -> None:
+        """Ends the responses of a chat that are being made here."""
+        tree = await self._finder.store.chat_tree(chat.id)
+        ids = [node.id for node in tree if node.status in RUNNING]
+        runs = [self._context.runs.find(one, owner=chat.owner) for one in ids]
+        for run in runs:
+            if run is not None:
+                run.cancel()
+        for run in runs:
+            if run is not None:
+                await run.settled()
+
+    def _shown(self, branch: ChatBranch) -> dict[str, Any]:
+        return shown_branch(branch, self._snapshot(branch.chat))
+
+    def _snapshot(self, chat: StoredChat) -> Snapshot:
+        return partial(self._running, owner=chat.owner)
+
+    def _running(self, response_id: str, *, owner: str) -> Mapping[str, Any] | None:
+        run = self._context.runs.find(response_id, owner=owner)
+        return None if run is None else run.snapshot()
+
+    async def _read(self, http: HttpRequest, check: Callable[[dict[str, Any]], T]) -> T:
+        return await read_json(
+            http,
+            limit=self._context.settings.payload_limit,
+            check=check,
+            threads=self._context.workers.bodies,
+        )
+
+
+def _read_words(http: HttpRequest) -> list[str]:
+    """The words that are searched. Raises InvalidRequest."""
+    query = http.query_params.get("query", "")
+    if len(query) > _LONGEST_QUERY:
+        raise InvalidRequest(f"query: at most {_LONGEST_QUERY} letters", param="query")
+    return query.split()
+
+
+def _listed(shown: list[dict[str, Any]], *, has_more: bool) -> Response:
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": shown,
+            "first_id": shown[0]["id"] if shown else None,
+            "last_id": shown[-1]["id"] if shown else None,
+            "has_more": has_more,
+        }
+    )

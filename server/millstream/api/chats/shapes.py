@@ -1,0 +1,106 @@
+"""What the routes of chats answer: shapes for the API document, and for tests."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag
+from typing_extensions import TypedDict
+
+from millstream.api.openai.responses.event_shapes import ResponseEvent
+from millstream.api.openai.responses.resource import ResponseStatus
+from millstream.api.openai.responses.shapes import ResponseFailure, ResponseUsage
+from millstream.api.wire.closed_shapes import closed
+
+
+@closed
+class ChatMessage(TypedDict):
+    """One turn. id: of its first item if it was asked, else of the response.
+
+    response_id: the response that the turn belongs to. versions: a response for each version of
+    this turn, this one among them, in the order in which they were made. status, usage, error: of
+    an answer; null for what was asked.
+    """
+
+    id: str
+    role: Literal["user", "assistant", "tool"]
+    response_id: str
+    created_at: int
+    items: list[dict[str, Any]]
+    versions: list[str]
+    status: ResponseStatus | None
+    usage: ResponseUsage | None
+    error: ResponseFailure | None
+
+
+@closed
+class ChatSummary(TypedDict):
+    """title: null for an empty chat without one. is_titled: whether its owner has given it.
+
+    created_at, updated_at: seconds since the epoch. leaf: the response where the current branch
+    ends.
+    """
+
+    id: str
+    object: Literal["chat"]
+    created_at: int
+    updated_at: int
+    title: str | None
+    is_titled: bool
+    settings: dict[str, Any]
+    leaf: str | None
+
+
+@closed
+class ChatObject(TypedDict):
+    """running: responses of it that are being made. messages: those of the current branch."""
+
+    id: str
+    object: Literal["chat"]
+    created_at: int
+    updated_at: int
+    title: str | None
+    is_titled: bool
+    settings: dict[str, Any]
+    leaf: str | None
+    running: list[str]
+    messages: list[ChatMessage]
+
+
+@closed
+class DeletedChat(TypedDict):
+    id: str
+    object: Literal["chat.deleted"]
+    deleted: Literal[True]
+
+
+@closed
+class ChatList(TypedDict):
+    object: Literal["list"]
+    data: list[ChatSummary]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+@closed
+class ChatMessageList(TypedDict):
+    object: Literal["list"]
+    data: list[ChatMessage]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+@closed
+class QueuePosition(TypedDict):
+    """How many requests, this one included, wait until it is its turn; 1 for the next one."""
+
+    type: Literal["queue.position"]
+    position: int
+
+
+ChatEvent = Annotated[
+    Annotated[QueuePosition, Tag("queue")] | Annotated[ResponseEvent, Tag("response")],
+    Discriminator(lambda event: "queue" if event.get("type") == "queue.position" else "response"),
+]
