@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from millstream.core.request import Request
 from millstream.errors import MillstreamError, Overloaded, RequestCancelled
 from millstream.runtime.messages import Add, Cancel, Step, ToEngine, error_of
+from millstream.runtime.queue_places import QueuePlaces
 from millstream.runtime.stream import TokenStream
 from millstream.runtime.turnover import Turnover
 from millstream.runtime.waiting import WaitingPrompts
@@ -37,6 +38,7 @@ class OpenStreams:
         self._post = post
         self._on_close = on_close
         self._waiting = WaitingPrompts(limit=max_waiting_tokens)
+        self._queue = QueuePlaces()
         self._turnover = Turnover(places=limit)
         self._streams: dict[int, TokenStream] = {}
         self._ids = itertools.count(1)
@@ -56,6 +58,10 @@ class OpenStreams:
     def is_any_in_engine(self) -> bool:
         """Whether a request was handed to the engine and has not ended."""
         return any(s.is_started and not s.is_ended for s in self._streams.values())
+
+    def queue_position(self, stream: TokenStream) -> int | None:
+        """At which place a request waits in the engine, 1 for the next one; None if it does not."""
+        return self._queue.position(stream.id)
 
     def open_many(self, count: int, *, names: Collection[str]) -> list[TokenStream]:
         """Takes `count` places at once or none. names: what `cancel()` may call the streams.
@@ -89,6 +95,7 @@ class OpenStreams:
     def deliver(self, step: Step) -> None:
         """Tells everyone what a step has brought."""
         for wait in step.waits:
+            self._queue.leave(wait.request_id)
             if (stream := self._streams.get(wait.request_id)) is not None:
                 stream.queue_seconds = wait.seconds
         for event in step.tokens:
@@ -98,6 +105,7 @@ class OpenStreams:
                 stream.push(event)
         for failure in step.failures:
             self._waiting.remove(failure.request_id)
+            self._queue.leave(failure.request_id)
             stream = self._streams.get(failure.request_id)
             if stream is not None:
                 stream.fail(self._told_when(error_of(failure)))
@@ -108,6 +116,7 @@ class OpenStreams:
             if stream.is_started and not stream.is_ended:
                 self._post(Cancel(stream.id))
             self._waiting.remove(stream.id)
+            self._queue.leave(stream.id)
             stream.fail(error)
 
     def _add(self, request: Request) -> None:
@@ -116,6 +125,7 @@ class OpenStreams:
             self._waiting.add(request)
         except Overloaded as error:
             raise self._told_when(error) from None
+        self._queue.enter(request.id)
         self._post(Add(request))
 
     def _told_when(self, error: MillstreamError, count: int = 1) -> MillstreamError:
@@ -128,6 +138,7 @@ class OpenStreams:
         if self._streams.pop(stream.id, None) is None:
             return
         self._waiting.remove(stream.id)
+        self._queue.leave(stream.id)
         if stream.is_started:
             self._turnover.on_end()
         if stream.is_started and not stream.is_ended:

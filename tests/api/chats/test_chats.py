@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from millstream.api.openai.responses import queueing
 from millstream.core.plan import Plan, StepOutput
+from millstream.runtime.stream import TokenStream
 from tests.api.chats.conftest import Visitor, text_of
 from tests.api.openai.responses.conftest import KEYS, read_events
 
@@ -201,6 +203,36 @@ async def test_a_stream_has_the_events_of_a_response(visitor: Visitor) -> None:
     events = read_events(response)
     assert events[0]["type"] == "response.created"
     assert events[-1]["type"] == "response.completed"
+
+
+async def test_who_waits_is_told_at_which_place(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await visitor.create()
+    visitor.desk.say("ok")
+    goes_on = hold(visitor, monkeypatch)
+    streams = visitor.desk.context.engine.streams
+    look, looks = streams.queue_position, []
+
+    def looked(stream: TokenStream) -> int | None:
+        looks.append(look(stream))
+        if len(looks) == 5:
+            goes_on.set()
+        return looks[-1]
+
+    monkeypatch.setattr(streams, "queue_position", looked)
+    monkeypatch.setattr(queueing, "_LOOK_SECONDS", 0.001)
+    body = {"content": "first", "background": True}
+    await visitor.ask("POST", f"/{chat}/messages", json=body)
+    response = await visitor.client.post(
+        f"/v1/chats/{chat}/messages", json={"content": "x", "stream": True}
+    )
+    frames = response.text.split("\n\n")
+    told = [frame for frame in frames if "queue.position" in frame]
+    expected = 'event: queue.position\ndata: {"type":"queue.position","position":%d}'
+    assert told in ([expected % 2], [expected % 2, expected % 1])  # as fast as it goes on then
+    assert "event: response.completed" in frames[-2]
+    assert looks[-1] is None
 
 
 async def test_what_was_said_is_found_and_cleared(visitor: Visitor) -> None:

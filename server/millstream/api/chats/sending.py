@@ -86,7 +86,7 @@ class ChatMessages:
             chat_id=chat.id,
         )
         try:
-            answer = await self._responses.answer(http, request, asker)
+            answer = await self._responses.answer(http, request, asker, tells_position=True)
         except InvalidRequest as error:
             raise renamed(error, {"previous_response_id": place}) from error
         return marked(http, answer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
@@ -12,12 +14,14 @@ from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.started_answer import UNENFORCED_HEADER
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.maker import Asker, BegunResponse, ResponseMaker
+from millstream.api.openai.responses.queueing import with_positions
 from millstream.api.openai.responses.shapes import ResponseObject
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
+from millstream.runtime.stream import TokenStream
 
 CREATE_RESPONSE = Operation(
     path="/v1/responses",
@@ -55,8 +59,18 @@ class Responses:
         )
         return await self.answer(http, request, asker)
 
-    async def answer(self, http: HttpRequest, request: ResponseRequest, asker: Asker) -> Response:
-        """Makes the response to a checked request, and answers with it as the request wants."""
+    async def answer(
+        self,
+        http: HttpRequest,
+        request: ResponseRequest,
+        asker: Asker,
+        *,
+        tells_position: bool = False,
+    ) -> Response:
+        """Makes the response to a checked request, and answers with it as the request wants.
+
+        tells_position: whether a stream says at which place it waits.
+        """
         place = self._maker.take_place(request, asker)
         try:
             begun = await unless_disconnected(http, self._maker.begin(request, asker, place))
@@ -66,15 +80,22 @@ class Responses:
         http.state.record.answer = begun.answer.facts
         headers = {UNENFORCED_HEADER: ", ".join(begun.unenforced)} if begun.unenforced else {}
         if request.stream:
-            return self._stream(begun, headers)
+            stream = place.stream if tells_position else None
+            return self._stream(begun, headers, waiting=stream)
         if request.background:
             return JSONResponse(begun.run.snapshot(), headers=headers)
         return await _whole(http, begun, headers)
 
-    def _stream(self, begun: BegunResponse, headers: dict[str, str]) -> Response:
+    def _stream(
+        self, begun: BegunResponse, headers: dict[str, str], *, waiting: TokenStream | None
+    ) -> Response:
         run, settings = begun.run, self._context.settings
+        events = with_failure(run.events.read())
+        if waiting is not None:
+            position = partial(self._context.engine.streams.queue_position, waiting)
+            events = with_positions(events, position)
         return EventStream(
-            with_failure(run.events.read()),
+            events,
             headers=headers,
             on_end=lambda: None if run.is_replayed else run.cancel(),
             ping_seconds=settings.ping_seconds,
