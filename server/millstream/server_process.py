@@ -69,7 +69,13 @@ async def _serve(
         # The engine loads in its process while the tokenizer loads here.
         context = await make_context(settings, folder, parts)
         _settle_garbage()
-        server = Server(build_app(context), engine=engine, settings=settings, tls=tls)
+        server = Server(
+            build_app(context),
+            engine=engine,
+            settings=settings,
+            tls=tls,
+            socket_answers=context.socket_answers,
+        )
         place = "nothing" if parts.store is None else parts.store.description
         watching = asyncio.create_task(_watch_engine(server, settings, listeners[0], place))
         await server.serve(sockets=listeners)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_bytes
@@ -24,6 +25,7 @@ class ServerContext(ModelContext):
 
     owner: says whose a request is, where keys and cookies do not. store: None if nothing is kept.
     runs: answers being made.
+    socket_answers: what is being said over WebSockets, until its last word.
     """
 
     settings: Settings
@@ -32,3 +34,4 @@ class ServerContext(ModelContext):
     owner: OwnerFunction | None = None
     store: Store | None = None
     runs: Runs = field(default_factory=Runs)
+    socket_answers: set[asyncio.Task[None]] = field(default_factory=set)

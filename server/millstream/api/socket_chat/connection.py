@@ -76,7 +76,9 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
     ) -> None:
         """conversation: the one that is meant where a message names none."""
         self._max_bytes = _BYTES_SHARE * context.settings.payload_limit
-        lanes = Lanes(max_bytes=self._max_bytes, max_lanes=_MAX_MESSAGES, field="id")
+        lanes = Lanes(
+            context.socket_answers, max_bytes=self._max_bytes, max_lanes=_MAX_MESSAGES, field="id"
+        )
         super().__init__(socket, context=context, lanes=lanes)
         self._maker = maker
         self._conversation = conversation
@@ -202,7 +204,7 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
                 piece = piece_of(frames)
                 if any(piece):
                     await self._socket.send(piece_text(identifier, piece))
-                    if pause:
+                    if pause and not begun.run.events.is_complete:
                         await _pause(begun, pause)
         failure = begun.answer.failure
         await self._socket.send(

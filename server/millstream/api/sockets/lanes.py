@@ -21,9 +21,20 @@ _MAX_WAITING = 32
 
 
 class Lanes:
-    """Does the work of one connection. max_bytes: size of what waits. field: which names a lane."""
+    """Does the work of one connection.
 
-    def __init__(self, *, max_bytes: int, field: str, max_lanes: int = MAX_LANES) -> None:
+    tasks: those of all connections. max_bytes: size of what waits. field: which names a lane.
+    """
+
+    def __init__(
+        self,
+        tasks: set[asyncio.Task[None]],
+        *,
+        max_bytes: int,
+        field: str,
+        max_lanes: int = MAX_LANES,
+    ) -> None:
+        self._all_tasks = tasks
         self._max_bytes = max_bytes
         self._field = field
         self._max_lanes = max_lanes
@@ -46,8 +57,9 @@ class Lanes:
                 raise self._too_many()
             queue = self._queues[name] = deque()
             task = asyncio.create_task(self._work_off(name, queue))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            for tasks in (self._tasks, self._all_tasks):
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
         elif self._num_waiting >= _MAX_WAITING or self._num_bytes + size > self._max_bytes:
             raise Overloaded(
                 f"too much waits on this connection; send less ahead, or use another {self._field}",

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import ssl
+from collections.abc import Set
 from pathlib import Path
 from types import FrameType
 
@@ -85,7 +86,8 @@ def _protocol(settings: Settings) -> type[asyncio.Protocol]:
 class Server(uvicorn.Server):
     """A uvicorn server that drains its engine before it closes connections.
 
-    tls: what to encrypt with; None for plain HTTP.
+    tls: what to encrypt with; None for plain HTTP. socket_answers: what is being said over
+    WebSockets, which uvicorn closes without asking.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Server(uvicorn.Server):
         engine: EngineClient,
         settings: Settings,
         tls: ssl.SSLContext | None = None,
+        socket_answers: Set[asyncio.Task[None]] = frozenset(),
     ) -> None:
         # h11, not httptools: httptools puts no limit on the size of headers.
         super().__init__(
@@ -118,6 +121,7 @@ class Server(uvicorn.Server):
             )
         )
         self.engine = engine
+        self._socket_answers = socket_answers
         self._grace = settings.graceful_termination_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Future[None] | None = None
@@ -161,8 +165,13 @@ class Server(uvicorn.Server):
         )
 
     def _drain(self, grace: float) -> None:
-        self._draining = asyncio.ensure_future(self.engine.drain(grace=grace))
+        self._draining = asyncio.ensure_future(self._end_answers(grace))
         self._draining.add_done_callback(self._on_drained)
+
+    async def _end_answers(self, grace: float) -> None:
+        await self.engine.drain(grace=grace)
+        if self._socket_answers:  # those that have failed now say so, and are kept
+            await asyncio.wait(set(self._socket_answers), timeout=_CLOSING_SECONDS)
 
     def _on_drained(self, draining: asyncio.Future[None]) -> None:
         """Ends the server, also if draining failed; not if it was to be done again, faster."""

@@ -46,7 +46,8 @@ class ResponseConnection(SocketConnection[CreateEvent | SteerEvent, CreateEvent]
     def __init__(self, socket: Socket, *, context: ServerContext, maker: ResponseMaker) -> None:
         """Raises InvalidRequest for headers that ask for what there is not."""
         limit = context.settings.payload_limit
-        super().__init__(socket, context=context, lanes=Lanes(max_bytes=limit, field="stream_id"))
+        lanes = Lanes(context.socket_answers, max_bytes=limit, field="stream_id")
+        super().__init__(socket, context=context, lanes=lanes)
         self._maker = maker
         self._is_replayed = asks_to_resume(HTTPConnection(socket.scope))
         self._recent = RecentResponses(max_bytes=_RECENT_SHARE * limit)
