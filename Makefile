@@ -1,5 +1,6 @@
 # Everything happens in .venv; nothing is installed outside it.
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
 COMPAT_BIN := .venv-compat/bin
 INSTALLED := .venv/.installed
@@ -29,8 +30,9 @@ serve: install ## serve the embedded demo model; ARGS="--port 9000 ..." are pass
 	$(BIN)/millstream serve $(ARGS)
 
 # Tests of the store on PostgreSQL are skipped where its programs are not installed.
-test: $(DEVELOPED) ## run the whole test suite; ARGS are passed to pytest
-	$(BIN)/python -m pytest $(ARGS)
+# What the workers share out among themselves, and in which order: tests/conftest.py.
+test: $(DEVELOPED) ## run the whole test suite with WORKERS=2; ARGS are passed to pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-fast: $(DEVELOPED) ## only the tests that need neither torch nor a server
 	$(BIN)/python -m pytest tests/core tests/text $(ARGS)
