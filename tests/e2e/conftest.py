@@ -1,9 +1,10 @@
 """Server fixtures, and the check that no test leaks anything in any of the servers.
 
-Servers are shared by the session: `demo_server` (default flags), `endless_server` (8 running and
-8 waiting places, answers as long as asked for) and `small_server` (1 running, 2 waiting, 256 tokens
-of context); the latter two send a comment after 0.2 s of silence. `own_server` is one that the test
-may ruin, with the flags of its `server` mark; it starts while the test before it runs.
+Servers are shared by the session: `demo_server` (default flags, and started by the command itself),
+`endless_server` (8 running and 8 waiting places, answers as long as asked for) and `small_server`
+(1 running, 2 waiting, 256 tokens of context); the latter two send a comment after 0.2 s of silence.
+`own_server` is one that the test may ruin, with the flags of its `server` mark; it starts while the
+test before it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .models import make_endless_model
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "server(*flags): the flags of the test's `own_server`")
+    config.addinivalue_line("markers", "server(*flags, is_warm=True): the test's `own_server`")
 
 
 class OwnServers:
@@ -30,8 +31,8 @@ class OwnServers:
 
     def __init__(self, items: Sequence[pytest.Item], folder: Path, model: Path) -> None:
         marks = {item.nodeid: item.get_closest_marker("server") for item in items}
-        self._flags = {test: mark.args for test, mark in marks.items() if mark is not None}
-        self._order = list(self._flags)
+        self._marks = {test: mark for test, mark in marks.items() if mark is not None}
+        self._order = list(self._marks)
         self._folder = folder
         self._common = ["--model-id", str(model), "--kv-cache-memory", "64MiB"]
         self._started: dict[str, RunningServer] = {}
@@ -56,7 +57,10 @@ class OwnServers:
 
     def _start(self, test: str) -> RunningServer:
         log = self._folder / f"server-{self._order.index(test)}.log"
-        return RunningServer([*self._common, *self._flags[test]], log, is_awaited=False)
+        mark = self._marks[test]
+        is_warm = mark.kwargs.get("is_warm", True)
+        flags = [*self._common, *mark.args]
+        return RunningServer(flags, log, is_awaited=False, is_warm=is_warm)
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +136,7 @@ def own_server(
 
 
 def _serve(fleet: list[RunningServer], folder: Path, *flags: str) -> Iterator[RunningServer]:
-    server = RunningServer(flags, folder / "server.log")
+    server = RunningServer(flags, folder / "server.log", is_warm=bool(flags))
     fleet.append(server)
     yield server
     fleet.remove(server)

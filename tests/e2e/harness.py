@@ -23,6 +23,8 @@ from typing import Any
 import httpx
 import psutil
 
+from .warm import WarmProcess
+
 STARTUP_SECONDS = 120.0
 WAIT_SECONDS = 30.0
 EXIT_SECONDS = 60.0
@@ -54,26 +56,34 @@ class RunningServer:
         variables: Mapping[str, str] = MappingProxyType({}),
         tls: ssl.SSLContext | None = None,
         is_awaited: bool = True,
+        is_warm: bool = False,
     ) -> None:
         """Starts the server on a free port and waits for its announcement.
 
         variables: added to the environment. tls: what trusts the server, if it speaks HTTPS.
         is_awaited: if false, whoever uses the server calls `wait_ready()` first.
+        is_warm: starts it in a second instead of ten, see `warm_program`; for tests to which the
+        command itself does not matter.
         """
         self._log_file = log_file
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MILLSTREAM_")}
         environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         # Tests leave nothing where people keep their conversations.
         environment |= {"MILLSTREAM_STORE": "memory", **variables}
+        arguments = ["--port", "0", "--threads", "1", *flags]
+        self.process: subprocess.Popen[str] | WarmProcess
         with log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "serve", "--port", "0", "--threads", "1", *flags],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            if is_warm:
+                self.process = WarmProcess(arguments, environment, log)
+            else:
+                self.process = subprocess.Popen(
+                    [*command, "serve", *arguments],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read_stdout, daemon=True)
         self._reader.start()
@@ -137,6 +147,8 @@ class RunningServer:
         """The engine's process."""
         children = psutil.Process(self.process.pid).children()
         found = [p for p in children if p.is_running() and "engine" in p.cmdline()]
+        # Those that wait for their time do not lead a session.
+        found = [p for p in found if os.getsid(p.pid) == p.pid]
         assert len(found) == 1, f"one engine process expected, found {found}"
         return found[0]
 

@@ -28,7 +28,8 @@ class Servers:
 
     def start(self) -> RunningServer:
         self._num_started += 1
-        server = RunningServer(self._flags, self._folder / f"server-{self._num_started}.log")
+        log = self._folder / f"server-{self._num_started}.log"
+        server = RunningServer(self._flags, log, is_warm=True)
         self._fleet.append(server)
         return server
 

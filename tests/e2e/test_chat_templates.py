@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .harness import COMMAND, EXIT_SECONDS, RunningServer
+from .harness import RunningServer
 from .models import make_endless_model
 
 NULL_ONLY = """\
@@ -34,7 +33,9 @@ def bare_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bare_server(bare_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     log = tmp_path_factory.mktemp("bare-server") / "server.log"
-    server = RunningServer(["--model-id", str(bare_model), "--kv-cache-memory", "64MiB"], log)
+    server = RunningServer(
+        ["--model-id", str(bare_model), "--kv-cache-memory", "64MiB"], log, is_warm=True
+    )
     yield server
     server.stop()
 
@@ -83,7 +84,7 @@ def test_a_template_from_a_file(bare_model: Path, tmp_path: Path) -> None:
     template.write_text(NULL_ONLY, encoding="utf-8")
     flags = ["--model-id", str(bare_model), "--kv-cache-memory", "64MiB"]
     flags += ["--chat-template", str(template)]
-    server = RunningServer(flags, tmp_path / "server.log")
+    server = RunningServer(flags, tmp_path / "server.log", is_warm=True)
     try:
         assert server.chat(max_tokens=2).status_code == 200
         text = prompt_of(server, history(ARGUMENTS))
@@ -113,10 +114,11 @@ def test_a_template_that_cannot_be_used_ends_the_start_with_one_line(
     path = tmp_path / "t.jinja"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    command = [*COMMAND, "serve", "--port", "0", "--chat-template", str(path)]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=EXIT_SECONDS, check=False
-    )
-    assert ended.returncode == 1
-    assert reason in ended.stderr.splitlines()[-1]
-    assert "Traceback" not in ended.stderr
+    flags = ["--chat-template", str(path)]
+    server = RunningServer(flags, tmp_path / "server.log", is_awaited=False, is_warm=True)
+    try:
+        assert server.wait_exit() == 1
+    finally:
+        server.kill()
+    assert reason in server.log().splitlines()[-1]
+    assert "Traceback" not in server.log()

@@ -15,7 +15,7 @@ import pytest
 from .harness import COMMAND, STARTUP_SECONDS, RunningServer, wait_until
 
 
-@pytest.mark.server
+@pytest.mark.server(is_warm=False)
 def test_an_engine_is_started_again_once_there_are_descriptors(own_server: RunningServer) -> None:
     assert own_server.health()[0] == 200
     process = psutil.Process(own_server.process.pid)

@@ -209,7 +209,9 @@ def test_streams_end_well_over_tls(guarded: Guarded) -> None:
 
 
 def test_other_names_than_its_own_are_refused(fleet: list[RunningServer], tmp_path: Path) -> None:
-    server = RunningServer(["--allowed-hosts", "llm.example"], tmp_path / "server.log")
+    server = RunningServer(
+        ["--allowed-hosts", "llm.example"], tmp_path / "server.log", is_warm=True
+    )
     fleet.append(server)
     try:
         with httpx.Client(base_url=server.url, timeout=60) as http:

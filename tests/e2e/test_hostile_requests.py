@@ -30,9 +30,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     model = make_endless_model(folder / "model")
     template = model / "chat_template.jinja"
     template.write_text(LOOPING + template.read_text())
-    server = RunningServer(
-        ["--model-id", str(model), "--kv-cache-memory", "64MiB"], folder / "server.log"
-    )
+    flags = ["--model-id", str(model), "--kv-cache-memory", "64MiB"]
+    server = RunningServer(flags, folder / "server.log", is_warm=True)
     yield server
     server.stop()
 

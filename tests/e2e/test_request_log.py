@@ -36,7 +36,7 @@ def server(
     fleet: list[RunningServer], tmp_path_factory: pytest.TempPathFactory, endless_model: Path
 ) -> Iterator[RunningServer]:
     log = tmp_path_factory.mktemp("request-log") / "server.log"
-    server = RunningServer(["--model-id", str(endless_model), *FLAGS], log)
+    server = RunningServer(["--model-id", str(endless_model), *FLAGS], log, is_warm=True)
     fleet.append(server)
     yield server
     fleet.remove(server)

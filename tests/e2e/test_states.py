@@ -23,7 +23,7 @@ def server(
 ) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("hybrid")
     flags = ["--model-id", str(make_hybrid_model(folder / "model")), "--kv-cache-memory", "64MiB"]
-    running = RunningServer(flags, folder / "server.log")
+    running = RunningServer(flags, folder / "server.log", is_warm=True)
     fleet.append(running)
     yield running
     fleet.remove(running)

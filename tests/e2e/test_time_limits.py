@@ -22,7 +22,8 @@ def limited_server(
     flags = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB"]
     flags += ["--max-concurrent-requests", "1", "--max-queue-size", "8", "--ping-seconds", "0.1"]
     flags += ["--max-queue-seconds", "0.5", "--max-queue-tokens", "100"]
-    server = RunningServer(flags, tmp_path_factory.mktemp("limited") / "server.log")
+    log = tmp_path_factory.mktemp("limited") / "server.log"
+    server = RunningServer(flags, log, is_warm=True)
     fleet.append(server)
     yield server
     fleet.remove(server)
