@@ -31,9 +31,7 @@ Rows = dict[int, list[Tensor]]
 CASES = [
     ("llama", "float32"),
     ("llama", "bfloat16"),
-    ("gemma2", "float32"),
     ("gemma2", "bfloat16"),
-    ("qwen3_moe", "float32"),
     ("qwen3_moe", "bfloat16"),
     ("gpt_oss", "float32"),
     ("llama4_text", "float32"),
