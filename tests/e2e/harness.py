@@ -145,12 +145,16 @@ class RunningServer:
 
     def engine(self) -> psutil.Process:
         """The engine's process."""
-        children = psutil.Process(self.process.pid).children()
-        found = [p for p in children if p.is_running() and "engine" in p.cmdline()]
-        # Those that wait for their time do not lead a session.
-        found = [p for p in found if os.getsid(p.pid) == p.pid]
+        found = self.engines()
         assert len(found) == 1, f"one engine process expected, found {found}"
         return found[0]
+
+    def engines(self) -> list[psutil.Process]:
+        """The engine's process, if it has been started."""
+        children = psutil.Process(self.process.pid).children()
+        found = [p for p in children if p.is_running() and "engine" in p.cmdline()]
+        # Those that wait for their time (`warm_program`) do not lead a session.
+        return [p for p in found if os.getsid(p.pid) == p.pid]
 
     @contextmanager
     def paused_engine(self) -> Iterator[None]:
