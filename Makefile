@@ -46,13 +46,14 @@ test-wheel: ## build the wheel, install and use it with each Python that is ther
 test-newest: ## install and use the newest of everything, within and beyond the bounds
 	.ci/newest
 
-# Apart from .venv: heavy packages with demands of their own. Without npm the suites in js/ are left out.
-$(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json
+# Apart from .venv: heavy packages with demands of their own. Without npm the suites and programs in JavaScript are
+# left out, without Chromium the pages.
+$(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json clients/js/package-lock.json
 	$(PYTHON) -m venv .venv-compat
 	$(COMPAT_BIN)/python -m pip install --quiet --constraint tests/compat/constraints.txt --requirement tests/compat/requirements.txt
 	$(PYTHON) -m venv .venv-compat/litellm
 	.venv-compat/litellm/bin/python -m pip install --quiet --constraint tests/compat/constraints-litellm.txt --requirement tests/compat/requirements-litellm.txt
-	! command -v npm >/dev/null || npm ci --silent --prefix tests/compat/js
+	! command -v npm >/dev/null || { npm ci --silent --prefix tests/compat/js && npm ci --silent --prefix clients/js; }
 	@touch $@
 
 check: $(DEVELOPED) ## format, lint, types, layering
@@ -82,4 +83,4 @@ models-table: $(DEVELOPED) ## run every model type of transformers and write doc
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.model.model_types docs/models.md
 
 clean: ## remove what make made
-	rm -rf .venv .venv-compat tests/compat/js/node_modules build dist
+	rm -rf .venv .venv-compat tests/compat/js/node_modules clients/js/node_modules build dist

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGES = Path(__file__).parent / "js" / "package.json"
+_PROGRAMS = Path(__file__).parents[2] / "clients" / "js" / "package.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +28,15 @@ class Suite:
 
     def versions(self) -> str:
         """The tested packages and their versions, as a cell of a table."""
+        if self.language == "JavaScript":
+            text = (self.requirements or _PACKAGES).read_text(encoding="utf-8")
+            pinned = json.loads(text)["dependencies"]
+            return ", ".join(f"`{name}` {pinned[name]}" for name in self.packages)
         if self.requirements is not None:
             text = self.requirements.read_text(encoding="utf-8")
             found = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)$", text, re.M)
             return ", ".join(f"`{name}` {number}" for name, number in found)
-        if self.language == "Python":
-            return ", ".join(f"`{name}` {version(name)}" for name in self.packages)
-        pinned = json.loads(_PACKAGES.read_text(encoding="utf-8"))["dependencies"]
-        return ", ".join(f"`{name}` {pinned[name]}" for name in self.packages)
+        return ", ".join(f"`{name}` {version(name)}" for name in self.packages)
 
 
 SUITES = (
@@ -63,6 +65,13 @@ SUITES = (
     Suite("test_streamlit", "Streamlit and LangGraph, in Chromium", ("streamlit", "langgraph")),
     Suite("test_html_page", "A page of HTML and `fetch`, in Chromium", ("playwright",)),
     Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
+    Suite(
+        "test_js_programs",
+        "Programs of clients/js, in Node",
+        ("openai", "@huggingface/inference"),
+        "JavaScript",
+        requirements=_PROGRAMS,
+    ),
     Suite("openai.test", "OpenAI SDK, Node", ("openai",), "JavaScript"),
     Suite("openai_responses.test", "OpenAI SDK, Node: responses", ("openai",), "JavaScript"),
     Suite("vercel_ai.test", "Vercel AI SDK", ("ai", "@ai-sdk/openai-compatible"), "JavaScript"),

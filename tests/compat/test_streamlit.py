@@ -69,6 +69,7 @@ def document_url(scripted_server: RunningServer, folder: Path) -> Iterator[str]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     with browser.new_page() as page:
+        page.set_default_timeout(90_000)
         yield page
 
 

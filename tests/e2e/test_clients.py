@@ -223,7 +223,7 @@ def test_curl_script_fails_when_nobody_answers(arguments: list[str]) -> None:
 def test_every_program_is_listed_and_short() -> None:
     readme = (CLIENTS / "README.md").read_text(encoding="utf-8")
     programs = [*CLIENTS.glob("python/*.py"), *CLIENTS.glob("curl/*.sh")]
-    programs += CLIENTS.glob("streamlit/*.py")
+    programs += [*CLIENTS.glob("streamlit/*.py"), *CLIENTS.glob("js/*.mjs")]
     assert len(programs) >= 6
     for program in programs:
         name = program.relative_to(CLIENTS).as_posix()

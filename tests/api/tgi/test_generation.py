@@ -171,6 +171,7 @@ async def test_headers_say_what_it_cost(api: Api) -> None:
     assert abs(float(headers["x-compute-time"]) * 1000 - found[0]) <= 1
     streamed = await api.ask("POST", "/generate_stream", json=body)
     assert streamed.headers["x-compute-type"] == headers["x-compute-type"]
+    assert streamed.headers["content-type"] == "text/event-stream"
     assert "x-total-time" not in streamed.headers
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from starlette.responses import Response
 
+from millstream.api.described.route import EVENTS
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.tgi.builder import REPORT, GenerationBuilder
 from millstream.generation.choices import Choice
@@ -15,10 +16,12 @@ from millstream.intake.tgi.request import TextGeneration
 
 def compute_headers(fields: TextGeneration, *, device: str) -> dict[str, str]:
     """What is known before the answer is. device: the engine's."""
-    return {
+    headers = {
         "x-compute-type": device.partition(":")[0],
         "x-compute-characters": str(len(fields.inputs)),
     }
+    # Old versions of huggingface.js compare the whole of it, and do not know a charset.
+    return headers | ({"content-type": EVENTS} if fields.stream else {})
 
 
 class GenerationAnswer(StartedAnswer):
