@@ -1,8 +1,9 @@
 """Two real servers, the list of expected failures, and the table at the end.
 
 `demo_server`, `demo_url`: `millstream serve` as it is, with the demo model. `scripted_url`: the
-same server whose model knows its lines (scripted_server.py), for a clever model; it wants a
-key. After every test both must be idle: a client that leaves a request behind has found a leak.
+same server whose model knows its lines (scripted_server.py), for a clever model; it wants a key.
+`long_url`: the same with room for the prompts of coding agents. After every test all must be
+idle: a client that leaves a request behind has found a leak.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from tests.compat.long_demo import make_long_demo
 from tests.compat.suites import SUITES, table
 from tests.e2e.harness import RunningServer
 
@@ -82,6 +84,20 @@ def scripted_url(scripted_server: RunningServer) -> str:
     return scripted_server.url
 
 
+@pytest.fixture(scope="session")
+def long_url(
+    fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("long")
+    model = make_long_demo(folder / "model")
+    flags = ["--model-id", str(model), "--kv-cache-memory", "512MiB"]
+    command = [server_python, str(HERE / "scripted_server.py")]
+    variables = {"MILLSTREAM_API_KEY": os.environ["OPENAI_API_KEY"]}
+    server = RunningServer(flags, folder / "server.log", command=command, variables=variables)
+    for running in _serve(fleet, server):
+        yield running.url
+
+
 def _serve(fleet: list[RunningServer], server: RunningServer) -> Iterator[RunningServer]:
     fleet.append(server)
     yield server
@@ -99,7 +115,7 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # The sandbox of Chromium does not start as root.
         flags = [] if os.getuid() else ["--no-sandbox"]
-        expect.set_options(timeout=60_000)
+        expect.set_options(timeout=90_000)
         with playwright.chromium.launch(executable_path=program, args=flags) as running:
             yield running
 

@@ -13,27 +13,13 @@ from agents import (
     OpenAIResponsesModel,
     Runner,
     SQLiteSession,
-    function_tool,
-    set_tracing_disabled,
 )
 from agents.memory import OpenAIResponsesCompactionSession
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.responses import ResponseTextDeltaEvent
 from openai.types.shared import Reasoning
-from pydantic import BaseModel
 
-set_tracing_disabled(True)
-
-
-class Event(BaseModel):
-    title: str
-    day: int
-
-
-@function_tool
-def add(a: int, b: int) -> int:
-    """Adds two numbers."""
-    return a + b
+from tests.compat.agent_cases import AgentCases, add
 
 
 @pytest.fixture
@@ -47,6 +33,10 @@ def model(client: AsyncOpenAI) -> OpenAIResponsesModel:
     return OpenAIResponsesModel(model="millstream-demo", openai_client=client)
 
 
+class TestAgents(AgentCases):
+    """Over responses."""
+
+
 async def test_text_stream(model: OpenAIResponsesModel) -> None:
     result = Runner.run_streamed(Agent(name="A", model=model), "Repeat after me: sea")
     deltas = [
@@ -58,26 +48,6 @@ async def test_text_stream(model: OpenAIResponsesModel) -> None:
     assert result.context_wrapper.usage.output_tokens > 0
 
 
-async def test_tool_loop(model: OpenAIResponsesModel) -> None:
-    agent = Agent(name="A", instructions="Use tools.", model=model, tools=[add])
-    result = await Runner.run(agent, "Please add 2 and 40.")
-    assert result.final_output == "The result is 42."
-    kinds = [item.type for item in result.new_items]
-    assert kinds == ["tool_call_item", "tool_call_output_item", "message_output_item"]
-
-
-async def test_tool_loop_stream(model: OpenAIResponsesModel) -> None:
-    agent = Agent(name="A", model=model, tools=[add])
-    result = Runner.run_streamed(agent, "Add 1 and 2, also 3 and 4.")
-    items = [
-        event.item.type
-        async for event in result.stream_events()
-        if event.type == "run_item_stream_event"
-    ]
-    assert items.count("tool_call_item") == 2
-    assert result.final_output == "Both: 3 and 7."
-
-
 async def test_tool_loop_with_the_servers_memory(model: OpenAIResponsesModel) -> None:
     agent = Agent(name="A", model=model, tools=[add])
     first = await Runner.run(agent, "Please add 2 and 40.", auto_previous_response_id=True)
@@ -86,20 +56,6 @@ async def test_tool_loop_with_the_servers_memory(model: OpenAIResponsesModel) ->
         agent, "Repeat after me: sea", previous_response_id=first.last_response_id
     )
     assert again.final_output == "sea"
-
-
-async def test_typed_output(model: OpenAIResponsesModel) -> None:
-    agent = Agent(name="A", model=model, output_type=Event)
-    result = await Runner.run(agent, "Read the date of the party.")
-    assert result.final_output == Event(title="party", day=5)
-
-
-async def test_handoff(model: OpenAIResponsesModel) -> None:
-    poet = Agent(name="Poet", instructions="You write verse.", model=model)
-    desk = Agent(name="Desk", instructions="Hand over.", model=model, handoffs=[poet])
-    result = await Runner.run(desk, "I need a verse.")
-    assert result.last_agent.name == "Poet"
-    assert result.final_output == "A verse it is."
 
 
 async def test_thoughts_stay_in_the_history(model: OpenAIResponsesModel) -> None:

@@ -10,15 +10,11 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.compat.long_demo import make_long_demo
-from tests.e2e.harness import RunningServer
 
 CLAUDE = Path(__file__).parent / "js" / "node_modules" / ".bin" / "claude"
 FLAGS = ("--tools", "Read,Edit,Bash", "--allowedTools", "Read,Edit,Bash")
@@ -91,23 +87,6 @@ class ClaudeCode:
         events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         assert events, done.stderr
         return Done(events)
-
-
-@pytest.fixture(scope="module")
-def long_url(
-    fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("claude")
-    server = RunningServer(
-        ["--model-id", str(make_long_demo(folder / "model")), "--kv-cache-memory", "512MiB"],
-        folder / "server.log",
-        command=[server_python, str(Path(__file__).with_name("scripted_server.py"))],
-        variables={"MILLSTREAM_API_KEY": os.environ["OPENAI_API_KEY"]},
-    )
-    fleet.append(server)
-    yield server.url
-    fleet.remove(server)
-    server.stop()
 
 
 @pytest.fixture

@@ -11,15 +11,11 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.compat.long_demo import make_long_demo
-from tests.e2e.harness import RunningServer
 
 CODEX = Path(__file__).parent / "js" / "node_modules" / ".bin" / "codex"
 CONFIGURATION = """
@@ -104,23 +100,6 @@ class Codex:
 
 # There is no sandbox in a container; what the script runs is `cat` and a patch.
 FREELY = "--dangerously-bypass-approvals-and-sandbox"
-
-
-@pytest.fixture(scope="module")
-def long_url(
-    fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("codex")
-    server = RunningServer(
-        ["--model-id", str(make_long_demo(folder / "model")), "--kv-cache-memory", "512MiB"],
-        folder / "server.log",
-        command=[server_python, str(Path(__file__).with_name("scripted_server.py"))],
-        variables={"MILLSTREAM_API_KEY": os.environ["OPENAI_API_KEY"]},
-    )
-    fleet.append(server)
-    yield server.url
-    fleet.remove(server)
-    server.stop()
 
 
 @pytest.fixture

@@ -9,19 +9,11 @@ from agents import (
     OpenAIChatCompletionsModel,
     Runner,
     SQLiteSession,
-    function_tool,
-    set_tracing_disabled,
 )
 from openai import AsyncOpenAI, BadRequestError
 from openai.types.responses import ResponseTextDeltaEvent
-from pydantic import BaseModel
 
-set_tracing_disabled(True)
-
-
-class Event(BaseModel):
-    title: str
-    day: int
+from tests.compat.agent_cases import AgentCases, Event, add
 
 
 def chat_model(url: str) -> OpenAIChatCompletionsModel:
@@ -39,10 +31,8 @@ def demo(demo_url: str) -> OpenAIChatCompletionsModel:
     return chat_model(demo_url)
 
 
-@function_tool
-def add(a: int, b: int) -> int:
-    """Adds two numbers."""
-    return a + b
+class TestAgents(AgentCases):
+    """Over chat completions."""
 
 
 async def test_text(demo: OpenAIChatCompletionsModel) -> None:
@@ -62,26 +52,6 @@ async def test_text_stream(demo: OpenAIChatCompletionsModel) -> None:
     assert len(deltas) > 3
 
 
-async def test_tool_loop(model: OpenAIChatCompletionsModel) -> None:
-    agent = Agent(name="A", instructions="Use tools.", model=model, tools=[add])
-    result = await Runner.run(agent, "Please add 2 and 40.")
-    assert result.final_output == "The result is 42."
-    kinds = [item.type for item in result.new_items]
-    assert kinds == ["tool_call_item", "tool_call_output_item", "message_output_item"]
-
-
-async def test_tool_loop_stream(model: OpenAIChatCompletionsModel) -> None:
-    agent = Agent(name="A", model=model, tools=[add])
-    result = Runner.run_streamed(agent, "Add 1 and 2, also 3 and 4.")
-    items = [
-        event.item.type
-        async for event in result.stream_events()
-        if event.type == "run_item_stream_event"
-    ]
-    assert items.count("tool_call_item") == 2
-    assert result.final_output == "Both: 3 and 7."
-
-
 @pytest.mark.parametrize("choice", ["required", "add"])
 async def test_tool_choice_is_enforced(demo: OpenAIChatCompletionsModel, choice: str) -> None:
     agent = Agent(
@@ -96,26 +66,12 @@ async def test_tool_choice_is_enforced(demo: OpenAIChatCompletionsModel, choice:
     assert result.new_items[0].type == "tool_call_item"
 
 
-async def test_typed_output(model: OpenAIChatCompletionsModel) -> None:
-    agent = Agent(name="A", model=model, output_type=Event)
-    result = await Runner.run(agent, "Read the date of the party.")
-    assert result.final_output == Event(title="party", day=5)
-
-
 async def test_typed_output_stream(model: OpenAIChatCompletionsModel) -> None:
     agent = Agent(name="A", model=model, output_type=Event)
     result = Runner.run_streamed(agent, "Read the date of the party.")
     async for _ in result.stream_events():
         pass
     assert result.final_output == Event(title="party", day=5)
-
-
-async def test_handoff(model: OpenAIChatCompletionsModel) -> None:
-    poet = Agent(name="Poet", instructions="You write verse.", model=model)
-    desk = Agent(name="Desk", instructions="Hand over.", model=model, handoffs=[poet])
-    result = await Runner.run(desk, "I need a verse.")
-    assert result.last_agent.name == "Poet"
-    assert result.final_output == "A verse it is."
 
 
 async def test_agent_as_tool(model: OpenAIChatCompletionsModel) -> None:

@@ -11,19 +11,14 @@ from pydantic_ai import (
     ModelHTTPError,
     ModelRetry,
     NativeOutput,
-    PromptedOutput,
     RunContext,
-    ToolOutput,
 )
 from pydantic_ai.messages import PartDeltaEvent, ThinkingPart
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 
-
-class City(BaseModel):
-    name: str
-    country: str
+from tests.compat.pydantic_ai_cases import City, PydanticCases
 
 
 class Flag(BaseModel):
@@ -44,6 +39,10 @@ def demo(demo_url: str) -> OpenAIChatModel:
     return chat_model(demo_url)
 
 
+class TestPydanticAI(PydanticCases):
+    """Over chat completions."""
+
+
 async def test_text(demo: OpenAIChatModel) -> None:
     result = await Agent(demo).run("Count to 5")
     assert result.output == "1\n2\n3\n4\n5"
@@ -56,13 +55,6 @@ async def test_instructions(model: OpenAIChatModel) -> None:
     assert (await agent.run("Repeat after me: sea")).output == "sea"
 
 
-async def test_text_stream(demo: OpenAIChatModel) -> None:
-    async with Agent(demo).run_stream("Count to 9") as stream:
-        pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
-    assert len(pieces) > 3
-    assert "".join(pieces) == "1\n2\n3\n4\n5\n6\n7\n8\n9"
-
-
 async def test_reasoning(model: OpenAIChatModel) -> None:
     result = await Agent(model).run("Think aloud about seven")
     [thinking] = [
@@ -70,18 +62,6 @@ async def test_reasoning(model: OpenAIChatModel) -> None:
     ]
     assert thinking.content == "Seven has no divisors."
     assert result.output == "It is a prime."
-
-
-@pytest.mark.parametrize(
-    "output",
-    [City, ToolOutput(City), NativeOutput(City), PromptedOutput(City)],
-    ids=["default", "tool", "native", "prompted"],
-)
-async def test_typed_output(model: OpenAIChatModel, output: object) -> None:
-    agent = Agent(model, output_type=output)
-    assert (await agent.run("Where are the Olympics of 2012?")).output == City(
-        name="London", country="UK"
-    )
 
 
 @pytest.mark.parametrize("output", [Flag, NativeOutput(Flag)], ids=["tool", "native"])

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from pydantic import BaseModel
-from pydantic_ai import Agent, ModelHTTPError, NativeOutput, PromptedOutput, ToolOutput
+from pydantic_ai import Agent, ModelHTTPError
 from pydantic_ai.messages import ThinkingPart
 from pydantic_ai.models.openai import OpenAIResponsesModel, OpenAIResponsesModelSettings
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.settings import ModelSettings
 
-
-class City(BaseModel):
-    name: str
-    country: str
+from tests.compat.pydantic_ai_cases import PydanticCases
 
 
 def responses_model(url: str) -> OpenAIResponsesModel:
@@ -32,22 +26,8 @@ def demo(demo_url: str) -> OpenAIResponsesModel:
     return responses_model(demo_url)
 
 
-async def test_text_stream(demo: OpenAIResponsesModel) -> None:
-    async with Agent(demo).run_stream("Count to 9") as stream:
-        pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
-    assert len(pieces) > 3
-    assert "".join(pieces) == "1\n2\n3\n4\n5\n6\n7\n8\n9"
-
-
-@pytest.mark.parametrize(
-    "output",
-    [City, ToolOutput(City), NativeOutput(City), PromptedOutput(City)],
-    ids=["default", "tool", "native", "prompted"],
-)
-async def test_typed_output(model: OpenAIResponsesModel, output: Any) -> None:
-    agent: Agent[None, City] = Agent(model, output_type=output)
-    result = await agent.run("Where were the Olympics of 2012?")
-    assert result.output == City(name="London", country="UK")
+class TestPydanticAI(PydanticCases):
+    """Over responses."""
 
 
 async def test_tools_then_a_history_with_thoughts(model: OpenAIResponsesModel) -> None:

@@ -1,18 +1,9 @@
 // The AI SDK of Vercel, through its provider for OpenAI-compatible servers.
 import assert from "node:assert/strict";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import {
-  APICallError,
-  generateObject,
-  generateText,
-  Output,
-  stepCountIs,
-  streamObject,
-  streamText,
-  tool,
-} from "ai";
-import { z } from "zod";
+import { generateObject, generateText, Output, stepCountIs, streamText } from "ai";
 import { ANN, COUNTED, DEMO, KEY, MODEL, Person, SCRIPTED, test } from "./server.mjs";
+import { add, join, testEveryProvider } from "./vercel.mjs";
 
 const connect = (url) =>
   createOpenAICompatible({
@@ -25,30 +16,13 @@ const connect = (url) =>
 const demo = connect(DEMO);
 const scripted = connect(SCRIPTED);
 
-const add = tool({
-  description: "Adds two numbers.",
-  inputSchema: z.object({ a: z.number(), b: z.number() }),
-  execute: async ({ a, b }) => a + b,
-});
-
-async function join(stream) {
-  let text = "";
-  for await (const piece of stream) text += piece;
-  return text;
-}
+testEveryProvider(demo, scripted);
 
 test("generateText", async () => {
   const result = await generateText({ model: demo, prompt: "Count to 5" });
   assert.equal(result.text, COUNTED);
   assert.equal(result.finishReason, "stop");
   assert.ok(result.usage.outputTokens > 5);
-});
-
-test("streamText", async () => {
-  const result = streamText({ model: demo, prompt: "Count to 5" });
-  assert.equal(await join(result.textStream), COUNTED);
-  assert.equal(await result.finishReason, "stop");
-  assert.ok((await result.usage).outputTokens > 5);
 });
 
 test("a system prompt, a history and settings", async () => {
@@ -89,54 +63,6 @@ test("a tool loop in generateText", async () => {
   assert.deepEqual(result.steps[0].toolCalls[0].input, { a: 2, b: 40 });
 });
 
-test("a tool loop in streamText", async () => {
-  const result = streamText({
-    model: scripted,
-    prompt: "Add 1 and 2, also 3 and 4.",
-    tools: { add },
-    stopWhen: stepCountIs(5),
-  });
-  const kinds = [];
-  for await (const part of result.fullStream) kinds.push(part.type);
-  assert.equal(kinds.filter((kind) => kind === "tool-call").length, 2);
-  assert.ok(kinds.includes("tool-input-delta"));
-  assert.equal(await result.text, "Both: 3 and 7.");
-});
-
-for (const toolChoice of ["required", { type: "tool", toolName: "add" }]) {
-  test(`an enforced tool, ${toolChoice.type ?? toolChoice}`, async () => {
-    const result = await generateText({
-      model: demo,
-      prompt: "Hello!",
-      tools: { add },
-      toolChoice,
-      maxOutputTokens: 200,
-    });
-    assert.equal(result.toolCalls[0].toolName, "add");
-  });
-}
-
-test("generateObject", async () => {
-  const result = await generateObject({
-    model: scripted,
-    schema: Person,
-    prompt: "Describe Ann in JSON.",
-  });
-  assert.deepEqual(result.object, ANN);
-});
-
-test("streamObject", async () => {
-  const result = streamObject({
-    model: scripted,
-    schema: Person,
-    prompt: "Describe Ann in JSON.",
-  });
-  const states = [];
-  for await (const state of result.partialObjectStream) states.push(state);
-  assert.ok(states.length > 2);
-  assert.deepEqual(await result.object, ANN);
-});
-
 test("output of a type in generateText", async () => {
   const result = await generateText({
     model: scripted,
@@ -170,14 +96,4 @@ test("abort", async () => {
     if (part.type === "text-delta") controller.abort();
   }
   assert.equal(kinds.at(-1), "abort");
-});
-
-test("an error", async () => {
-  const request = generateText({ model: demo, prompt: "Hi", topP: 7, maxRetries: 0 });
-  await assert.rejects(request, (error) => {
-    assert.ok(APICallError.isInstance(error));
-    assert.equal(error.statusCode, 400);
-    assert.match(error.message, /top_p/);
-    return true;
-  });
 });
