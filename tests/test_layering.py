@@ -238,6 +238,7 @@ ALLOWED: dict[str, set[str]] = {
     "api/openai/tokenize": {
         "api/context",
         "api/described",
+        "api/tgi",
         "api/wire",
         "core",
         "errors",
@@ -245,6 +246,7 @@ ALLOWED: dict[str, set[str]] = {
         "intake",
         "intake/fields",
         "intake/requests",
+        "intake/tgi",
         "text",
     },
     "api/openai/responses": {
@@ -331,15 +333,18 @@ ALLOWED: dict[str, set[str]] = {
     "api/tgi": {
         "api/context",
         "api/described",
+        "api/openai/chat",
         "api/openai/completions",
         "api/openai/generate",
         "api/wire",
         "errors",
         "generation",
         "intake",
+        "intake/requests",
         "intake/tgi",
         "runtime",
         "text",
+        "version",
     },
     "api/routes": {
         "api/anthropic",

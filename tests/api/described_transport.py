@@ -96,6 +96,8 @@ def check_unmarked_events(text: str, event: Any, failure: Any) -> None:
     assert rest == "", "the last event is complete"
     for number, frame in enumerate(frames, 1):
         data = frame.removeprefix("data: ")
+        if number == len(frames) and data == "[DONE]":
+            break
         is_failure = number == len(frames) and '"error_type"' in data
         _adapter(failure if is_failure else event).validate_json(data, strict=True)
 

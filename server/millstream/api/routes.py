@@ -59,7 +59,9 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         ),
         *conversation_routes(context),
         *chat_routes(context, maker),
-        *tgi_routes(context, grammars=grammars),
+        *tgi_routes(
+            context, prompts=prompts, grammars=grammars, chat=chat, completions=completions
+        ),
         CHAT_SOCKET.route(upgrade_required, socket=chat_socket(context, maker)),
         *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),
         *(operation.route(delete(context)) for operation in (DELETE_CHAT, DELETE_COMPLETION)),

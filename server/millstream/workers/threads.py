@@ -33,6 +33,7 @@ class WorkerThreads:
     """A few threads for the work of one event loop. `stop()` when done."""
 
     def __init__(self, *, max_threads: int = _MAX_THREADS) -> None:
+        self.num_threads = max_threads
         self._executor = ThreadPoolExecutor(max_threads, thread_name_prefix="millstream-worker")
         self._running: set[_Interruptible[Any]] = set()
 

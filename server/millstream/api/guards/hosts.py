@@ -12,7 +12,7 @@ twice, is refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,21 +25,23 @@ _SHOWN_LENGTH = 100
 
 
 class CheckHost:
-    """Answers 403 for requests to another name. open_paths: those that have any name.
+    """Answers 403 for requests to another name. is_open: whether it may have any name.
 
     names: lower case; `*.example` is every name under `example`.
 
     Intentional: not Starlette's TrustedHostMiddleware, which answers with plain text.
     """
 
-    def __init__(self, app: ASGIApp, *, names: Sequence[str], open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, names: Sequence[str], is_open: Callable[[Scope], bool]
+    ) -> None:
         self._app = app
         self._names = frozenset(["localhost", *names])
         self._endings = (".localhost", *(name[1:] for name in names if name.startswith("*.")))
-        self._open_paths = frozenset(open_paths)
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in self._open_paths:
+        if self._is_open(scope):
             await self._app(scope, receive, send)
             return
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]

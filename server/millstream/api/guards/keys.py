@@ -12,7 +12,7 @@ kept for somebody is found again, whatever other keys come and go.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
 from pydantic import SecretStr
@@ -28,20 +28,20 @@ _HEADERS = (b"authorization", b"x-api-key")
 
 
 class RequireKey:
-    """Answers 401 for requests without one of the keys. open_paths: those that need none."""
+    """Answers 401 for requests without one of the keys. is_open: whether it needs none."""
 
     def __init__(
-        self, app: ASGIApp, *, keys: Sequence[SecretStr], open_paths: Collection[str]
+        self, app: ASGIApp, *, keys: Sequence[SecretStr], is_open: Callable[[Scope], bool]
     ) -> None:
         self._app = app
         self._digests = [_digest(key.get_secret_value().encode()) for key in keys]
-        self._open_paths = frozenset(open_paths)
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = self._key(scope)
         if key is not None:
             scope.setdefault("state", {})["tenant"] = key.hex()
-        if scope["path"] in self._open_paths or key is not None:
+        if self._is_open(scope) or key is not None:
             await self._app(scope, receive, send)
         else:
             await error_response(Unauthorized(_REFUSAL))(scope, receive, send)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Collection
+from collections.abc import Callable
 from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
@@ -27,21 +27,23 @@ _CODE = "unknown_owner"
 
 
 class KnowOwner:
-    """Handlers find the owner as `request.state.tenant`. open_paths: those that need none.
+    """Handlers find the owner as `request.state.tenant`. is_open: whether it needs none.
 
     Answers 401 where there is no owner, or what an HTTPException of the function says.
     """
 
-    def __init__(self, app: ASGIApp, *, owner: OwnerFunction, open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, owner: OwnerFunction, is_open: Callable[[Scope], bool]
+    ) -> None:
         self._app = app
         self._owner = owner
         self._is_async = inspect.iscoroutinefunction(owner) or inspect.iscoroutinefunction(
             getattr(owner, "__call__", None)  # noqa: B004, an object may be called too
         )
-        self._open_paths = frozenset(open_paths)
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] not in self._open_paths:
+        if not self._is_open(scope):
             try:
                 name = await self._ask(HTTPConnection(scope))
             except MillstreamError as error:

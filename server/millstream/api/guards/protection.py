@@ -69,19 +69,24 @@ def protect(
     owner: says whose a request is, instead of keys and cookies.
     """
     root_path = settings.root_path or ""
-    open_paths = {root_path + route.path for route in routes if route.operation.is_open}
+    is_open = OpenRoutes(routes, root_path=root_path)
     if owner is not None:
-        app = KnowOwner(app, owner=owner, open_paths=open_paths)
+        app = KnowOwner(app, owner=owner, is_open=is_open)
     elif settings.api_key:
-        app = RequireKey(app, keys=settings.api_key, open_paths=open_paths)
+        app = RequireKey(app, keys=settings.api_key, is_open=is_open)
     else:
         cookies = SessionCookies(
             session_secret, days=settings.session_days, path=quote(settings.root_path or "/")
         )
-        app = KnowSession(app, cookies=cookies, open_paths={*open_paths, root_path + PATH})
+        begins_session = root_path + PATH
+        app = KnowSession(
+            app,
+            cookies=cookies,
+            is_open=lambda scope: is_open(scope) or scope["path"] == begins_session,
+        )
     app = CheckOrigin(app, origins=settings.allowed_origins or ())
     if settings.allowed_hosts:
-        app = CheckHost(app, names=settings.allowed_hosts, open_paths=open_paths)
+        app = CheckHost(app, names=settings.allowed_hosts, is_open=is_open)
     if settings.allowed_origins:
         app = CORSMiddleware(
             app,
@@ -95,6 +100,23 @@ def protect(
     paths = [route.path for route in routes if route.operation.is_probe]
     probes = {*paths, *(root_path + path for path in paths)}
     return RequestId(RootPath(app, root_path=root_path), probes=probes, root_path=root_path)
+
+
+class OpenRoutes:
+    """Tells which requests are for a route that is open to all. A path may have such a route beside
+    one that is not: then the method decides."""
+
+    def __init__(self, routes: Sequence[DescribedRoute], *, root_path: str) -> None:
+        self._paths = {root_path + route.path for route in routes if route.operation.is_open}
+        self._closed = {
+            (route.operation.method, root_path + route.path)
+            for route in routes
+            if not route.operation.is_open
+        }
+
+    def __call__(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return path in self._paths and (scope.get("method"), path) not in self._closed
 
 
 class RootPath:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,20 +17,20 @@ from millstream.errors import Unauthorized
 class KnowSession:
     """Handlers find the owner as `request.state.tenant`, and the session beside it. A cookie that
     was in use is made anew, at most once a day. Answers 401 for one that was not made here, except
-    on open_paths: there it is as if there were none."""
+    where is_open says so: there it is as if there were none."""
 
     def __init__(
-        self, app: ASGIApp, *, cookies: SessionCookies, open_paths: Collection[str]
+        self, app: ASGIApp, *, cookies: SessionCookies, is_open: Callable[[Scope], bool]
     ) -> None:
         self._app = app
         self._cookies = cookies
-        self._open_paths = frozenset(open_paths)
+        self._is_open = is_open
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             given = self._cookies.read(scope["headers"])
         except Unauthorized as error:
-            if scope["path"] not in self._open_paths:
+            if not self._is_open(scope):
                 await error_response(error)(scope, receive, send)
                 return
             given = None

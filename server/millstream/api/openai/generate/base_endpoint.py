@@ -80,7 +80,7 @@ class Endpoint(ABC, Generic[Fields]):
     async def answer(self, http: HttpRequest, fields: Fields) -> Response:
         """Answers a body that is read and checked."""
         settings = self._context.settings
-        identity = self._identity(http)
+        identity = self.identity(http)
         store = None
         if asks_to_resume(http):
             if not self.is_resumable:
@@ -92,8 +92,7 @@ class Endpoint(ABC, Generic[Fields]):
         names = (identity.completion_id, http.state.request_id)
         streams = open_places(self._context.engine, self._places(fields), names=names)
         try:
-            self._limit_time(fields, streams)
-            starting = streams[0].prepare(self._start(fields, streams, identity))
+            starting = self.begin(fields, streams, identity)
             answer = await unless_disconnected(http, starting)
             run = None
             if store is not None:
@@ -118,6 +117,13 @@ class Endpoint(ABC, Generic[Fields]):
             send_timeout=settings.send_timeout,
         )
 
+    async def begin(
+        self, fields: Fields, streams: Sequence[TokenStream], identity: Identity
+    ) -> StartedAnswer:
+        """Begins the answer in places that were taken for it; closing them is the caller's."""
+        self._limit_time(fields, streams)
+        return await streams[0].prepare(self._start(fields, streams, identity))
+
     def _limit_time(self, fields: DeliveryFields, streams: Sequence[TokenStream]) -> None:
         """Starts the clock: the smaller one of the client's and the server's limit, if any."""
         limits = (fields.timeout, self._context.settings.request_timeout)
@@ -125,7 +131,8 @@ class Endpoint(ABC, Generic[Fields]):
         for stream in streams if given else ():
             stream.limit_time(min(given))
 
-    def _identity(self, http: HttpRequest) -> Identity:
+    def identity(self, http: HttpRequest) -> Identity:
+        """What a new answer is called, and whose it is."""
         return Identity(
             completion_id=f"{self.id_prefix}{secrets.token_hex(16)}",
             model=self._context.settings.model_name,

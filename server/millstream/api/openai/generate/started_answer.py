@@ -60,19 +60,29 @@ class StartedAnswer:
 
     async def whole(self) -> Response:
         """The one response with everything. Raises the failure that ended a choice."""
+        deltas = await self._deltas()
+        if self._report.logprobs or self._report.prompt_logprobs:
+            # Thousands of small objects: not on the event loop.
+            return await run_in_threadpool(lambda: JSONResponse(self._body(deltas)))
+        return JSONResponse(self._body(deltas))
+
+    async def body(self) -> Any:
+        """The body of that response."""
+        deltas = await self._deltas()
+        return await run_in_threadpool(self._body, deltas)
+
+    async def _deltas(self) -> list[list[TextDelta]]:
+        """All of each choice. Raises the failure that ended one."""
         deltas: list[list[TextDelta]] = [[] for _ in self._choices]
         async with aclosing(merge(self._choices)) as news:
             async for index, delta in news:
                 self._count(delta)
                 deltas[index].append(delta)
-        if self._report.logprobs or self._report.prompt_logprobs:
-            # Thousands of small objects: not on the event loop.
-            return await run_in_threadpool(self._response, deltas)
-        return self._response(deltas)
+        return deltas
 
-    def _response(self, deltas: Sequence[Sequence[TextDelta]]) -> Response:
+    def _body(self, deltas: Sequence[Sequence[TextDelta]]) -> Any:
         choices = [WholeChoice.of(one) for one in deltas]
-        return JSONResponse(self._builder.whole(choices, self._usage()))
+        return self._builder.whole(choices, self._usage())
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """The events of the stream. A failure is its last event."""

@@ -26,12 +26,17 @@ from millstream.api.openai.tokenize.body import (
     parse_detokenize_request,
     parse_tokenize_request,
 )
+from millstream.api.tgi.shapes import PlacedToken
+from millstream.api.tgi.tokens import tokens_of_inputs, write_tokens
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.error_bodies import ErrorBody
 from millstream.api.wire.json_body import read_json
+from millstream.api.wire.tgi_errors import TgiErrorBody, mark_tgi
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
 from millstream.generation.prompts import Prompts
+from millstream.intake.tgi.parameters import GenerateBody
 from millstream.text.encoding import decode, encode
 
 Work = Callable[[dict[str, Any], EngineInfo], Response]
@@ -58,9 +63,11 @@ TOKENIZE = Operation(
     path="/tokenize",
     method="POST",
     summary="The tokens of a text, or of the prompt of a conversation",
-    request=TokenizeText | ConversationBody,
-    answers={200: {JSON: Tokenized}},
-    errors=(503,),
+    description="A body with `inputs` is TGI's, and so is the answer to it.",
+    request=TokenizeText | ConversationBody | GenerateBody,
+    answers={200: {JSON: Tokenized | list[PlacedToken]}},
+    errors=(422, 503),
+    failure=ErrorBody | TgiErrorBody,
 )
 DETOKENIZE = Operation(
     path="/detokenize",
@@ -82,7 +89,14 @@ class Tokenization:
 
     async def tokenize(self, http: Request) -> Response:
         """Raises EngineUnavailable while the model, whose limits are told, is loading."""
-        return await self._answer(http, self._tokenize)
+
+        def work(body: dict[str, Any], info: EngineInfo) -> Response:
+            if "inputs" not in body:
+                return self._tokenize(body, info)
+            mark_tgi(http.scope)
+            return write_tokens(tokens_of_inputs(body, self._context.tokenizer))
+
+        return await self._answer(http, work)
 
     async def detokenize(self, http: Request) -> Response:
         """Raises InvalidRequest for ids that the model does not have."""
