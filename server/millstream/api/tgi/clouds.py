@@ -15,11 +15,10 @@ from millstream.api.openai.chat.endpoint import ChatCompletions
 from millstream.api.openai.chat.shapes import ChatCompletion, ChatCompletionChunk
 from millstream.api.openai.completions.endpoint import Completions
 from millstream.api.openai.completions.shapes import Completion, CompletionChunk
-from millstream.api.openai.generate.base_endpoint import nobody
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.tgi.generation import ERRORS, Generations
 from millstream.api.tgi.shapes import Generated, Predictions, StreamedGeneration
-from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.error_bodies import ErrorBody
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.request_log import AnswerFacts

@@ -15,9 +15,8 @@ from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
 from millstream.api.tgi.shapes import ChatTokens
 from millstream.api.tgi.shapes import PlacedToken as ShownToken
-from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.json_body import read_json
-from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.api.wire.tgi_errors import TgiErrorBody
 from millstream.generation.prompts import Prompts
 from millstream.intake.requests.chat import ChatRequest
@@ -75,8 +74,7 @@ class ChatTokenization:
         try:
             return write_tokens(await unless_disconnected(http, in_turn()))
         except ClientGone:
-            http.state.record.ending = CLIENT_LEFT
-            return Response(status_code=499)
+            return nobody(http)
 
     def _tokens(self, chat: ChatRequest) -> ChatTokens:
         text = self._prompts.prompt(chat, max_context=None).text

@@ -7,8 +7,14 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
+from starlette.responses import Response
+
+from millstream.api.wire.request_log import CLIENT_LEFT
 
 T = TypeVar("T")
+
+# What proxies log for this; nobody is there to read it.
+_CLIENT_GONE = 499
 
 
 class ClientGone(Exception):
@@ -38,3 +44,9 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
 async def _wait_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def nobody(http: Request) -> Response:
+    """The response to a client that has left."""
+    http.state.record.ending = CLIENT_LEFT
+    return Response(status_code=_CLIENT_GONE)

@@ -76,7 +76,7 @@ def _instance(number: int, instance: dict[str, Any]) -> TextGeneration | ChatReq
 
 
 def in_instance(error: InvalidRequest, number: int) -> InvalidRequest:
-    """The same refusal, which says in which instance."""
+    """A refusal that says in which instance."""
     error.message = f"instances[{number}]: {error.message}"
     error.param = f"instances[{number}]" + (f".{error.param}" if error.param else "")
     return error

@@ -20,9 +20,8 @@ from millstream.api.openai.generate.answer import Identity
 from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.resumption import ResumableStreams
 from millstream.api.openai.generate.started_answer import StartedAnswer
-from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.json_body import read_json
-from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.api.wire.resuming import RESUMABLE_HEADER, asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.errors import InvalidRequest
@@ -32,9 +31,6 @@ from millstream.intake.fields.delivery import DeliveryFields
 from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.requests.completion import CompletionRequest
 from millstream.runtime.stream import TokenStream
-
-# What proxies log for this; nobody is there to read it.
-_CLIENT_GONE = 499
 
 Fields = TypeVar("Fields", bound=ChatRequest | CompletionRequest)
 
@@ -154,9 +150,3 @@ async def _whole(
         return nobody(http)
     finally:
         close_all(streams)
-
-
-def nobody(http: HttpRequest) -> Response:
-    """The response to a client that has left."""
-    http.state.record.ending = CLIENT_LEFT
-    return Response(status_code=_CLIENT_GONE)

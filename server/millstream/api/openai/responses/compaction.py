@@ -18,12 +18,11 @@ from starlette.responses import JSONResponse, Response
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
 from millstream.api.openai.generate.answer import WholeChoice
-from millstream.api.openai.generate.base_endpoint import nobody
 from millstream.api.openai.responses.counting import parse_part
 from millstream.api.openai.responses.history import History
 from millstream.api.openai.responses.resource import response_usage
 from millstream.api.openai.responses.shapes import Compaction
-from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import GenerationFailed, InvalidRequest

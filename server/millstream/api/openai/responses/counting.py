@@ -11,10 +11,9 @@ from starlette.responses import JSONResponse, Response
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Operation
-from millstream.api.openai.generate.base_endpoint import nobody
 from millstream.api.openai.responses.history import History
 from millstream.api.openai.responses.shapes import InputTokens
-from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import InvalidRequest

@@ -9,14 +9,13 @@ from starlette.responses import JSONResponse, Response
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
-from millstream.api.openai.generate.base_endpoint import nobody
 from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.started_answer import UNENFORCED_HEADER
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.maker import Asker, BegunResponse, ResponseMaker
 from millstream.api.openai.responses.queueing import with_positions
 from millstream.api.openai.responses.shapes import ResponseObject
-from millstream.api.wire.disconnect import ClientGone, unless_disconnected
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
