@@ -438,7 +438,8 @@ ALLOWED: dict[str, set[str]] = {
         "server_parts",
         "settings",
     },
-    "command_line": {"errors", "settings", "version"},
+    "launcher": {"errors", "intake", "intake/requests"},
+    "command_line": {"errors", "launcher", "settings", "version"},
     "token_stream_environment": set(),
     "cli": {
         "command_line",
@@ -447,6 +448,7 @@ ALLOWED: dict[str, set[str]] = {
         "log",
         "server_process",
         "token_stream_environment",
+        "launcher",
     },
     "__main__": {"cli"},
     "__init__": {"embedded", "mounted", "version"},

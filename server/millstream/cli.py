@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from millstream.command_line import build_engine_parser, build_parser, parse_settings
 from millstream.errors import StartupError
+from millstream.launcher import HUB_CACHE_VARIABLE, translate
 from millstream.log import quiet_libraries
 from millstream.token_stream_environment import read_token_stream
 
@@ -35,10 +36,13 @@ def _serve(arguments: Sequence[str]) -> None:
         parser.print_help(sys.stderr)
         sys.exit(2)
     quiet_libraries()
+    said = translate(options, os.environ)
     defaults, notes = read_token_stream(os.environ)
-    for note in notes:
+    for note in (*notes, *said.notes):
         print(f"millstream: {note}", file=sys.stderr)
-    settings = parse_settings(defaults | options)
+    if said.hub_cache is not None:
+        os.environ[HUB_CACHE_VARIABLE] = said.hub_cache
+    settings = parse_settings(defaults | said.options)
 
     from millstream import server_process
 

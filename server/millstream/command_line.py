@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from millstream.errors import StartupError
+from millstream.launcher import FOREIGN, PREFIX, RENAMED, SWITCHES
 from millstream.settings import Settings
 from millstream.version import __version__
 
@@ -41,6 +42,9 @@ examples:
   millstream serve --model-id ./models/qwen3 --port 9000 --quantize int8
   MILLSTREAM_API_KEY=secret millstream serve --model-id Qwen/Qwen3-0.6B --host 0.0.0.0
 """
+
+_LETTERS = {"-p": "port", "-g": "graceful_termination_timeout", "-e": "env"}
+"""Short flags of Text Generation Inference's launcher -> the long ones."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_flags(serve)
+    _add_launcher_flags(serve)
     return parser
 
 
@@ -119,6 +124,21 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
                 metavar=_metavar(name, field),
                 help=_help(field),
             )
+
+
+def _add_launcher_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of Text Generation Inference's launcher that are not ours; help leaves them
+    out."""
+    for name in FOREIGN:
+        short = [letter for letter, of in _LETTERS.items() if of == name]
+        is_list = name in RENAMED and _is_list(Settings.model_fields[RENAMED[name]])
+        action = "store_true" if name in SWITCHES else "append" if is_list else "store"
+        parser.add_argument(
+            *short, _flag(name), dest=PREFIX + name, action=action, help=argparse.SUPPRESS
+        )
+    for letter, name in _LETTERS.items():
+        if name in Settings.model_fields:
+            parser.add_argument(letter, dest=name, help=argparse.SUPPRESS)
 
 
 def _hyphenated(argument: str) -> str:

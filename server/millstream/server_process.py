@@ -63,6 +63,7 @@ async def _serve(
         max_waiting=settings.max_queue_size,
         max_waiting_tokens=settings.max_queue_tokens,
         max_answer_tokens=settings.max_output_tokens,
+        max_prompt_tokens=settings.max_input_tokens,
         engine_timeout=settings.engine_timeout,
     )
     async with running_parts(engine, settings) as parts:

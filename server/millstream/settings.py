@@ -150,6 +150,9 @@ class Settings(BaseSettings):
         description="seconds a request may take in all, waiting included; then it fails (default: "
         "none, since it depends on the model and the machine how long an answer may take)",
     )
+    max_input_tokens: Count | None = Field(
+        None, description="longest prompt of a request (default: what the context holds)"
+    )
     max_total_tokens: Count | None = Field(
         None, description="longest prompt plus answer of a request (default: the model's context)"
     )

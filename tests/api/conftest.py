@@ -159,6 +159,7 @@ async def serve(
         max_running=4,
         max_waiting=2,
         max_answer_tokens=settings.max_output_tokens,
+        max_prompt_tokens=settings.max_input_tokens,
         max_waiting_tokens=settings.max_queue_tokens,
         engine_timeout=60,
     )

@@ -135,6 +135,7 @@ class ChatServer:
             max_waiting=settings.max_queue_size,
             max_waiting_tokens=settings.max_queue_tokens,
             max_answer_tokens=settings.max_output_tokens,
+            max_prompt_tokens=settings.max_input_tokens,
             engine_timeout=float("inf"),  # a thread that is stuck cannot be ended
         )
 

@@ -52,6 +52,7 @@ class EngineClient:
         max_waiting: int,
         max_waiting_tokens: int | None = None,
         max_answer_tokens: int | None = None,
+        max_prompt_tokens: int | None = None,
         engine_timeout: float,
     ) -> None:
         self._supervisor = Supervisor(host, self, engine_timeout=engine_timeout)
@@ -64,6 +65,7 @@ class EngineClient:
             on_close=self._changed.set,
         )
         self._max_answer_tokens = max_answer_tokens
+        self._max_prompt_tokens = max_prompt_tokens
         self._info: EngineInfo | None = None
         self._failure: StartupError | None = None
         self._is_draining = False
@@ -100,6 +102,12 @@ class EngineClient:
         """What the engine is. Raises EngineUnavailable or ShuttingDown when it is not ready."""
         return self._check_available()
 
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Tokens of the longest prompt; one at least is left for the answer."""
+        longest = self.info.max_context - 1
+        return min(longest, self._max_prompt_tokens or longest)
+
     def open(self) -> TokenStream:
         """Takes a place for one request, before anything is computed for it.
 
@@ -135,6 +143,14 @@ class EngineClient:
         that has the prompt.
         """
         limit = self.info.max_context
+        if num_prompt > self.max_prompt_tokens < limit - 1:
+            raise ContextTooLong(
+                f"The prompt has {num_prompt} tokens, more than the {self.max_prompt_tokens} that "
+                f"this server takes. Shorten the {param}.",
+                param=param,
+                num_tokens=num_prompt,
+                limit=self.max_prompt_tokens,
+            )
         if num_prompt >= limit:
             raise ContextTooLong(
                 f"The prompt has {num_prompt} tokens, but this model's context holds {limit} "

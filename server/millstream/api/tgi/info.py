@@ -26,8 +26,6 @@ INFO = Operation(
 def info(context: ServerContext) -> Handler:
     async def answer(http: Request) -> Response:
         settings, engine = context.settings, context.engine
-        # One token at least is left for the answer.
-        longest = engine.info.max_context - 1
         return JSONResponse(
             Info(
                 model_id=settings.model_name,
@@ -36,7 +34,7 @@ def info(context: ServerContext) -> Handler:
                 max_concurrent_requests=engine.max_open,
                 max_best_of=min(MAX_CHOICES, engine.max_open),
                 max_stop_sequences=MAX_STOPS,
-                max_input_tokens=longest,
+                max_input_tokens=engine.max_prompt_tokens,
                 max_total_tokens=engine.info.max_context,
                 validation_workers=context.workers.threads.num_threads,
                 max_client_batch_size=MAX_PROMPTS,
