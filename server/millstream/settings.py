@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         description="seconds between the pieces of an answer over /ws; what is made meanwhile is "
         "one piece",
     )
+    tgi_error_events: bool = Field(
+        default=False,
+        description="answer a refused stream of /v1 with 200 and an event that has the error, as "
+        "TGI does: huggingface_hub raises OverloadedError for no other",
+    )
     max_concurrent_requests: Count = Field(
         32, le=1024, description="requests that generate at the same time"
     )

@@ -77,6 +77,14 @@ def error_body(error: MillstreamError) -> ErrorBody:
     }
 
 
+_EVENTS_MARK = "has_error_events"
+
+
+def mark_error_events(scope: Scope) -> None:
+    """Lets this request's error be a stream with one event, after a status of success."""
+    scope.setdefault("state", {})[_EVENTS_MARK] = True
+
+
 class ErrorResponse(JSONResponse):
     """The response that says what went wrong, to the client and to the request's record."""
 
@@ -95,6 +103,10 @@ class ErrorResponse(JSONResponse):
             )
         elif speaks_tgi(scope):
             self._rewrite(tgi_status(self._error), tgi_error_body(self._error))
+        elif scope.get("state", {}).get(_EVENTS_MARK):
+            self.status_code, self.body = 200, error_event(self._error)
+            self.headers["content-type"] = "text/event-stream; charset=utf-8"
+            self.headers["content-length"] = str(len(self.body))
         await super().__call__(scope, receive, send)
 
     def _rewrite(self, status: int, body: MessagesErrorBody | TgiErrorBody) -> None:

@@ -21,6 +21,7 @@ from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.resumption import ResumableStreams
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
+from millstream.api.wire.error_bodies import mark_error_events
 from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import RESUMABLE_HEADER, asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
@@ -76,6 +77,8 @@ class Endpoint(ABC, Generic[Fields]):
     async def answer(self, http: HttpRequest, fields: Fields) -> Response:
         """Answers a body that is read and checked."""
         settings = self._context.settings
+        if fields.stream and settings.tgi_error_events:
+            mark_error_events(http.scope)
         identity = self.identity(http)
         store = None
         if asks_to_resume(http):
