@@ -106,7 +106,7 @@ class Endpoint(ABC, Generic[Fields]):
             raise
         http.state.record.answer = answer.facts
         if not fields.stream:
-            return await _whole(http, answer, streams)
+            return await answer.respond(http, streams)
         return EventStream(
             answer.events() if run is None else with_failure(run.events.read()),
             headers=answer.headers,
@@ -140,16 +140,3 @@ class Endpoint(ABC, Generic[Fields]):
             tenant=owner_of(http),
             request_id=http.state.request_id,
         )
-
-
-async def _whole(
-    http: HttpRequest, answer: StartedAnswer, streams: Sequence[TokenStream]
-) -> Response:
-    try:
-        response = await unless_disconnected(http, answer.whole())
-        response.headers.update(answer.headers)
-        return response
-    except ClientGone:
-        return nobody(http)
-    finally:
-        close_all(streams)

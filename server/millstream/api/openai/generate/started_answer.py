@@ -12,14 +12,17 @@ from contextlib import aclosing
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.usage import usage
+from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
 from millstream.errors import MillstreamError
 from millstream.generation.choices import Choice, close_all, merge
+from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextDelta
 
 UNENFORCED_HEADER = "X-Unenforced-Keywords"
@@ -57,6 +60,17 @@ class StartedAnswer:
     def has_failed(self) -> bool:
         """Whether an error was the last event."""
         return self._failure is not None
+
+    async def respond(self, http: Request, streams: Sequence[TokenStream]) -> Response:
+        """The one response, or nobody's if the client leaves first. Closes the streams."""
+        try:
+            response = await unless_disconnected(http, self.whole())
+            response.headers.update(self.headers)
+            return response
+        except ClientGone:
+            return nobody(http)
+        finally:
+            close_all(streams)
 
     async def whole(self) -> Response:
         """The one response with everything. Raises the failure that ended a choice."""
