@@ -412,6 +412,16 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
         "workers",
     },
+    "chatstream": {
+        "api/sessions",
+        "api/wire",
+        "embedded",
+        "errors",
+        "mounted",
+        "server_store",
+        "settings",
+        "store",
+    },
     "mounted": {
         "api/app",
         "api/context",
@@ -459,7 +469,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     # package -> top-level rooms that may import it
     "torch": {"model"},
     "transformers": {"model"},
-    "starlette": {"api", "mounted"},
+    "starlette": {"api", "chatstream", "mounted"},
     "sse_starlette": {"api"},
     "uvicorn": {"api"},
     "zmq": {"runtime", "engine_process"},

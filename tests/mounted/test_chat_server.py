@@ -16,6 +16,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millstream import ChatServer
 from millstream.errors import StartupError
+from millstream.mounted.keywords import MountedLoadingSettings
+from millstream.settings import Settings
 from tests.embedded.conftest import our_threads
 from tests.mounted.conftest import Make, served
 
@@ -163,3 +165,9 @@ def test_what_cannot_start_says_so_to_whoever_starts_it(
         ChatServer(model, tokenizer, max_queue_size=-1)
     with pytest.raises(StartupError, match="api_key"):
         ChatServer(model, tokenizer, api_key="k", owner=lambda connection: "me")
+
+
+def test_every_setting_is_a_keyword_or_left_to_the_application() -> None:
+    left = {"model_id", "host", "port", "root_path", "log_level", "engine_timeout"}
+    left |= {"ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"}
+    assert set(MountedLoadingSettings.__annotations__) == set(Settings.model_fields) - left

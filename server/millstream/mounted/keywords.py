@@ -18,7 +18,10 @@ class MountedSettings(EngineSettings, total=False):
     allowed_hosts: str | Sequence[str] | None
     allowed_origins: str | Sequence[str] | None
     allow_credentials: bool
+    session_days: float
     ping_seconds: float
+    socket_idle_seconds: float
+    time_between_chunks: float
     send_timeout: float
     max_queue_tokens: int
     max_queue_seconds: float | None

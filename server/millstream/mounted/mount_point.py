@@ -13,9 +13,10 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millstream.api.wire.error_bodies import error_response
+from millstream.api.wire.resuming import SESSION_STATE
 from millstream.errors import EngineUnavailable
 
-_OURS = ("tenant", "request_id", "record")
+_OURS = ("tenant", "request_id", "record", SESSION_STATE)
 """What the guards leave in the state of a request; the application outside may use the names."""
 _MAX_ROOTS = 16  # a mount whose path has parameters has any number
 

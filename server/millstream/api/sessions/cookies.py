@@ -33,13 +33,14 @@ class GivenSession(NamedTuple):
 class SessionCookies:
     """Makes and reads them. secret: what they are signed with. days: how long an unused one holds.
 
-    path: where browsers send them.
+    path: where browsers send them. name: of the cookie, where there is another server's beside it.
     """
 
-    def __init__(self, secret: bytes, *, days: float, path: str = "/") -> None:
+    def __init__(self, secret: bytes, *, days: float, path: str = "/", name: str = NAME) -> None:
         self._signer = TimestampSigner(secret, salt=NAME, digest_method=sha256)
         self._seconds = days * _DAY
         self._path = path
+        self._name = name
 
     def read(self, headers: Iterable[tuple[bytes, bytes]]) -> GivenSession | None:
         """The session of a request; None if it names none, or one that has ended.
@@ -48,7 +49,7 @@ class SessionCookies:
         nobody's, though its sender believes otherwise.
         """
         values = [value.decode("latin-1") for name, value in headers if name == b"cookie"]
-        given = cookie_parser("; ".join(values)).get(NAME)
+        given = cookie_parser("; ".join(values)).get(self._name)
         if given is None:
             return None
         try:
@@ -77,7 +78,7 @@ class SessionCookies:
 
     def _set(self, value: str, *, seconds: int, is_secure: bool) -> str:
         where = [f"Max-Age={seconds}", f"Path={self._path}", "HttpOnly", "SameSite=Lax"]
-        return "; ".join([f"{NAME}={value}", *where, *(["Secure"] if is_secure else [])])
+        return "; ".join([f"{self._name}={value}", *where, *(["Secure"] if is_secure else [])])
 
 
 def new_session_name() -> str:
