@@ -186,7 +186,7 @@ async def test_limits_and_endings_on_a_real_connection(
                 while len(ends) < 2:
                     kept = (await client.get("/get_prompt")).json()["prompt"]
             kept = (await client.get("/get_prompt")).json()["prompt"]
-            assert "assistant%0A1%0A" in kept, "what there was of the answer"
+            assert "assistant%0A1" in kept, "what there was of the answer"
     assert ends == ["client_disconnected_before_streaming", "client_disconnected_while_streaming"]
 
 

@@ -26,8 +26,10 @@ class MountedSettings(EngineSettings, total=False):
     max_queue_tokens: int
     max_queue_seconds: float | None
     request_timeout: float | None
+    max_input_tokens: int | None
     max_output_tokens: int | None
     payload_limit: int
+    tgi_error_events: bool
     store: str
     store_days: float
     store_bytes: int | str
