@@ -7,7 +7,6 @@ from typing import Any
 
 from sqlalchemy import (
     CTE,
-    BigInteger,
     Connection,
     Integer,
     bindparam,
@@ -17,22 +16,18 @@ from sqlalchemy import (
     update,
 )
 
-from millstream.store.chat_rows import enter_chat, leave_chat, note_said
-from millstream.store.conversation_rows import items_before, lock, unlock, use
+from millstream.store.chat_rows import enter_chat, leave_chat
+from millstream.store.conversation_rows import items_before, lock, unlock
 from millstream.store.event_rows import (
-    LoggedBatch,
     delete_events,
-    insert_events,
-    size_of_events,
 )
 from millstream.store.item_rows import (
     delete_items_of_response,
     insert_items,
-    move_inputs,
     to_items,
 )
 from millstream.store.json_text import from_text, to_key, to_text
-from millstream.store.records import EventBatch, StoredItem, StoredResponse
+from millstream.store.records import StoredItem, StoredResponse
 from millstream.store.tables import is_running, items, responses
 
 _ROW_BYTES = 500
@@ -52,21 +47,6 @@ _SELECT = select(
 )
 _SELECT_ONE = _SELECT.add_columns(responses.c.used).where(
     responses.c.id == bindparam("b_id"), responses.c.owner == bindparam("b_owner")
-)
-_SELECT_RUNNING = (
-    select(responses.c.owner, responses.c.conversation_id, responses.c.size, responses.c.chat_id)
-    .where(responses.c.id == bindparam("b_id"), is_running)
-    .with_for_update()
-)
-_FINISH = (
-    update(responses)
-    .where(responses.c.id == bindparam("b_id"))
-    .values(
-        status=bindparam("b_status"),
-        resource=bindparam("b_resource"),
-        used=bindparam("b_used"),
-        size=bindparam("b_size", type_=BigInteger) + size_of_events,
-    )
 )
 
 
@@ -140,53 +120,6 @@ def update_status(connection: Connection, response_id: str, status: str) -> None
     """Changes that of a response that is not finished."""
     mine = responses.c.id == to_key(response_id)
     connection.execute(update(responses).where(mine, is_running).values(status=status))
-
-
-def finish_response(
-    connection: Connection,
-    response_id: str,
-    *,
-    status: str,
-    resource: dict[str, Any],
-    outputs: Sequence[StoredItem],
-    last_events: EventBatch | None,
-    keeps_events: bool,
-    now: int,
-) -> None:
-    """Writes what it has become. It does nothing if the response is finished, or deleted."""
-    key = to_key(response_id)
-    found = connection.execute(_SELECT_RUNNING, {"b_id": key}).first()
-    if found is None:
-        return
-    if keeps_events and last_events is not None:
-        # Whoever ends it may not know that some of its events did get here.
-        delete_events(connection, key, first=last_events.first)
-        insert_events(connection, [LoggedBatch(response_id, last_events)])
-    elif not keeps_events:
-        delete_events(connection, key)
-    conversation = found.conversation_id
-    if conversation is not None:
-        move_inputs(connection, key, conversation)
-    written = insert_items(
-        connection,
-        outputs,
-        owner=found.owner,
-        response_id=key,
-        direction="output",
-        conversation_id=conversation,
-    )
-    if conversation is not None:
-        unlock(connection, conversation, holder=key)
-        use(connection, conversation, more_bytes=written, now=now)
-        written = 0
-    if found.chat_id is not None:
-        note_said(connection, key, outputs)
-    text = to_text(resource)
-    size = found.size + written + len(text)
-    connection.execute(
-        _FINISH,
-        {"b_id": key, "b_status": status, "b_resource": text, "b_used": now, "b_size": size},
-    )
 
 
 def read_response(

@@ -23,6 +23,7 @@ from millstream.store.event_rows import LoggedBatch
 from millstream.store.failures import is_refusal
 from millstream.store.json_text import to_key
 from millstream.store.records import EventBatch, Page, StoredItem, StoredResponse
+from millstream.store.response_endings import finish_response
 from millstream.store.tables import responses, secrets
 
 _INSERT_SECRET = text(
@@ -88,7 +89,7 @@ class Store(StoredChats):
         last_events: what follows the events that were logged; others of these numbers are gone.
         """
         finished = self._writer.submit(
-            lambda c: response_rows.finish_response(
+            lambda c: finish_response(
                 c,
                 response_id,
                 status=status,
