@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, create_model
 
 from millstream.errors import InvalidRequest
+from millstream.intake.known_fields import checked_body
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
 from millstream.intake.responses.response_fields import ResponseFields
-from millstream.intake.strict_body import Body, invalid
+from millstream.intake.strict_body import Body
 
 B = TypeVar("B", bound=Body)
 
@@ -82,14 +83,14 @@ class Wish:
 
 def parse_new_chat(body: dict[str, Any]) -> NewChat:
     """Raises InvalidRequest that names the field."""
-    chat = _parse(NewChat, body)
+    chat = checked_body(NewChat, body)
     _check_settings(chat.settings or {})
     return chat
 
 
 def parse_changes(body: dict[str, Any]) -> dict[str, Any]:
     """What is to be changed, by its names. Raises InvalidRequest that names the field."""
-    changes = _parse(ChatChanges, body)
+    changes = checked_body(ChatChanges, body)
     _check_settings(changes.settings or {})
     named = {name: getattr(changes, name) for name in changes.model_fields_set}
     if "settings" in named:
@@ -178,15 +179,3 @@ def _checked_request(body: dict[str, Any], *, names: Mapping[str, str]) -> Respo
         return parse_response_request(body)
     except InvalidRequest as error:
         raise renamed(error, names) from error
-
-
-def _parse(kind: type[B], body: dict[str, Any]) -> B:
-    for name in body:
-        if name not in kind.model_fields:
-            raise InvalidRequest(
-                f"{name} is not a field of this API", param=name, code="unknown_parameter"
-            )
-    try:
-        return kind.model_validate(body)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0]) from error

@@ -19,7 +19,8 @@ from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.error_bodies import shown
 from millstream.api.wire.json_body import read_json
-from millstream.errors import InvalidRequest, NotFound
+from millstream.errors import NotFound
+from millstream.intake.known_fields import unknown_field
 
 
 @closed
@@ -79,6 +80,4 @@ async def _read_body(http: Request, context: ServerContext) -> None:
 
 def _check_body(body: dict[str, Any]) -> None:
     for name in body:
-        raise InvalidRequest(
-            f"{name} is not a field of this API", param=name, code="unknown_parameter"
-        )
+        raise unknown_field(name)

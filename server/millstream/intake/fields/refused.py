@@ -6,6 +6,7 @@ from typing import Any
 
 from millstream.errors import InvalidRequest
 from millstream.intake.fields.unsupported import NEUTRAL, UNSUPPORTED
+from millstream.intake.known_fields import unknown_field
 
 
 def is_neutral(name: str, value: Any) -> bool:
@@ -23,9 +24,7 @@ def without_unsupported(body: dict[str, Any], known: frozenset[str]) -> dict[str
         if name in known:
             fields[name] = value
         elif name not in UNSUPPORTED:
-            raise InvalidRequest(
-                f"{name} is not a field of this API", param=name, code="unknown_parameter"
-            )
+            raise unknown_field(name)
         elif not is_neutral(name, value):
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"

@@ -12,6 +12,7 @@ from millstream.errors import InvalidRequest
 from millstream.intake.fields.chat_messages import Message
 from millstream.intake.fields.response_format import ResponseFormat
 from millstream.intake.hints import check_hints
+from millstream.intake.known_fields import unknown_field
 from millstream.intake.messages.blocks import check_part, refusal
 from millstream.intake.messages.conversation import Conversation
 from millstream.intake.messages.message_fields import (
@@ -136,9 +137,7 @@ def _without_unsupported(body: dict[str, Any], known: frozenset[str]) -> dict[st
         elif name in known:
             fields[name] = value
         else:
-            raise InvalidRequest(
-                f"{name} is not a field of this API", param=name, code="unknown_parameter"
-            )
+            raise unknown_field(name)
     return fields
 
 

@@ -9,6 +9,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from millstream.errors import InvalidRequest
 from millstream.intake.hints import check_hints, is_hint
+from millstream.intake.known_fields import unknown_field
 from millstream.intake.responses.chat_of_response import own_tools
 from millstream.intake.responses.echo import echo
 from millstream.intake.responses.items import Item, read_items
@@ -70,9 +71,7 @@ def _without_unsupported(body: dict[str, Any]) -> dict[str, Any]:
         if name in _FIELDS:
             fields[name] = value
         elif name not in _UNSUPPORTED:
-            raise InvalidRequest(
-                f"{name} is not a field of this API", param=name, code="unknown_parameter"
-            )
+            raise unknown_field(name)
         elif value is not None and value != _UNSUPPORTED[name]:
             raise InvalidRequest(
                 f"{name} is not supported by this server", param=name, code="unsupported_parameter"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from millstream.errors import InvalidRequest
+from millstream.intake.known_fields import checked_body
 from millstream.intake.requests.chat import Metadata
 from millstream.intake.responses.items import Item, read_items
-from millstream.intake.strict_body import Body, invalid
+from millstream.intake.strict_body import Body
 
 MAX_ITEMS = 20
 """Items that are added at once; OpenAI's limit."""
@@ -42,26 +42,14 @@ class NewMetadata(Body):
 
 def parse_conversation(body: dict[str, Any]) -> NewConversation:
     """Raises InvalidRequest that names the field."""
-    return _parse(NewConversation, body)
+    return checked_body(NewConversation, body)
 
 
 def parse_items(body: dict[str, Any]) -> NewItems:
     """Raises InvalidRequest that names the field."""
-    return _parse(NewItems, body)
+    return checked_body(NewItems, body)
 
 
 def parse_metadata(body: dict[str, Any]) -> NewMetadata:
     """Raises InvalidRequest that names the field."""
-    return _parse(NewMetadata, body)
-
-
-def _parse(kind: type[B], body: dict[str, Any]) -> B:
-    for name in body:
-        if name not in kind.model_fields:
-            raise InvalidRequest(
-                f"{name} is not a field of this API", param=name, code="unknown_parameter"
-            )
-    try:
-        return kind.model_validate(body)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False)[0]) from error
+    return checked_body(NewMetadata, body)

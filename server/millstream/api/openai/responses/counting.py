@@ -18,6 +18,7 @@ from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import InvalidRequest
 from millstream.generation.prompts import Prompts
+from millstream.intake.known_fields import unknown_field
 from millstream.intake.responses.chat_of_response import chat_of_response
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
 
@@ -91,7 +92,5 @@ def parse_part(body: dict[str, Any], fields: tuple[str, ...]) -> ResponseRequest
     """A request that may have only some of a response's fields. Raises InvalidRequest."""
     for name in body:
         if name not in fields:
-            raise InvalidRequest(
-                f"{name} is not a field of this API", param=name, code="unknown_parameter"
-            )
+            raise unknown_field(name)
     return parse_response_request(body)
