@@ -63,6 +63,7 @@ SUITES = (
         requirements=Path(__file__).parent / "requirements-litellm.txt",
     ),
     Suite("test_streamlit", "Streamlit and LangGraph, in Chromium", ("streamlit", "langgraph")),
+    Suite("test_chat_tabs", "Two tabs with chats, in Chromium", ("playwright",)),
     Suite("test_html_page", "A page of HTML and `fetch`, in Chromium", ("playwright",)),
     Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
     Suite(
