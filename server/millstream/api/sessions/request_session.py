@@ -25,7 +25,7 @@ class RequestSession:
     def __init__(self, scope: Scope, cookies: SessionCookies, given: GivenSession | None) -> None:
         self._scope = scope
         self._cookies = cookies
-        self._is_secure = scope["scheme"] in ("https", "wss")
+        self._is_secure = scope.get("scheme") in ("https", "wss")
         self.name = None if given is None else given.name
         self.cookie: str | None = None
         if given is not None:
