@@ -65,6 +65,7 @@ SUITES = (
     Suite("test_streamlit", "Streamlit and LangGraph, in Chromium", ("streamlit", "langgraph")),
     Suite("test_chat_tabs", "Two tabs with chats, in Chromium", ("playwright",)),
     Suite("test_html_page", "A page of HTML and `fetch`, in Chromium", ("playwright",)),
+    Suite("test_ws_page", "A page of HTML and a WebSocket, in Chromium", ("playwright",)),
     Suite("test_schemathesis", "Schemathesis, on the API document", ("schemathesis",)),
     Suite(
         "test_js_programs",
