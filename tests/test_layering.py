@@ -275,6 +275,7 @@ ALLOWED: dict[str, set[str]] = {
         "intake/responses",
     },
     "api/socket_chat": {
+        "api/chats",
         "api/context",
         "api/described",
         "api/openai/conversations",

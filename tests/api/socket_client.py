@@ -127,6 +127,7 @@ async def connected(
     given = [("host", "test"), *headers]
     scope = {
         "type": "websocket",
+        "scheme": "ws",
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),

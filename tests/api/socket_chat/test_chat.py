@@ -111,11 +111,35 @@ async def test_a_url_names_the_conversation_of_all_messages(desk: Desk) -> None:
     assert [said["content"] for said in desk.shown] == ["first", "one", "second"]
 
 
+async def test_a_chat_is_gone_on_with(desk: Desk) -> None:
+    desk.say("one", "two", "three", "four")
+    async with chatting(desk.context, "chat=new") as chat:
+        await chat.send(0, "first")
+        await chat.send(1, "second")
+        answers = await chat.answers(2)
+        assert {k: text_of(frames) for k, frames in answers.items()} == {0: "one", 1: "two"}
+        name = answers[0][0]["chat"]
+        assert answers[1][0]["chat"] == name
+        changed = {"settings": {"instructions": "Be short.", "max_output_tokens": 2}}
+        assert (await desk.ask("POST", f"/v1/chats/{name}", json=changed)).status_code == 200
+        await chat.send(2, "third", chat=name)
+        assert (await chat.frames())[-1]["finish_reason"] == "length"
+        assert await chat.answer("fourth", chat=name, max_tokens=50) == "four"
+        said = ["Be short.", "first", "one", "second", "two", "third"]
+        assert [message["content"] for message in desk.shown][:6] == said
+        assert await chat.answer("alone", chat=None)
+        assert [message["content"] for message in desk.shown] == ["alone"]
+    shown = await desk.get(f"/v1/chats/{name}")
+    assert shown["leaf"]
+    assert len(shown["messages"]) >= 4
+
+
 @pytest.mark.parametrize(
     ("query", "status", "param"),
     [
         ("conversation=conv_x", 404, "conversation"),
         ("conversation=", 404, "conversation"),
+        ("chat=chat_x", 404, "chat"),
         ("conversation=new&conversation=new", 400, "conversation"),
         ("x=1", 400, "x"),
         ("conversation=new&x=1", 400, "conversation"),
@@ -142,6 +166,9 @@ async def test_a_wrong_url_is_refused(desk: Desk, query: str, status: int, param
         ({"stream": True}, "stream"),
         ({"no_such_field": None}, "no_such_field"),
         ({"conversation": 5}, "conversation"),
+        ({"chat": 5}, "chat"),
+        ({"chat": "chat_x"}, "chat"),
+        ({"chat": "new", "conversation": "new"}, "chat"),
         ({"conversation": {"id": "x"}}, "conversation"),
         ({"conversation": ""}, "conversation"),
         ({"conversation": "conv_x"}, "conversation"),

@@ -19,7 +19,7 @@ from millstream.api.openai.responses.history import not_found
 from millstream.api.sessions.request_session import session_of
 from millstream.api.wire.resuming import owner_of, owners_of
 from millstream.errors import InvalidRequest, NotFound
-from millstream.store.records import StoredChat
+from millstream.store.records import RUNNING, StoredChat
 from millstream.store.store import Store
 
 CURRENT = "current"
@@ -87,3 +87,15 @@ class ChatFinder:
             if (found := await store.chat(identifier, owner=owner)) is not None:
                 return found
         raise unknown_chat(identifier)
+
+
+async def last_said(store: Store, chat: StoredChat) -> str | None:
+    """What a message follows that names nothing: the leaf, or what comes before one that is still
+    being made, of which its sender has not read the end."""
+    leaf = chat.leaf
+    while leaf is not None:
+        found = await store.response(leaf, owner=chat.owner)
+        if found is None or found.status not in RUNNING:
+            return leaf
+        leaf = found.previous_id
+    return None

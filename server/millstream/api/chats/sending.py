@@ -17,7 +17,7 @@ from millstream.api.chats.bodies import (
     parse_regeneration,
     renamed,
 )
-from millstream.api.chats.finding import ChatFinder, marked
+from millstream.api.chats.finding import ChatFinder, last_said, marked
 from millstream.api.context import ServerContext
 from millstream.api.openai.responses.endpoint import Responses
 from millstream.api.openai.responses.history import not_found
@@ -25,7 +25,7 @@ from millstream.api.openai.responses.maker import Asker, ResponseMaker
 from millstream.api.wire.json_body import read_json
 from millstream.errors import InvalidRequest
 from millstream.intake.responses.request import ResponseRequest
-from millstream.store.records import RUNNING, StoredChat
+from millstream.store.records import StoredChat
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class ChatMessages:
     async def send(self, http: HttpRequest) -> Response:
         wish = await self._read(http, parse_message)
         chat = await self._finder.find(http)
-        parent = wish.place if wish.is_placed else await self._last_said(chat)
+        parent = wish.place if wish.is_placed else await last_said(self._finder.store, chat)
         return await self._answer(http, chat, wish, parent=parent, place="parent")
 
     async def regenerate(self, http: HttpRequest) -> Response:
@@ -61,17 +61,6 @@ class ChatMessages:
         again = replace(wish, fields={**wish.fields, **question})
         parent = turn.response.previous_id
         return await self._answer(http, chat, again, parent=parent, place="response")
-
-    async def _last_said(self, chat: StoredChat) -> str | None:
-        """What a message follows that names nothing: the leaf, or what comes before one that is
-        still being made, of which its sender has not read the end."""
-        leaf = chat.leaf
-        while leaf is not None:
-            found = await self._finder.store.response(leaf, owner=chat.owner)
-            if found is None or found.status not in RUNNING:
-                return leaf
-            leaf = found.previous_id
-        return None
 
     async def _answer(
         self, http: HttpRequest, chat: StoredChat, wish: Wish, *, parent: str | None, place: str

@@ -6,16 +6,17 @@ names that chat completions give them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from millstream.errors import InvalidRequest
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
 from millstream.intake.sampling_fields import DrawingFields
 
 NEW = "new"
-"""The conversation of a message that begins one."""
+"""The conversation or chat of a message that begins one."""
 
 _MAX_ID_LENGTH = 256
 _MAX_ID = 2**63
@@ -29,8 +30,17 @@ _PATHS = {
     "reasoning_effort": "reasoning.effort",
 }
 """What a frame calls a field -> its path in a response."""
-_CONVERSATION = "conversation"
+CONVERSATION, CHAT = "conversation", "chat"
+PLACES = (CONVERSATION, CHAT)
+"""Fields that say where a message is said."""
 _CANCEL = "cancel"
+
+
+class SaidIn(NamedTuple):
+    """A conversation or a chat. kind: one of PLACES. id: or NEW."""
+
+    kind: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +61,43 @@ class ClientFrame:
                 raise InvalidRequest(f"{name}: not together with cancel", param=name)
         return True
 
-    def conversation(self, default: str | None) -> str | None:
-        """The conversation it is said in, or NEW; None if it is said by itself.
+    def said_in(self, default: SaidIn | None) -> SaidIn | None:
+        """What it is said in; None if it is said by itself.
 
-        default: the one that is meant if none is named. Raises InvalidRequest.
+        default: what is meant if nothing is named. Raises InvalidRequest.
         """
-        given = self.body.get(_CONVERSATION, default)
-        if given is not None and not isinstance(given, str):
-            raise InvalidRequest(
-                f"conversation: the id of a conversation, '{NEW}' or null", param=_CONVERSATION
-            )
-        return given
+        named = [name for name in PLACES if name in self.body]
+        for name in named:
+            given = self.body[name]
+            if given is not None and not isinstance(given, str):
+                raise InvalidRequest(f"{name}: an id, '{NEW}' or null", param=name)
+        found = [SaidIn(name, self.body[name]) for name in named if self.body[name] is not None]
+        if len(found) > 1:
+            raise InvalidRequest(f"{CHAT}: not together with {CONVERSATION}", param=CHAT)
+        if not found:
+            return None if named else default
+        return found[0]
 
-    def checked(self, conversation_id: str | None) -> ResponseRequest:
-        """The request, put as one for a response. Raises InvalidRequest in the frame's words."""
-        body: dict[str, Any] = {"stream": True}
+    def checked(self, fields: Mapping[str, Any], *, settings: Mapping[str, Any]) -> ResponseRequest:
+        """The request, put as one for a response. Raises InvalidRequest in the frame's words.
+
+        fields: which the frame has no say in. settings: which it may say otherwise.
+        """
+        body: dict[str, Any] = {**settings, "stream": True}
         for name, value in self.body.items():
             outer, _, inner = _PATHS.get(name, name).partition(".")
             if name in _SAME:
                 body[name] = value
             elif name in _PATHS and value is not None:
                 body[outer] = {inner: value} if inner else value
-            elif name not in _PATHS and name != _CONVERSATION:
+            elif name not in _PATHS and name not in PLACES:
                 raise InvalidRequest(
                     f"{name} is not a field of this frame", param=name, code="unknown_parameter"
                 )
         if not isinstance(self.body.get("text"), str):
             raise InvalidRequest("text: a text", param="text")
-        body |= {"store": False} if conversation_id is None else {_CONVERSATION: conversation_id}
         try:
-            return parse_response_request(body)
+            return parse_response_request(body | dict(fields))
         except InvalidRequest as error:
             raise in_words_of_frames(error) from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +18,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from millstream.api.context import ServerContext
-from millstream.api.openai.conversations.creation import new_conversation
 from millstream.api.openai.responses.maker import Asker, BegunResponse, Place, ResponseMaker
 from millstream.api.socket_chat.client_frames import (
     NEW,
     ClientFrame,
+    SaidIn,
     client_frame,
     in_words_of_frames,
 )
+from millstream.api.socket_chat.places import SocketPlaces
 from millstream.api.socket_chat.server_frames import (
     cancelled_text,
     error_text,
@@ -40,7 +42,6 @@ from millstream.api.wire.request_log import RequestRecord
 from millstream.api.wire.sockets import Socket
 from millstream.errors import InvalidRequest, MillstreamError, Overloaded, RequestCancelled
 from millstream.intake.responses.request import ResponseRequest
-from millstream.store.records import StoredConversation
 
 _MAX_MESSAGES = 256
 """What one client may have asked for and not got."""
@@ -56,7 +57,7 @@ class Message:
     """
 
     frame: ClientFrame
-    conversation: str | None
+    said_in: SaidIn | None
     name: str
     size: int
     is_begun: bool = False
@@ -72,16 +73,18 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
         *,
         context: ServerContext,
         maker: ResponseMaker,
-        conversation: str | None,
+        places: SocketPlaces,
+        said_in: SaidIn | None,
     ) -> None:
-        """conversation: the one that is meant where a message names none."""
+        """said_in: what is meant where a message names nothing."""
         self._max_bytes = _BYTES_SHARE * context.settings.payload_limit
         lanes = Lanes(
             context.socket_answers, max_bytes=self._max_bytes, max_lanes=_MAX_MESSAGES, field="id"
         )
         super().__init__(socket, context=context, lanes=lanes)
         self._maker = maker
-        self._conversation = conversation
+        self._places = places
+        self._said_in = said_in
         self._messages: set[Message] = set()
         self._turns: WeakValueDictionary[int | str, asyncio.Lock] = WeakValueDictionary()
 
@@ -94,7 +97,7 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
             if event.is_cancel():
                 await self._cancel(event.id)
                 return
-            message.conversation = event.conversation(self._conversation)
+            message.said_in = event.said_in(self._said_in)
             self._accept(message)
         except (InvalidRequest, Overloaded) as error:
             await self._refuse(error, message)
@@ -107,9 +110,9 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
                 "too many messages of this connection wait for their answers; send less ahead",
                 code="websocket_queue_full",
             )
-        named = message.conversation
-        is_alone = named is None or named == NEW
-        lane = ("message", message.frame.id) if is_alone else ("conversation", named)
+        said_in = message.said_in
+        is_alone = said_in is None or said_in.id == NEW
+        lane = ("message", message.frame.id) if is_alone else said_in
         self._submit(lane, message, message.size)
         self._messages.add(message)
 
@@ -154,27 +157,27 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
             begun.run.cancel()
 
     async def _begin(self, asked: Message, size: int) -> BegunResponse:
-        new = new_conversation(self._owner) if asked.conversation == NEW else None
-        conversation_id = asked.conversation if new is None else new.id
-        check = partial(asked.frame.checked, conversation_id)
+        found = await self._places.find(asked.said_in)
+        check = partial(asked.frame.checked, found.fields, settings=found.settings)
         request = check() if size < LARGE_BYTES else await self._context.workers.bodies.run(check)
         if asked.is_cancelled:  # while it was read
             raise RequestCancelled("the message was cancelled")
         asker = Asker(
-            owner=self._owner,
+            owner=found.owner,
             names=(self._request_id, asked.name),
             is_replayed=False,
             has_reader=True,
+            chat_id=found.chat_id,
         )
         place = self._maker.take_place(request, asker)
         # Beside the first frame: what a client does not read keeps no place waiting.
-        making = asyncio.create_task(self._make(request, asker, place, new))
+        making = asyncio.create_task(self._make(request, asker, place, found.write))
         try:
-            await self._socket.send(opening_text(asked.frame.id, conversation_id=conversation_id))
+            await self._socket.send(opening_text(asked.frame.id, found.shown))
             return await making
         except BaseException:
             making.cancel()
-            making.add_done_callback(_end_made)
+            making.add_done_callback(partial(_end_made, place))
             raise
 
     async def _make(
@@ -182,13 +185,12 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
         request: ResponseRequest,
         asker: Asker,
         place: Place,
-        new: StoredConversation | None,
+        write: Callable[[], Coroutine[Any, Any, None]] | None,
     ) -> BegunResponse:
-        """Begins the response, and its conversation, if that is new."""
-        if new is not None:
-            assert place.store is not None, "or it would have been refused"
+        """Begins the response, and what begins with it."""
+        if write is not None:
             try:
-                await place.stream.prepare(place.store.create_conversation(new, []))
+                await place.stream.prepare(write())
             except BaseException:
                 place.stream.close()
                 raise
@@ -227,7 +229,9 @@ async def _pause(begun: BegunResponse, seconds: float) -> None:
             await begun.run.settled()
 
 
-def _end_made(making: asyncio.Task[BegunResponse]) -> None:
-    """Ends a response that was begun after its client had left."""
-    if not making.cancelled() and making.exception() is None:
+def _end_made(place: Place, making: asyncio.Task[BegunResponse]) -> None:
+    """Ends a response whose client had left before it was begun."""
+    if making.cancelled() or making.exception() is not None:
+        place.stream.close()  # it may not have begun at all
+    else:
         making.result().run.cancel()

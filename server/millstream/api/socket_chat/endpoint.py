@@ -8,27 +8,24 @@ from starlette.responses import Response
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import Operation
-from millstream.api.openai.conversations.creation import new_conversation
-from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.maker import ResponseMaker
-from millstream.api.socket_chat.client_frames import NEW
+from millstream.api.socket_chat.client_frames import PLACES, SaidIn
 from millstream.api.socket_chat.connection import ChatConnection
-from millstream.api.wire.resuming import owner_of
+from millstream.api.socket_chat.places import SocketPlaces
+from millstream.api.wire.resuming import owners_of
 from millstream.api.wire.sockets import Socket, SocketHandler
 from millstream.errors import InvalidRequest, UpgradeRequired
 
 PROTOCOLS = ("chat",)
 """Subprotocols that a page may offer beside its key, since a browser wants one to be chosen."""
 
-_CONVERSATION = "conversation"
-
 CHAT_SOCKET = Operation(
     path="/ws",
     method="GET",
     summary="Chat over a WebSocket, many messages at once",
     description='Frames are JSON: `{"id", "text"}` asks, frames with the same id answer. '
-    "With `?conversation=ID`, or `new`, messages are said in a conversation. What is no WebSocket "
-    "gets 426.",
+    "With `?conversation=ID` or `?chat=ID`, or `new`, messages are said in one. What is no "
+    "WebSocket gets 426.",
     answers={},
     errors=(400, 404, 426, 503),
 )
@@ -43,34 +40,23 @@ def chat_socket(context: ServerContext, maker: ResponseMaker) -> SocketHandler:
     """The handler of its connections."""
 
     async def serve(socket: Socket) -> None:
-        conversation = await _conversation(socket, context)
-        connection = ChatConnection(socket, context=context, maker=maker, conversation=conversation)
+        http = HTTPConnection(socket.scope)
+        places = SocketPlaces(context.store, owners_of(http))
+        asked = _asked(http)
+        said_in = None if asked is None else await places.begun(asked)
+        connection = ChatConnection(
+            socket, context=context, maker=maker, places=places, said_in=said_in
+        )
         await socket.accept(protocols=PROTOCOLS)
         await connection.run()
 
     return serve
 
 
-async def _conversation(socket: Socket, context: ServerContext) -> str | None:
-    """The conversation that the client's URL names, or begins. Raises MillstreamError."""
-    http = HTTPConnection(socket.scope)
+def _asked(http: HTTPConnection) -> SaidIn | None:
+    """What the client's URL names or begins. Raises InvalidRequest."""
     asked = http.query_params.multi_items()
-    if not asked:
-        return None
     for name, _ in asked:
-        if name != _CONVERSATION or len(asked) > 1:
-            raise InvalidRequest(f"{name}: only {_CONVERSATION}=..., once", param=name)
-    store, owner, identifier = context.store, owner_of(http), asked[0][1]
-    if store is None:
-        raise InvalidRequest(
-            f"{_CONVERSATION}: this server keeps nothing (--store off)",
-            param=_CONVERSATION,
-            code="store_off",
-        )
-    if identifier == NEW:
-        conversation = new_conversation(owner)
-        await store.create_conversation(conversation, [])
-        return conversation.id
-    if await store.conversation(identifier, owner=owner) is None:
-        raise not_found(_CONVERSATION, identifier, param=_CONVERSATION)
-    return identifier
+        if name not in PLACES or len(asked) > 1:
+            raise InvalidRequest(f"{name}: only one of {' and '.join(PLACES)}, once", param=name)
+    return SaidIn(*asked[0]) if asked else None

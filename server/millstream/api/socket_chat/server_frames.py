@@ -50,10 +50,9 @@ def piece_of(frames: bytes) -> Piece:
     return Piece(text, reasoning)
 
 
-def opening_text(identifier: int | str, *, conversation_id: str | None) -> str:
-    """The frame that says that an answer is being made. conversation_id: in which, if in any."""
-    fields = {} if conversation_id is None else {"conversation": conversation_id}
-    return _frame(identifier, fields)
+def opening_text(identifier: int | str, place: Mapping[str, str]) -> str:
+    """The frame that says that an answer is being made. place: what it is said in, if in any."""
+    return _frame(identifier, place)
 
 
 def piece_text(identifier: int | str, piece: Piece) -> str:
