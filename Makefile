@@ -32,7 +32,7 @@ serve: install ## serve the embedded demo model; ARGS="--port 9000 ..." are pass
 # Tests of the store on PostgreSQL are skipped where its programs are not installed.
 # What the workers share out among themselves, and in which order: tests/conftest.py.
 test: $(DEVELOPED) ## run the whole test suite with WORKERS=2; ARGS are passed to pytest
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-fast: $(DEVELOPED) ## only the tests that need neither torch nor a server
 	$(BIN)/python -m pytest tests/core tests/text $(ARGS)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 # How long a machine takes to draw an example says nothing about the code, only how busy it is.
 settings.register_profile(
@@ -18,32 +20,35 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-_FOLDERS = ("tests/store", "tests/embedded")
-_SERVERS = {"demo_server", "endless_server", "small_server"}
+# One group each: their servers, PostgreSQL and models take seconds. Long ones come first.
+_FOLDERS = ("tests/e2e", "tests/store", "tests/embedded")
 # Each of these makes what it needs itself; they fill in where a worker would be idle at the end.
 _ALONE = ("test_model_types.py", "test_architectures.py")
 
 
-@pytest.hookimpl(tryfirst=True)
+class Groups(LoadScopeScheduling):
+    """Hands out groups of tests, in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _place(nodeid)[1]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Groups:
+    return Groups(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups the tests, the longest groups first."""
-    ranks = {item: _rank(item) for item in items}
-    items.sort(key=lambda item: ranks[item][0])
-    for item in items:
-        if group := ranks[item][1]:
-            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: _place(item.nodeid)[0])
 
 
-def _rank(item: pytest.Item) -> tuple[int, str]:
-    """The test's place in the order, and its group; none where it is a group of its own."""
-    file = item.nodeid.partition("::")[0]
-    if file.startswith("tests/e2e/"):
-        is_shared = bool(_SERVERS.intersection(getattr(item, "fixturenames", ())))
-        return (0, "servers") if is_shared else (1, file)
+def _place(test: str) -> tuple[int, str]:
+    """The test's place in the order, and its group."""
+    file = test.partition("::")[0]
     folder = "/".join(file.split("/")[:2])
     if folder in _FOLDERS:
-        return 2, folder
-    return (4, "") if file.endswith(_ALONE) else (3, file)
+        return _FOLDERS.index(folder), folder
+    return (len(_FOLDERS) + 1, test) if file.endswith(_ALONE) else (len(_FOLDERS), file)
 
 
 @pytest.fixture(autouse=True)
