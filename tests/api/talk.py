@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,11 +43,23 @@ class Speaker(WholeSteps):
         self._tokenizer = tokenizer
         self._end = tokenizer.token_to_id("<end>")
         self._ids: dict[int, list[int]] = {}
+        self._may_go_on = threading.Event()
+        self._may_go_on.set()
+
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Nothing is said for as long as this lasts."""
+        self._may_go_on.clear()
+        try:
+            yield
+        finally:
+            self._may_go_on.set()
 
     def scrub(self, blocks: Any) -> None:
         pass
 
     def step(self, plan: Plan) -> StepOutput:
+        self._may_go_on.wait()
         tokens: list[int] = []
         logprobs: dict[int, TokenLogprob] = {}
         for chunk in plan.chunks:

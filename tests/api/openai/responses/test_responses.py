@@ -233,7 +233,7 @@ async def test_a_query_that_says_nothing_sensible_is_refused(
 
 
 async def test_a_response_that_is_cancelled_keeps_what_was_said(desk: Desk) -> None:
-    desk.say("Hello " * 200)
+    desk.say("Hello " * 3000)
     begun = await desk.make(background=True)
     path = f"/v1/responses/{begun['id']}"
     while not (await desk.get(path))["output"]:  # noqa: ASYNC110
