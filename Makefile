@@ -53,6 +53,8 @@ $(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json 
 	$(COMPAT_BIN)/python -m pip install --quiet --constraint tests/compat/constraints.txt --requirement tests/compat/requirements.txt
 	$(PYTHON) -m venv .venv-compat/litellm
 	.venv-compat/litellm/bin/python -m pip install --quiet --constraint tests/compat/constraints-litellm.txt --requirement tests/compat/requirements-litellm.txt
+	$(PYTHON) -m venv .venv-compat/tgi
+	.venv-compat/tgi/bin/python -m pip install --quiet --constraint tests/compat/constraints-tgi.txt --requirement tests/compat/requirements-tgi.txt
 	! command -v npm >/dev/null || { npm ci --silent --prefix tests/compat/js && npm ci --silent --prefix clients/js; }
 	@touch $@
 

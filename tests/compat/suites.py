@@ -62,6 +62,12 @@ SUITES = (
         ("litellm",),
         requirements=Path(__file__).parent / "requirements-litellm.txt",
     ),
+    Suite(
+        "test_text_generation",
+        "TGI's own client, Python",
+        ("text-generation",),
+        requirements=Path(__file__).parent / "requirements-tgi.txt",
+    ),
     Suite("test_streamlit", "Streamlit and LangGraph, in Chromium", ("streamlit", "langgraph")),
     Suite("test_chat_tabs", "Two tabs with chats, in Chromium", ("playwright",)),
     Suite("test_html_page", "A page of HTML and `fetch`, in Chromium", ("playwright",)),
