@@ -68,15 +68,19 @@ async def test_each_message_is_said_by_itself(desk: Desk) -> None:
 
 
 async def test_messages_of_the_same_id_do_not_mix(desk: Desk) -> None:
-    desk.say("aaa", "bbb", "ccc")
+    desk.say("hello")
     async with chatting(desk.context) as chat:
+        await chat.send(0, conversation="new")
+        name = (await chat.frames())[0]["conversation"]
+        texts = ["a" * 300, "b" * 300, "c" * 300]
+        desk.say(*texts)
         for _ in range(2):
             await chat.send(1)
-        await chat.send(1, conversation="new")
+        await chat.send(1, conversation=name)  # which would be answered beside the others
         frames = (await chat.answers(3))[1]
         ends = [place for place, frame in enumerate(frames) if "finish_reason" in frame]
         parts = [text_of(frames[: ends[0]]), text_of(frames[ends[0] : ends[1]])]
-        assert [*parts, text_of(frames[ends[1] :])] == ["aaa", "bbb", "ccc"]
+        assert [*parts, text_of(frames[ends[1] :])] == texts
 
 
 async def test_a_conversation_is_gone_on_with(desk: Desk) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from tests.api.socket_chat.conftest import (
     Desk,
     byte_tokenizer,
@@ -130,6 +132,18 @@ async def test_whoever_leaves_ends_what_runs(desk: Desk) -> None:
 async def test_whoever_says_nothing_is_closed(desk: Desk) -> None:
     async with chatting(desk.context, socket_idle_seconds=0.05) as chat:
         assert await chat.line.closing() == (1000, "idle for 0.05 s")
+
+
+async def test_whoever_waits_for_an_answer_is_not_idle(desk: Desk) -> None:
+    desk.say("one")
+    async with chatting(desk.context, socket_idle_seconds=0.05) as chat:
+        with desk.talk.speaker.silent():
+            await chat.send()
+            assert (await chat.hear())["text"] == ""
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await chat.hear()
+        assert text_of(await chat.frames()) == "one"
 
 
 async def test_an_engine_that_fails_is_an_error_frame(desk: Desk) -> None:
