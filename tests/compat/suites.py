@@ -53,6 +53,7 @@ SUITES = (
     Suite("test_instructor", "Instructor", ("instructor",)),
     Suite("test_pydantic_ai", "Pydantic AI", ("pydantic-ai-slim",)),
     Suite("test_pydantic_ai_responses", "Pydantic AI: responses", ("pydantic-ai-slim",)),
+    Suite("test_pydantic_ai_messages", "Pydantic AI: messages", ("pydantic-ai-slim", "anthropic")),
     Suite("test_openai_agents", "OpenAI Agents SDK", ("openai-agents",)),
     Suite("test_agents_responses", "OpenAI Agents SDK: responses", ("openai-agents",)),
     Suite("test_llm", "LLM, the command line", ("llm",)),
