@@ -83,6 +83,7 @@ SUITES = (
     ),
     Suite("openai.test", "OpenAI SDK, Node", ("openai",), "JavaScript"),
     Suite("openai_responses.test", "OpenAI SDK, Node: responses", ("openai",), "JavaScript"),
+    Suite("anthropic.test", "Anthropic SDK, Node", ("@anthropic-ai/sdk",), "JavaScript"),
     Suite("vercel_ai.test", "Vercel AI SDK", ("ai", "@ai-sdk/openai-compatible"), "JavaScript"),
     Suite(
         "vercel_responses.test", "Vercel AI SDK: responses", ("ai", "@ai-sdk/openai"), "JavaScript"
