@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from millstream.text.grammars.answer_formats import GrammarError
@@ -89,7 +90,8 @@ class GrammarProcess:
     def resume(self) -> None:
         """Lets it go on, but streams first. That cannot be taken back: it is not used again."""
         self._is_slow = True
-        if self._process.returncode is None:
+        # It may have been killed a moment ago, of which nobody has been told.
+        with suppress(ProcessLookupError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _SLOW_NICENESS)
         self._signal(signal.SIGCONT)
 
