@@ -1,8 +1,8 @@
 """Streams for those who come back: the events after the last one that they have.
 
-Rules: whoever names an event that nobody can have is refused, and is not left with a stream that
-says nothing; what the store fails to give now is told without a number, so that the client goes on
-from where it was.
+Rules: whoever names an event beyond the end is refused, and is not left with a stream that says
+nothing; while an answer is made, an event that is yet to come is waited for; what the store fails
+to give now is told without a number, so that the client goes on from where it was.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def running_again(run: Run, query: ResumeQuery, context: ServerContext) -> Respo
         run.events.read(after=query.after),
         query,
         context,
-        num_events=run.events.num_shown,
+        num_events=len(run.events),
         is_complete=run.events.is_complete,
     )
 
@@ -60,9 +60,8 @@ def _again(
 ) -> Response:
     """num_events: how many there are to be read; more may come unless it is complete."""
     last = num_events - 1
-    if query.after > last:
-        there = f"the last event is {last}" if num_events else "there are no events yet"
-        raise InvalidRequest(f"{query.said_by}: {there}", param=query.said_by)
+    if query.after > last and is_complete:
+        raise InvalidRequest(f"{query.said_by}: the last event is {last}", param=query.said_by)
     if is_complete and query.after == last and query.said_by == LAST_EVENT_ID:
         # Browsers connect again after any other answer, for ever (HTML standard, section 9.2.3).
         return Response(status_code=204)
