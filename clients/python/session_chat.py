@@ -14,7 +14,6 @@ import httpx
 
 base_url = sys.argv[1] if len(sys.argv) > 1 else None
 base_url = base_url or os.environ.get("MILLSTREAM_URL", "http://127.0.0.1:8080")
-
 client = httpx.Client(base_url=f"{base_url}/v1", timeout=120)
 client.post("/sessions").raise_for_status()
 
@@ -41,19 +40,16 @@ def stream(path: str, **body: Any) -> str:
 
 first = stream("/chats/current/messages", content="My name is Anna.")
 stream("/chats/current/messages", content="What is my name?")
-
 # Once more, and back to the first version of the answer.
 stream("/chats/current/regenerate", temperature=1)
 chat = client.get("/chats/current").json()
 versions = chat["messages"][-1]["versions"]
 chat = client.post(f"/chats/{chat['id']}", json={"leaf": versions[0]}).json()
 print(f"({len(versions)} versions of {len(chat['messages'])} messages)")
-
 # Another question in place of the second one; the old one stays as a version.
 stream("/chats/current/messages", content="Who am I?", parent=first)
 chat = client.get("/chats/current").json()
 print(f"({len(chat['messages'][2]['versions'])} versions of the question)")
-
 # An answer goes on without its reader. Who comes back reads on after the last event that arrived.
 body = {"content": "Count to 10.", "background": True}
 begun = client.post("/chats/current/messages", json=body).json()

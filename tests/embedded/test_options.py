@@ -19,6 +19,10 @@ from millstream.settings import Settings
 from millstream.text.vocabulary import Vocabulary
 
 SERVER_ONLY = {
+    "max_input_tokens",
+    "socket_idle_seconds",
+    "tgi_error_events",
+    "time_between_chunks",
     *("model_id", "served_model_name", "host", "port", "payload_limit", "ping_seconds"),
     *("send_timeout", "engine_timeout", "graceful_termination_timeout", "log_level"),
     *("max_queue_tokens", "max_queue_seconds", "request_timeout", "max_output_tokens"),
