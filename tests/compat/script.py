@@ -143,12 +143,13 @@ SCRIPT = (*_RESULTS, *_CALLS, *_TYPED, *_AGENT, *_CLAUDE, *_WORDS)
 def answer_to(prompt: str) -> str | None:
     """The answer to a prompt, or None where the model is on its own.
 
-    Thoughts that the template began end at once.
+    Thoughts that the template began end at once, unless the line has some.
     """
     before, _, turn = prompt.rpartition(_TURN)
     thoughts = "</think>\n\n" if turn.endswith("<think>\n") else ""
     for line in SCRIPT:
         heard = re.search(line.heard, turn, re.DOTALL)
         if heard and re.search(line.given, before, re.DOTALL):
+            thoughts = "" if line.says.startswith(_THOUGHT) else thoughts
             return thoughts + line.says.replace("{heard}", heard[heard.lastindex or 0])
     return None
