@@ -51,12 +51,8 @@ class StoredChats(StoredConversations):
         """Writes a new one."""
         await self._writer.submit(lambda c: rows.insert_chat(c, chat, now=now()))
 
-    async def newest_chat(self, *, owner: str) -> StoredChat | None:
-        """The chat in which its owner last said something."""
-        return await self._reader.read(lambda c: rows.newest_chat(c, owner=owner))
-
     async def newest_chat_or(self, chat: StoredChat) -> StoredChat:
-        """The newest chat of an owner; this one, which is written then, if there is none."""
+        """The chat in which an owner last said something; this one, which is written, if none."""
 
         def read_or_make(connection: Connection) -> StoredChat:
             found = rows.newest_chat(connection, owner=chat.owner)

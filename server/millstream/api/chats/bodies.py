@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, create_model
 
@@ -13,8 +13,6 @@ from millstream.intake.known_fields import checked_body
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
 from millstream.intake.responses.response_fields import ResponseFields
 from millstream.intake.strict_body import Body
-
-B = TypeVar("B", bound=Body)
 
 _OF_THE_CHAT = ("conversation", "previous_response_id", "store")
 """Fields of a response that a chat says itself."""

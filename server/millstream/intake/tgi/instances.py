@@ -15,7 +15,6 @@ from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.requests.chat_checks import parse_chat_request
 from millstream.intake.requests.completion import CompletionRequest, parse_completion_request
 from millstream.intake.strict_body import Body, invalid
-from millstream.intake.tgi.parameters import GenerateParameters
 from millstream.intake.tgi.request import (
     TextGeneration,
     parse_compatible_request,
@@ -25,15 +24,8 @@ from millstream.intake.tgi.request import (
 MAX_INSTANCES = 1024
 
 
-class GenerateInstance(Body):
-    """One of Vertex's requests that go on with a text."""
-
-    inputs: str
-    parameters: GenerateParameters | None = None
-
-
 class VertexBody(Body):
-    """Vertex's body. Each instance is a `GenerateInstance` or a chat request."""
+    """Vertex's body. Each instance has `inputs` and `parameters`, or is a chat request."""
 
     instances: Annotated[
         list[dict[str, Any]], Field(min_length=1, max_length=MAX_INSTANCES, fail_fast=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field
 
@@ -13,8 +13,6 @@ from millstream.intake.strict_body import Body
 
 MAX_ITEMS = 20
 """Items that are added at once; OpenAI's limit."""
-
-B = TypeVar("B", bound=Body)
 
 
 class NewConversation(Body):
