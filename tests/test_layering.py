@@ -195,7 +195,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "settings",
     },
-    "api/context": {"answering", "generation", "settings", "store"},
+    "api/context": {"answering", "api/wire", "generation", "settings", "store"},
     "api/status": {"api/context", "api/described", "api/wire", "runtime", "version"},
     "api/openai/generate": {
         "answering",

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from secrets import token_bytes
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
 from millstream.answering.runs import Runs
+from millstream.api.wire.json_body import read_json
 from millstream.generation.context import ModelContext
 from millstream.settings import Settings
 from millstream.store.store import Store
+
+T = TypeVar("T")
 
 OwnerFunction: TypeAlias = Callable[[HTTPConnection], Awaitable[str | None] | str | None]
 """Says whose a request, or a WebSocket, is; None if it is nobody's who may use the server."""
@@ -35,3 +38,9 @@ class ServerContext(ModelContext):
     store: Store | None = None
     runs: Runs = field(default_factory=Runs)
     socket_answers: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def read_body(self, http: Request, check: Callable[[dict[str, Any]], T]) -> T:
+        """What `check` makes of a request's JSON object. Raises as `read_json()` does."""
+        return await read_json(
+            http, limit=self.settings.payload_limit, check=check, threads=self.workers.bodies
+        )

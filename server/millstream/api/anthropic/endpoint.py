@@ -19,7 +19,6 @@ from millstream.api.openai.generate.answer import Identity, Report
 from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.messages_errors import MessagesErrorBody
 from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.errors import InvalidRequest
@@ -105,12 +104,7 @@ class TokenCounts:
     async def count(self, http: Request) -> Response:
         """Raises InvalidRequest."""
         context = self._context
-        chat = await read_json(
-            http,
-            limit=context.settings.payload_limit,
-            check=parse_count_request,
-            threads=context.workers.bodies,
-        )
+        chat = await context.read_body(http, parse_count_request)
         try:
             return await unless_disconnected(http, self._count(chat))
         except ClientGone:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,8 +20,7 @@ from millstream.api.chats.finding import (
 from millstream.api.chats.shown import Snapshot, shown_branch, shown_chat, shown_messages
 from millstream.api.context import ServerContext
 from millstream.api.openai.responses.history import not_found
-from millstream.api.openai.responses.paging import read_page_query
-from millstream.api.wire.json_body import read_json
+from millstream.api.openai.responses.paging import listed, read_page_query
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import InvalidRequest
 from millstream.store.chats import ChatBranch
@@ -48,10 +47,12 @@ class Chats:
         found, has_more = await store.chats(
             owner=owner, after=page.after, limit=page.limit, words=words
         )
-        return marked(http, _listed([shown_chat(chat) for chat in found], has_more=has_more))
+        return marked(
+            http, JSONResponse(listed([shown_chat(chat) for chat in found], has_more=has_more))
+        )
 
     async def create(self, http: HttpRequest) -> Response:
-        store, body = self._finder.store, await self._read(http, parse_new_chat)
+        store, body = self._finder.store, await self._context.read_body(http, parse_new_chat)
         chat = new_chat(owner_of(http), title=body.title, settings=body.settings)
         await store.create_chat(chat)
         return JSONResponse(self._shown(ChatBranch.empty(chat)))
@@ -71,10 +72,10 @@ class Chats:
                 raise InvalidRequest("after: no message of this branch has this id", param="after")
             messages = messages[places[0] + 1 :]
         has_more = len(messages) > page.limit
-        return marked(http, _listed(messages[: page.limit], has_more=has_more))
+        return marked(http, JSONResponse(listed(messages[: page.limit], has_more=has_more)))
 
     async def update(self, http: HttpRequest) -> Response:
-        store, changes = self._finder.store, await self._read(http, parse_changes)
+        store, changes = self._finder.store, await self._context.read_body(http, parse_changes)
         chat = await self._finder.find(http)
         if (leaf := changes.get("leaf")) is not None:
             tree = await store.chat_tree(chat.id)
@@ -142,14 +143,6 @@ class Chats:
         run = self._context.runs.find(response_id, owner=owner)
         return None if run is None else run.snapshot()
 
-    async def _read(self, http: HttpRequest, check: Callable[[dict[str, Any]], T]) -> T:
-        return await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=check,
-            threads=self._context.workers.bodies,
-        )
-
 
 def _read_words(http: HttpRequest) -> list[str]:
     """The words that are searched. Raises InvalidRequest."""
@@ -157,15 +150,3 @@ def _read_words(http: HttpRequest) -> list[str]:
     if len(query) > _LONGEST_QUERY:
         raise InvalidRequest(f"query: at most {_LONGEST_QUERY} letters", param="query")
     return query.split()
-
-
-def _listed(shown: list[dict[str, Any]], *, has_more: bool) -> Response:
-    return JSONResponse(
-        {
-            "object": "list",
-            "data": shown,
-            "first_id": shown[0]["id"] if shown else None,
-            "last_id": shown[-1]["id"] if shown else None,
-            "has_more": has_more,
-        }
-    )

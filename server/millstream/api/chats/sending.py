@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -22,7 +21,6 @@ from millstream.api.context import ServerContext
 from millstream.api.openai.responses.endpoint import Responses
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.maker import Asker, ResponseMaker
-from millstream.api.wire.json_body import read_json
 from millstream.errors import InvalidRequest
 from millstream.intake.responses.request import ResponseRequest
 from millstream.store.records import StoredChat
@@ -39,13 +37,13 @@ class ChatMessages:
         self._responses = Responses(context, maker)
 
     async def send(self, http: HttpRequest) -> Response:
-        wish = await self._read(http, parse_message)
+        wish = await self._context.read_body(http, parse_message)
         chat = await self._finder.find(http)
         parent = wish.place if wish.is_placed else await last_said(self._finder.store, chat)
         return await self._answer(http, chat, wish, parent=parent, place="parent")
 
     async def regenerate(self, http: HttpRequest) -> Response:
-        wish = await self._read(http, parse_regeneration)
+        wish = await self._context.read_body(http, parse_regeneration)
         chat = await self._finder.find(http)
         tree = await self._finder.store.chat_tree(chat.id)
         wanted = wish.place or chat.leaf
@@ -79,11 +77,3 @@ class ChatMessages:
         except InvalidRequest as error:
             raise renamed(error, {"previous_response_id": place}) from error
         return marked(http, answer)
-
-    async def _read(self, http: HttpRequest, check: Callable[[dict[str, Any]], T]) -> T:
-        return await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=check,
-            threads=self._context.workers.bodies,
-        )

@@ -18,7 +18,6 @@ from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.error_bodies import shown
-from millstream.api.wire.json_body import read_json
 from millstream.errors import NotFound
 from millstream.intake.known_fields import unknown_field
 
@@ -70,12 +69,7 @@ async def _read_body(http: Request, context: ServerContext) -> None:
     headers = http.headers
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return
-    await read_json(
-        http,
-        limit=context.settings.payload_limit,
-        check=_check_body,
-        threads=context.workers.bodies,
-    )
+    await context.read_body(http, _check_body)
 
 
 def _check_body(body: dict[str, Any]) -> None:

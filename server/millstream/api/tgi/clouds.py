@@ -20,7 +20,6 @@ from millstream.api.tgi.generation import ERRORS, Generations
 from millstream.api.tgi.shapes import Generated, Predictions, StreamedGeneration
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.error_bodies import ErrorBody
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.request_log import AnswerFacts
 from millstream.api.wire.tgi_errors import TgiErrorBody
 from millstream.errors import InvalidRequest
@@ -83,12 +82,7 @@ class Invocations:
 
     async def invoke(self, http: HttpRequest) -> Response:
         """Raises InvalidRequest."""
-        fields = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=parse_invocation,
-            threads=self._context.workers.bodies,
-        )
+        fields = await self._context.read_body(http, parse_invocation)
         if isinstance(fields, TextGeneration):
             return await self._generations.answer(http, fields)
         if isinstance(fields, ChatRequest):
@@ -108,12 +102,7 @@ class VertexPredictions:
 
     async def predict(self, http: HttpRequest) -> Response:
         """Raises InvalidRequest, and the failure that ended an answer."""
-        instances = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=parse_vertex_request,
-            threads=self._context.workers.bodies,
-        )
+        instances = await self._context.read_body(http, parse_vertex_request)
         count = sum(instance.num_choices for instance in instances)
         places = Places(count=count, asked=f"instances ask for {count}", param="instances")
         names = (http.state.request_id,)

@@ -16,7 +16,6 @@ from millstream.api.described.route import JSON, Operation
 from millstream.api.tgi.shapes import ChatTokens
 from millstream.api.tgi.shapes import PlacedToken as ShownToken
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.tgi_errors import TgiErrorBody
 from millstream.generation.prompts import Prompts
 from millstream.intake.requests.chat import ChatRequest
@@ -60,12 +59,7 @@ class ChatTokenization:
     async def tokenize(self, http: Request) -> Response:
         """Raises InvalidRequest."""
         workers = self._context.workers
-        chat = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=parse_chat_request,
-            threads=workers.bodies,
-        )
+        chat = await self._context.read_body(http, parse_chat_request)
 
         async def in_turn() -> ChatTokens:
             async with self._turns:

@@ -5,7 +5,6 @@ Rule: what is unknown, deleted or somebody else's is the same 404.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -26,7 +25,6 @@ from millstream.api.openai.conversations.shapes import ConversationObject, Delet
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import item_list, read_page_query
 from millstream.api.openai.responses.shapes import ItemList
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import NotFound
 from millstream.store.records import Page, StoredConversation, StoredItem
@@ -108,7 +106,7 @@ class Conversations:
         self._context = context
 
     async def create(self, http: HttpRequest) -> Response:
-        store, body = self._store, await self._read(http, parse_conversation)
+        store, body = self._store, await self._context.read_body(http, parse_conversation)
         conversation = new_conversation(owner_of(http), metadata=body.metadata)
         await store.create_conversation(conversation, _stored(body.stored_items))
         return JSONResponse(_shown(conversation))
@@ -117,7 +115,7 @@ class Conversations:
         return JSONResponse(_shown(await self._conversation(http)))
 
     async def update(self, http: HttpRequest) -> Response:
-        store, body = self._store, await self._read(http, parse_metadata)
+        store, body = self._store, await self._context.read_body(http, parse_metadata)
         identifier = http.path_params["id"]
         updated = await store.update_conversation(
             identifier, owner=owner_of(http), metadata=body.metadata
@@ -134,7 +132,7 @@ class Conversations:
         return JSONResponse(deleted)
 
     async def add_items(self, http: HttpRequest) -> Response:
-        store, body = self._store, await self._read(http, parse_items)
+        store, body = self._store, await self._context.read_body(http, parse_items)
         identifier, items = http.path_params["id"], _stored(body.stored_items)
         if not await store.add_items(identifier, owner=owner_of(http), items=items):
             raise _unknown(identifier)
@@ -182,14 +180,6 @@ class Conversations:
         if found is None:
             raise _unknown(identifier)
         return found
-
-    async def _read(self, http: HttpRequest, check: Callable[[dict[str, Any]], T]) -> T:
-        return await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=check,
-            threads=self._context.workers.bodies,
-        )
 
 
 def _stored(items: list[dict[str, Any]]) -> list[StoredItem]:

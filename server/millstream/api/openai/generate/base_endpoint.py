@@ -22,7 +22,6 @@ from millstream.api.openai.generate.resumption import ResumableStreams
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.error_bodies import mark_error_events
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import RESUMABLE_HEADER, asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.errors import InvalidRequest
@@ -32,6 +31,7 @@ from millstream.intake.fields.delivery import DeliveryFields
 from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.requests.completion import CompletionRequest
 from millstream.runtime.stream import TokenStream
+from millstream.store.store import Store
 
 Fields = TypeVar("Fields", bound=ChatRequest | CompletionRequest)
 
@@ -66,12 +66,7 @@ class Endpoint(ABC, Generic[Fields]):
         return places_of(fields)
 
     async def __call__(self, http: HttpRequest) -> Response:
-        fields = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=self._parse,
-            threads=self._context.workers.bodies,
-        )
+        fields = await self._context.read_body(http, self._parse)
         return await self.answer(http, fields)
 
     async def answer(self, http: HttpRequest, fields: Fields) -> Response:
@@ -80,14 +75,7 @@ class Endpoint(ABC, Generic[Fields]):
         if fields.stream and settings.tgi_error_events:
             mark_error_events(http.scope)
         identity = self.identity(http)
-        store = None
-        if asks_to_resume(http):
-            if not self.is_resumable:
-                raise InvalidRequest(
-                    f"{RESUMABLE_HEADER}: streams of this API cannot be read again",
-                    param=RESUMABLE_HEADER,
-                )
-            store = self._resumable.check(is_streamed=bool(fields.stream))
+        store = self._store_of_events(http, is_streamed=bool(fields.stream))
         names = (identity.completion_id, http.state.request_id)
         streams = open_places(self._context.engine, self._places(fields), names=names)
         try:
@@ -115,6 +103,17 @@ class Endpoint(ABC, Generic[Fields]):
             ping_seconds=settings.ping_seconds,
             send_timeout=settings.send_timeout,
         )
+
+    def _store_of_events(self, http: HttpRequest, *, is_streamed: bool) -> Store | None:
+        """The store of the answer's events, if they are to be kept. Raises InvalidRequest."""
+        if not asks_to_resume(http):
+            return None
+        if not self.is_resumable:
+            raise InvalidRequest(
+                f"{RESUMABLE_HEADER}: streams of this API cannot be read again",
+                param=RESUMABLE_HEADER,
+            )
+        return self._resumable.check(is_streamed=is_streamed)
 
     async def begin(
         self, fields: Fields, streams: Sequence[TokenStream], identity: Identity

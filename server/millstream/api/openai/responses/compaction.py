@@ -23,7 +23,6 @@ from millstream.api.openai.responses.history import History
 from millstream.api.openai.responses.resource import response_usage
 from millstream.api.openai.responses.shapes import Compaction
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import GenerationFailed, InvalidRequest
 from millstream.generation.answer_grammars import AnswerGrammars
@@ -78,12 +77,7 @@ class Compactor:
 
     async def compact(self, http: HttpRequest) -> Response:
         """Raises InvalidRequest, Overloaded, and GenerationFailed if the model says nothing."""
-        request = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=lambda body: parse_part(body, _FIELDS),
-            threads=self._context.workers.bodies,
-        )
+        request = await self._context.read_body(http, lambda body: parse_part(body, _FIELDS))
         self._history.store_for(request, is_replayed=False)
         (stream,) = open_places(
             self._context.engine,

@@ -14,7 +14,6 @@ from millstream.api.described.route import JSON, Operation
 from millstream.api.openai.responses.history import History
 from millstream.api.openai.responses.shapes import InputTokens
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import InvalidRequest
 from millstream.generation.prompts import Prompts
@@ -58,12 +57,7 @@ class InputCounting:
         self._turns = asyncio.Semaphore(_MAX_AT_ONCE)
 
     async def count(self, http: HttpRequest) -> Response:
-        request = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=_parse,
-            threads=self._context.workers.bodies,
-        )
+        request = await self._context.read_body(http, _parse)
         try:
             number = await unless_disconnected(http, self._count(request, owner=owner_of(http)))
         except ClientGone:

@@ -16,7 +16,6 @@ from millstream.api.openai.responses.maker import Asker, BegunResponse, Response
 from millstream.api.openai.responses.queueing import with_positions
 from millstream.api.openai.responses.shapes import ResponseObject
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
@@ -43,13 +42,7 @@ class Responses:
         self._maker = maker
 
     async def create(self, http: HttpRequest) -> Response:
-        settings = self._context.settings
-        request = await read_json(
-            http,
-            limit=settings.payload_limit,
-            check=parse_response_request,
-            threads=self._context.workers.bodies,
-        )
+        request = await self._context.read_body(http, parse_response_request)
         asker = Asker(
             owner=owner_of(http),
             names=(http.state.request_id,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request as HttpRequest
@@ -35,12 +36,16 @@ def read_page_query(http: HttpRequest) -> PageQuery:
 
 
 def item_list(page: Page) -> dict[str, Any]:
-    """A page as the API shows it. An empty one has no first and last item."""
-    items = page.items
+    """A page as the API shows it."""
+    return listed([item.data for item in page.items], has_more=page.has_more)
+
+
+def listed(shown: Sequence[Mapping[str, Any]], *, has_more: bool) -> dict[str, Any]:
+    """What has ids, as a list. An empty one has no first and last."""
     return {
         "object": "list",
-        "data": [item.data for item in items],
-        "first_id": items[0].id if items else None,
-        "last_id": items[-1].id if items else None,
-        "has_more": page.has_more,
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else None,
+        "last_id": shown[-1]["id"] if shown else None,
+        "has_more": has_more,
     }

@@ -31,7 +31,6 @@ from millstream.api.tgi.tokens import tokens_of_inputs, write_tokens
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.disconnect import ClientGone, unless_disconnected
 from millstream.api.wire.error_bodies import ErrorBody
-from millstream.api.wire.json_body import read_json
 from millstream.api.wire.tgi_errors import TgiErrorBody, mark_tgi
 from millstream.core.status import EngineInfo
 from millstream.errors import InvalidRequest
@@ -103,12 +102,7 @@ class Tokenization:
         return await self._answer(http, self._detokenize)
 
     async def _answer(self, http: Request, work: Work) -> Response:
-        body: dict[str, Any] = await read_json(
-            http,
-            limit=self._context.settings.payload_limit,
-            check=dict,
-            threads=self._context.workers.bodies,
-        )
+        body: dict[str, Any] = await self._context.read_body(http, dict)
         info = self._context.engine.info
         try:
             return await unless_disconnected(http, self._in_turn(work, body, info))
