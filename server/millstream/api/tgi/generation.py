@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
-
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.completions.text_logprobs import AnsweredPrompt
@@ -16,7 +13,6 @@ from millstream.api.openai.generate.base_endpoint import Endpoint
 from millstream.api.tgi.answer import GenerationAnswer, compute_headers
 from millstream.api.tgi.builder import GenerationBuilder
 from millstream.api.tgi.shapes import Generated, StreamedGeneration
-from millstream.api.wire.resuming import asks_to_resume
 from millstream.api.wire.tgi_errors import TgiErrorBody
 from millstream.errors import InvalidRequest
 from millstream.generation.answer_grammars import AnswerGrammars
@@ -65,6 +61,7 @@ class Generations(Endpoint[TextGeneration]):
     """One of the endpoints. Holds no state of its own."""
 
     id_prefix = "gen-"
+    is_resumable = False
 
     def __init__(
         self,
@@ -83,14 +80,6 @@ class Generations(Endpoint[TextGeneration]):
 
     def _places(self, fields: TextGeneration) -> Places:
         return places_of_generation(fields)
-
-    async def answer(self, http: HttpRequest, fields: TextGeneration) -> Response:
-        """Answers a body that is read and checked. Raises InvalidRequest."""
-        if asks_to_resume(http):
-            raise InvalidRequest(
-                "X-Resumable: not on this route, whose events name no answer", param="X-Resumable"
-            )
-        return await super().answer(http, fields)
 
     async def _start(
         self, fields: TextGeneration, streams: Sequence[TokenStream], identity: Identity
