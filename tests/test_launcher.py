@@ -15,6 +15,7 @@ from millstream.launcher import (
     IGNORED,
     LIMITS,
     NEUTRAL,
+    OTHERS_TOO,
     REFUSED,
     RENAMED,
     SAME,
@@ -104,6 +105,14 @@ def test_unknown_flags_stay_errors(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         said("--max-input-lenght", "5")
     assert "--max-input-lenght" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(SWITCHES - OTHERS_TOO))
+@pytest.mark.parametrize("value", ["true", "1", "True", "false", "0"])
+def test_switches_are_variables_that_are_true_or_false(name: str, value: str) -> None:
+    said(**{name.upper(): value})
+    with pytest.raises(StartupError, match=name.upper()):
+        said(**{name.upper(): "perhaps"})
 
 
 def test_variables_of_an_image_are_taken() -> None:

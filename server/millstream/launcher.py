@@ -59,7 +59,7 @@ SWITCHES = frozenset(
         "ngrok",
     }
 )
-"""Flags without a value."""
+"""Flags without a value; variables of theirs are true or false."""
 
 IGNORED = {
     "cuda_graphs": "captured by themselves",
@@ -91,8 +91,6 @@ IGNORED = {
 """Flags that mean nothing here -> why."""
 
 NEUTRAL: dict[str, tuple[str, ...]] = {
-    "disable_custom_kernels": ("true",),
-    "enable_prefill_logprobs": ("true",),
     "kv_cache_dtype": ("auto",),
     "lora_adapters": ("",),
     "num_shard": ("1",),
@@ -225,6 +223,10 @@ def _apply(said: _Said, found: LauncherOptions) -> None:
         _check_limit(said)
     elif name in SWITCHES and shown in ("false", "0"):
         return
+    elif name in SWITCHES and shown not in ("true", "1"):
+        raise StartupError(f"{how} {value}: true or false")
+    elif name == "enable_prefill_logprobs":
+        return  # a request asks for them
     elif name == "disable_custom_kernels":
         found.options.setdefault("native_kernels", "off")
     elif name in IGNORED:
