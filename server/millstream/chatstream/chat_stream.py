@@ -95,8 +95,15 @@ class ChatStream(VisitRequests):
             repetition_penalty=repetition_penalty,
             max_new_tokens=max_new_tokens,
         )
-        super().__init__(engine, Histories(settings), prompter, sampling=sampling, name=name)
-        self._max_running, self._max_waiting = num_of_concurrent_executions, max_queue_size
+        super().__init__(
+            engine,
+            Histories(settings),
+            prompter,
+            sampling=sampling,
+            name=name,
+            max_running=num_of_concurrent_executions,
+            max_waiting=max_queue_size,
+        )
         self._max_prompt = max_tokens
         self._is_http_error = too_many_request_as_http_error
         self._chance = None if seed is None else random.Random(seed)

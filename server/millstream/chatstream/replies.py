@@ -99,8 +99,10 @@ class TextReply(StreamingResponse):
             self._answer.stream.close()
             with anyio.CancelScope(shield=True):
                 await self._segments.aclose()
-                await self._keep(self._text)
-                await self._tell(self._outcome)
+                try:
+                    await self._keep(self._text)
+                finally:
+                    await self._tell(self._outcome)
 
     async def _send_all(self) -> AsyncGenerator[str, None]:
         try:

@@ -34,8 +34,13 @@ class VisitRequests:
         *,
         sampling: Sampling,
         name: str,
+        max_running: int,
+        max_waiting: int,
     ) -> None:
+        """name: of this server among others. max_running, max_waiting: answers at once."""
         self.name = name
+        self._max_running = max_running
+        self._max_waiting = max_waiting
         self._engine = engine
         self._histories = histories
         self._prompter = prompter
@@ -137,9 +142,6 @@ class VisitRequests:
             "name": self.name,
         }
         return _success(memory_usage=[usage])
-
-    _max_running: int
-    _max_waiting: int
 
     async def _history(self, request: Request) -> tuple[list[Said], dict[str, str]]:
         visit = self._visits.find(request)
