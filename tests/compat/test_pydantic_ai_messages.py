@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
-from pydantic_ai import Agent, ModelHTTPError
-from pydantic_ai.messages import ThinkingPart
+from pydantic_ai import Agent
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.profiles.anthropic import AnthropicModelProfile
 from pydantic_ai.providers.anthropic import AnthropicProvider
-from pydantic_ai.settings import ModelSettings
 
-from tests.compat.pydantic_ai_cases import PydanticCases
+from tests.compat.pydantic_ai_cases import AgentCases
 
 
 def messages_model(url: str) -> AnthropicModel:
@@ -32,25 +30,8 @@ def demo(demo_url: str) -> AnthropicModel:
     return messages_model(demo_url)
 
 
-class TestPydanticAI(PydanticCases):
+class TestPydanticAI(AgentCases):
     """Over messages."""
-
-
-async def test_tools_then_a_history_with_thoughts(model: AnthropicModel) -> None:
-    agent = Agent(model, instructions="Use tools.")
-
-    @agent.tool_plain
-    def add(a: int, b: int) -> int:
-        return a + b
-
-    first = await agent.run("Please add 2 and 40.")
-    assert first.output == "The result is 42."
-    second = await agent.run("Think aloud about seven", message_history=first.all_messages())
-    parts = second.all_messages()[-1].parts
-    (thought,) = [part for part in parts if isinstance(part, ThinkingPart)]
-    assert thought.content.strip() == "Seven has no divisors."
-    third = await agent.run("Repeat after me: sea", message_history=second.all_messages())
-    assert third.output == "sea"
 
 
 async def test_usage_counts_what_was_cached(model: AnthropicModel) -> None:
@@ -59,8 +40,3 @@ async def test_usage_counts_what_was_cached(model: AnthropicModel) -> None:
     again = await agent.run("Repeat after me: two", message_history=first.all_messages())
     assert again.usage.cache_read_tokens > 0
     assert again.usage.output_tokens > 0
-
-
-async def test_errors(demo: AnthropicModel) -> None:
-    with pytest.raises(ModelHTTPError, match="top_p"):
-        await Agent(demo, model_settings=ModelSettings(top_p=7)).run("Hi")
