@@ -1,14 +1,15 @@
 # The server on a CPU, with its demo model; --model-id, or MILLSTREAM_MODEL_ID, names another.
 #
-#   docker build -t millstream .
+#   docker build -t millstream --build-arg PIP_EXTRA_INDEX_URL=(where torch's CPU builds are) .
 #   docker run --rm -p 8080:8080 -v millstream:/data millstream
 #   docker run --rm -p 8080:8080 -v millstream:/data --env-file .env millstream --model-id Qwen/Qwen3-0.6B
 
 FROM python:3.11.13-slim-bookworm AS build
+# An index beside pip's own. Without that of torch's CPU builds, torch brings CUDA along: 6 GB.
+ARG PIP_EXTRA_INDEX_URL=
 COPY constraints.txt /build/
 RUN python -m venv /opt/millstream \
- && /opt/millstream/bin/pip install --no-cache-dir --constraint /build/constraints.txt \
-      --extra-index-url https://download.pytorch.org/whl/cpu torch
+ && /opt/millstream/bin/pip install --no-cache-dir --constraint /build/constraints.txt torch
 COPY pyproject.toml README.md LICENSE /build/
 COPY server /build/server
 RUN /opt/millstream/bin/pip install --no-cache-dir --constraint /build/constraints.txt '/build[quantize,postgres]'

@@ -52,6 +52,14 @@ def test_the_image_is_pinned_and_runs_as_nobody_special() -> None:
     )
 
 
+def test_no_address_is_named_from_which_packages_come() -> None:
+    """Whoever builds it has an index, and may have one of their own."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"https?://(?!127\.0\.0\.1)\S+", text) == []
+    before_torch = text.partition("install --no-cache-dir --constraint")[0]
+    assert "ARG PIP_EXTRA_INDEX_URL" in before_torch
+
+
 def test_the_container_starts_the_server_where_others_reach_it() -> None:
     (entry,) = arguments("ENTRYPOINT")
     program, *flags = json.loads(entry)
