@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
@@ -75,15 +75,7 @@ def protect(
     elif settings.api_key:
         app = RequireKey(app, keys=settings.api_key, is_open=is_open)
     else:
-        cookies = SessionCookies(
-            session_secret, days=settings.session_days, path=quote(settings.root_path or "/")
-        )
-        begins_session = root_path + PATH
-        app = KnowSession(
-            app,
-            cookies=cookies,
-            is_open=lambda scope: is_open(scope) or scope["path"] == begins_session,
-        )
+        app = _know_session(app, settings, is_open=is_open, secret=session_secret)
     app = CheckOrigin(app, origins=settings.allowed_origins or ())
     if settings.allowed_hosts:
         app = CheckHost(app, names=settings.allowed_hosts, is_open=is_open)
@@ -100,6 +92,19 @@ def protect(
     paths = [route.path for route in routes if route.operation.is_probe]
     probes = {*paths, *(root_path + path for path in paths)}
     return RequestId(RootPath(app, root_path=root_path), probes=probes, root_path=root_path)
+
+
+def _know_session(
+    app: ASGIApp, settings: Settings, *, is_open: Callable[[Scope], bool], secret: bytes
+) -> ASGIApp:
+    root_path = settings.root_path or ""
+    cookies = SessionCookies(secret, days=settings.session_days, path=quote(root_path or "/"))
+    begins_session = root_path + PATH
+    return KnowSession(
+        app,
+        cookies=cookies,
+        is_open=lambda scope: is_open(scope) or scope["path"] == begins_session,
+    )
 
 
 class OpenRoutes:
