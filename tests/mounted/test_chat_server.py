@@ -150,6 +150,25 @@ def test_a_lifespan_may_come_again_and_what_is_stored_is_still_there(
     assert (after.status_code, after.json()["error"]["code"]) == (503, "engine_unavailable")
 
 
+def test_a_websocket_of_starlettes_own_client(make: Make) -> None:
+    chat = make()
+    app = FastAPI(lifespan=chat.lifespan)
+    app.mount("/llm", chat.app)
+    with TestClient(app) as client, client.websocket_connect("/llm/ws") as socket:
+        texts = {1: "", "two": ""}
+        for identifier in texts:
+            socket.send_json({"id": identifier, "text": "Hello"})
+        open_ids = set(texts)
+        while open_ids:
+            frame = socket.receive_json()
+            assert "error" not in frame, frame
+            texts[frame["id"]] += frame["text"]
+            if "finish_reason" in frame:
+                open_ids.remove(frame["id"])
+        assert texts[1]
+        assert texts[1] == texts["two"] == said(client, "/llm")
+
+
 def test_what_cannot_start_says_so_to_whoever_starts_it(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
