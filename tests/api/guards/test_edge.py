@@ -270,9 +270,7 @@ async def test_a_page_can_read_every_answer(
     client = serve(api_key="sesame", allowed_origins=PAGE, payload_limit=2000)
     held = context.engine.open_many(1) if status == 429 else []
     if status == 500:
-        monkeypatch.setattr(
-            "millstream.api.openai.generate.base_endpoint.read_json", lambda *_, **__: 1 / 0
-        )
+        monkeypatch.setattr("millstream.api.context.read_json", lambda *_, **__: 1 / 0)
     headers = bearer("sesame") | options.pop("headers", {}) | {"Origin": PAGE}
     response = await client.post(path, **options, headers=headers)
     assert response.status_code == status, response.text
@@ -352,9 +350,7 @@ async def test_wrong_methods_are_told_the_right_ones(serve: Serve) -> None:
 async def test_a_failure_tells_nothing_of_the_inside(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "millstream.api.openai.generate.base_endpoint.read_json", lambda *_, **__: 1 / 0
-    )
+    monkeypatch.setattr("millstream.api.context.read_json", lambda *_, **__: 1 / 0)
     response = await serve().post(CHAT, json=BODY)
     assert response.status_code == 500
     assert "division" not in response.text
