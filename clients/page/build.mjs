@@ -1,0 +1,26 @@
+// Builds the pages into a folder: `node build.mjs FOLDER`. The same sources and lock file give the same bytes.
+import { cp, mkdir, rm } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const folder = process.argv[2];
+if (!folder) throw new Error("node build.mjs FOLDER");
+
+await rm(folder, { recursive: true, force: true });
+await mkdir(folder, { recursive: true });
+await build({
+  absWorkingDir: here("."),
+  entryPoints: { chat: "src/chat.tsx" },
+  outdir: folder,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2022",
+  jsx: "automatic",
+  jsxImportSource: "preact",
+  charset: "utf8",
+  legalComments: "linked",
+  logLevel: "warning",
+});
+for (const name of ["chat.html"]) await cp(here(`src/${name}`), `${folder}/${name}`);
