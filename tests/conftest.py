@@ -20,8 +20,8 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-# One group each: their servers, PostgreSQL and models take seconds. Long ones come first.
-_FOLDERS = ("tests/e2e", "tests/store", "tests/embedded")
+# One group each: their servers, PostgreSQL, browser and models take seconds. Long ones come first.
+_FOLDERS = ("tests/e2e", "tests/store", "tests/page", "tests/embedded")
 # Each of these makes what it needs itself; they fill in where a worker would be idle at the end.
 _ALONE = ("test_model_types.py", "test_architectures.py")
 

@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -24,16 +25,25 @@ LONG = httpx.Timeout(60)
 
 
 class KeptServers:
-    """The program that starts them, and the one that runs. As a context, leaves nothing behind."""
+    """The program that starts them, and the one that runs. As a context, leaves nothing behind.
 
-    def __init__(self, log_file: Path) -> None:
+    program: the module that is run. variables: added to its environment.
+    """
+
+    def __init__(
+        self,
+        log_file: Path,
+        *,
+        program: str = "tests.e2e.kept_server",
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._log_file = log_file
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MILLSTREAM_")}
         with log_file.open("wb") as log:
             self._parent = subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.kept_server"],
+                [sys.executable, "-m", program],
                 cwd=_ROOT,
-                env=environment | {"PYTHONUNBUFFERED": "1"},
+                env={**environment, "PYTHONUNBUFFERED": "1", **variables},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
