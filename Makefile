@@ -5,10 +5,13 @@ BIN := .venv/bin
 COMPAT_BIN := .venv-compat/bin
 INSTALLED := .venv/.installed
 DEVELOPED := .venv/.developed
+PAGE := clients/page
+PAGE_INSTALLED := $(PAGE)/node_modules/.installed
+ASSETS := server/millstream/api/pages/assets
 COMPATIBLE := .venv-compat/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast test-compat test-wheel test-newest check format bench bench-peers bench-crosscheck demo-model models-table clean
+.PHONY: help install serve test test-fast test-compat test-wheel test-newest check page check-page format bench bench-peers bench-crosscheck demo-model models-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -68,6 +71,17 @@ format: $(DEVELOPED) ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+page: $(PAGE_INSTALLED) ## build the pages that the server shows, after a change in clients/page
+	node $(PAGE)/build.mjs $(ASSETS)
+
+check-page: $(PAGE_INSTALLED) ## types of the pages, and that what is committed is what a fresh build makes
+	npm run --silent --prefix $(PAGE) types
+	built=$$(mktemp -d) && trap 'rm -rf "$$built"' EXIT && node $(PAGE)/build.mjs "$$built/assets" && diff -r "$$built/assets" $(ASSETS)
+
+$(PAGE_INSTALLED): $(PAGE)/package.json $(PAGE)/package-lock.json
+	npm ci --silent --prefix $(PAGE)
+	@touch $@
+
 bench: install ## measure throughput and latency of this server; ARGS to benchmarks.run
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
@@ -85,4 +99,4 @@ models-table: $(DEVELOPED) ## run every model type of transformers and write doc
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.model.model_types docs/models.md
 
 clean: ## remove what make made
-	rm -rf .venv .venv-compat tests/compat/js/node_modules clients/js/node_modules build dist
+	rm -rf .venv .venv-compat tests/compat/js/node_modules clients/js/node_modules $(PAGE)/node_modules build dist

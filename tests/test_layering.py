@@ -186,6 +186,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": set(),
     "api/wire": {"errors", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
+    "api/pages": {"api/described", "errors", "settings"},
     "api/sessions": {"api/described", "api/wire", "errors"},
     "api/guards": {
         "api/context",
@@ -362,6 +363,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/openai/response_sockets",
         "api/openai/responses",
         "api/openai/tokenize",
+        "api/pages",
         "api/sessions",
         "api/socket_chat",
         "api/status",

@@ -1,11 +1,12 @@
 // Builds the pages into a folder: `node build.mjs FOLDER`. The same sources and lock file give the same bytes.
 import { cp, mkdir, rm } from "node:fs/promises";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const folder = process.argv[2];
-if (!folder) throw new Error("node build.mjs FOLDER");
+if (!process.argv[2]) throw new Error("node build.mjs FOLDER");
+const folder = resolve(process.argv[2]);
 
 await rm(folder, { recursive: true, force: true });
 await mkdir(folder, { recursive: true });
@@ -23,4 +24,4 @@ await build({
   legalComments: "linked",
   logLevel: "warning",
 });
-for (const name of ["chat.html"]) await cp(here(`src/${name}`), `${folder}/${name}`);
+for (const name of ["chat.html", "icon.svg"]) await cp(here(`src/${name}`), `${folder}/${name}`);

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
         pattern=r"^(/[A-Za-z0-9._~-]+)+$",
         description="where a proxy in front shows the server, like /llm",
     )
+    page: Literal["on", "off"] = Field(
+        "on", description="whether browsers get a page to chat with the model at /"
+    )
     ssl_certfile: str | None = Field(
         None, description="certificate chain (PEM); the server then speaks HTTPS only"
     )

@@ -31,7 +31,8 @@ def test_the_path_of_a_mount_may_say_anything(make: Make) -> None:
             assert client.get(f"/t{number}/llm/v1/models").status_code == 200
         page = client.get("/<script>;x/llm/", headers={"Accept": "text/html"}).text
         assert "<script>" not in page
-        assert "/%3Cscript%3E%3Bx/llm/docs" in page
+        assert "/%3Cscript%3E%3Bx/llm/page/chat.js" in page
+        assert client.get("/%3Cscript%3E%3Bx/llm/page/chat.js").status_code == 200
         cookie = client.post("/a;x/llm/v1/sessions").headers["set-cookie"]
         assert "Path=/a%3Bx/llm;" in cookie
 

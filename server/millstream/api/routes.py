@@ -27,6 +27,7 @@ from millstream.api.openai.response_sockets.endpoint import response_socket
 from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.routes import response_routes
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
+from millstream.api.pages.endpoints import page_routes
 from millstream.api.sessions.endpoints import BEGIN_SESSION, FORGET_SESSION, Sessions
 from millstream.api.socket_chat.endpoint import CHAT_SOCKET, chat_socket, upgrade_required
 from millstream.api.status.health import HEALTH, health
@@ -77,6 +78,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         *(ping.route(health(context)) for ping in PINGS),
         VERSION.route(version),
         LOAD.route(load(context)),
+        *page_routes(context.settings),
     ]
 
 

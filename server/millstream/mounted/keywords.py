@@ -6,6 +6,7 @@ The address, TLS and the prefix are those of the application around it, and so i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from millstream.embedded.keywords import EngineSettings, LoadingSettings
 
@@ -19,6 +20,7 @@ class MountedSettings(EngineSettings, total=False):
     allowed_origins: str | Sequence[str] | None
     allow_credentials: bool
     session_days: float
+    page: Literal["on", "off"]
     ping_seconds: float
     socket_idle_seconds: float
     time_between_chunks: float

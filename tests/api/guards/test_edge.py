@@ -27,7 +27,7 @@ CHAT = "/v1/chat/completions"
 PAGE = "https://chat.example"
 OPEN = {
     *(("GET", "/health"), ("GET", "/ping"), ("POST", "/ping"), ("GET", "/version")),
-    ("GET", "/docs"),
+    *(("GET", "/docs"), ("GET", "/"), ("GET", "/page/{name}")),
 }
 
 

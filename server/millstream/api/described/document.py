@@ -20,6 +20,7 @@ from millstream.version import __version__
 STATUSES = {
     200: "Success",
     204: "There is nothing more",
+    304: "What the client has is still right",
     400: "A field, the body or the request is wrong; `error.param` names the field",
     401: "No valid API key was sent, or a session that is not known",
     403: "The server is called by a name that is not one of its own",

@@ -1,7 +1,7 @@
-"""GET /openapi.json, GET /docs: a page that shows it, and GET /: what leads there.
+"""GET /openapi.json, and GET /docs: a page that shows it.
 
-Rules: the pages ask for nothing from outside; they know nothing of this server, so they need no
-key; the document does.
+Rules: the page asks for nothing from outside; it knows nothing of this server, so it needs no key;
+the document does.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from functools import cache
 from hashlib import sha256
 from importlib import resources
 from typing import Any
-from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from millstream.api.described.document import document
-from millstream.api.described.route import HTML, JSON, TEXT, DescribedRoute, Handler, Operation
+from millstream.api.described.route import HTML, JSON, DescribedRoute, Operation
 from millstream.settings import Settings
 
 DOCUMENT = Operation(
@@ -37,23 +36,6 @@ PAGE = Operation(
     answers={200: {HTML: None}},
     is_open=True,
 )
-WELCOME = Operation(
-    path="/",
-    method="GET",
-    summary="What leads to /docs: a page for browsers, a line for others",
-    answers={200: {HTML: None, TEXT: None}},
-    is_open=True,
-)
-
-_WELCOME_PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>Millstream</title>
-<h1>Millstream</h1>
-<p>This server speaks the OpenAI API below <code>{root}/v1</code>.
-<p><a href="{root}/docs">Read and try every route</a>
-</html>
-"""
 
 
 def with_document(routes: Sequence[DescribedRoute], settings: Settings) -> list[DescribedRoute]:
@@ -78,22 +60,8 @@ def with_document(routes: Sequence[DescribedRoute], settings: Settings) -> list[
         return HTMLResponse(page, headers=headers)
 
     own = [DOCUMENT.route(show_document), PAGE.route(show_page)]
-    all_routes = [*routes, *own, WELCOME.route(_welcome(quote(settings.root_path or "")))]
+    all_routes = [*routes, *own]
     return all_routes
-
-
-def _welcome(root: str) -> Handler:
-    line = f"Millstream. The API is below {root}/v1; {root}/docs in a browser shows every route.\n"
-    page = _WELCOME_PAGE.format(root=root)
-    policy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-
-    async def welcome(request: Request) -> Response:
-        headers = {"Vary": "Accept"}
-        if HTML not in request.headers.get("accept", ""):
-            return PlainTextResponse(line, headers=headers)
-        return HTMLResponse(page, headers={**headers, "Content-Security-Policy": policy})
-
-    return welcome
 
 
 def _policy(page: str) -> str:

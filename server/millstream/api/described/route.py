@@ -22,6 +22,9 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 HTML = "text/html"
 TEXT = "text/plain"
+SCRIPT = "text/javascript"
+CSS = "text/css"
+SVG = "image/svg+xml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -112,7 +112,10 @@ class OpenRoutes:
     one that is not: then the method decides."""
 
     def __init__(self, routes: Sequence[DescribedRoute], *, root_path: str) -> None:
-        self._paths = {root_path + route.path for route in routes if route.operation.is_open}
+        opened = [route for route in routes if route.operation.is_open]
+        self._root_path = root_path
+        self._paths = {root_path + route.path for route in opened}
+        self._patterns = [route.path_regex for route in opened if route.param_convertors]
         self._closed = {
             (route.operation.method, root_path + route.path)
             for route in routes
@@ -121,7 +124,10 @@ class OpenRoutes:
 
     def __call__(self, scope: Scope) -> bool:
         path = scope["path"]
-        return path in self._paths and (scope.get("method"), path) not in self._closed
+        if path in self._paths:
+            return (scope.get("method"), path) not in self._closed
+        inner = path.removeprefix(self._root_path)
+        return any(pattern.match(inner) for pattern in self._patterns)
 
 
 class RootPath:
