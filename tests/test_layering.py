@@ -301,6 +301,7 @@ ALLOWED: dict[str, set[str]] = {
         "store",
     },
     "api/chats": {
+        "answering",
         "api/context",
         "api/described",
         "api/openai/responses",

@@ -24,10 +24,14 @@ async def test_a_finished_response_is_what_it_has_become(store: Store) -> None:
     found = await store.response("r1", owner=OWNER)
     assert found is not None
     assert found.status == "in_progress"
-    await finished(store, "r1", status="incomplete", outputs=items("out 1", "out 2"))
+    assert found.timing is None
+    timing = {"queue_seconds": None, "total_seconds": 1.5}
+    outputs = items("out 1", "out 2")
+    await finished(store, "r1", status="incomplete", outputs=outputs, timing=timing)
     found = await store.response("r1", owner=OWNER)
     assert found is not None
     assert (found.status, found.resource) == ("incomplete", {"id": "r1", "is_done": True})
+    assert found.timing == timing
     assert texts(await store.outputs("r1", owner=OWNER)) == ["out 1", "out 2"]
 
 

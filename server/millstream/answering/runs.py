@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from millstream.answering.event_log import EventLog
@@ -24,7 +24,8 @@ _GRACE_SECONDS = 5.0
 class Run:
     """One answer while it is made.
 
-    owner: who may read and cancel it. snapshot: the answer so far, as its API shows it.
+    owner: who may read and cancel it. snapshot: the answer so far, as its API shows it. timing: how
+    long what of it has taken so far.
     is_replayed: whether others than the one who asked may read its events, and come back.
     """
 
@@ -36,12 +37,14 @@ class Run:
         owner: str,
         is_replayed: bool,
         snapshot: Callable[[], dict[str, Any]],
+        timing: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
         self.id = identifier
         self.owner = owner
         self.events = events
         self.is_replayed = is_replayed
         self.snapshot = snapshot
+        self.timing = timing
         self._task: asyncio.Task[Any] | None = None
         self.owed: Callable[[], Awaitable[None]] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ class StoredResponse:
     created: in seconds since 1970
     is_resumable: whether its events are kept and may be read again
     chat_id: the chat of whose tree it is a part; it follows `previous_id` there
+    timing: how long what of it took; None if nobody has measured it to its end
     resource: the object of the API without `output`; of a chat the whole completion, once finished
     """
 
@@ -30,6 +32,7 @@ class StoredResponse:
     is_resumable: bool
     resource: dict[str, Any]
     chat_id: str | None = None
+    timing: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, bindparam, select, update
@@ -26,6 +26,7 @@ _FINISH = (
     .values(
         status=bindparam("b_status"),
         resource=bindparam("b_resource"),
+        timing=bindparam("b_timing"),
         used=bindparam("b_used"),
         size=bindparam("b_size", type_=BigInteger) + size_of_events,
     )
@@ -39,6 +40,7 @@ def finish_response(
     status: str,
     resource: dict[str, Any],
     outputs: Sequence[StoredItem],
+    timing: Mapping[str, object] | None,
     last_events: EventBatch | None,
     keeps_events: bool,
     now: int,
@@ -57,10 +59,9 @@ def finish_response(
     written = _write_outputs(connection, key, found, outputs, now=now)
     text = to_text(resource)
     size = found.size + written + len(text)
-    connection.execute(
-        _FINISH,
-        {"b_id": key, "b_status": status, "b_resource": text, "b_used": now, "b_size": size},
-    )
+    row = {"b_id": key, "b_status": status, "b_resource": text, "b_used": now, "b_size": size}
+    row["b_timing"] = None if timing is None else to_text(timing)
+    connection.execute(_FINISH, row)
 
 
 def _write_outputs(

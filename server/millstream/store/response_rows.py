@@ -44,6 +44,7 @@ _SELECT = select(
     responses.c.is_resumable,
     responses.c.resource,
     responses.c.chat_id,
+    responses.c.timing,
 )
 _SELECT_ONE = _SELECT.add_columns(responses.c.used).where(
     responses.c.id == bindparam("b_id"), responses.c.owner == bindparam("b_owner")
@@ -182,4 +183,5 @@ def to_response(row: Any) -> StoredResponse:
         is_resumable=row.is_resumable,
         resource=from_text(row.resource),
         chat_id=row.chat_id,
+        timing=None if row.timing is None else from_text(row.timing),
     )

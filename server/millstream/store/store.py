@@ -7,7 +7,7 @@ in the loop. Whatever fails below raises StoreFailed, and works again when the c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from secrets import token_bytes
 from typing import Any, Literal
@@ -80,6 +80,7 @@ class Store(StoredChats):
         status: str,
         resource: dict[str, Any],
         outputs: Sequence[StoredItem],
+        timing: Mapping[str, object] | None = None,
         last_events: EventBatch | None = None,
         keeps_events: bool,
     ) -> None:
@@ -95,6 +96,7 @@ class Store(StoredChats):
                 status=status,
                 resource=resource,
                 outputs=outputs,
+                timing=timing,
                 last_events=last_events,
                 keeps_events=keeps_events,
                 now=now(),

@@ -79,6 +79,7 @@ responses = Table(
     Column("chat_number", BigInteger),
     Column("chat_question", Text),  # the first item of its input, which its other versions share
     Column("said", Text),  # the words of a chat, as they are searched
+    Column("timing", Text),
     Index("responses_by_use", "used", "size"),
     Index("responses_by_status", "status", "server"),
     Index("responses_by_conversation", "conversation_id"),

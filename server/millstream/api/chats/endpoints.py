@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from millstream.api.chats.finding import (
     new_chat,
     unknown_chat,
 )
-from millstream.api.chats.shown import Snapshot, shown_branch, shown_chat, shown_messages
+from millstream.api.chats.shown import FindRun, shown_branch, shown_chat, shown_messages
 from millstream.api.context import ServerContext
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import listed, read_page_query
@@ -63,7 +62,7 @@ class Chats:
     async def messages(self, http: HttpRequest) -> Response:
         page = read_page_query(http)
         branch = await self._branch(http)
-        messages = shown_messages(branch, self._snapshot(branch.chat))
+        messages = shown_messages(branch, self._runs_of(branch.chat))
         if page.is_descending:
             messages.reverse()
         if page.after is not None:
@@ -111,7 +110,7 @@ class Chats:
         said is no longer in its run, and was not in the store yet."""
         branch = await self._stored_branch(chat)
         running = [node.id for node in branch.tree if node.status in RUNNING]
-        if all(self._running(one, owner=chat.owner) for one in running):
+        if all(map(self._runs_of(chat), running)):
             return branch
         return await self._stored_branch(chat)
 
@@ -134,14 +133,10 @@ class Chats:
                 await run.settled()
 
     def _shown(self, branch: ChatBranch) -> dict[str, Any]:
-        return shown_branch(branch, self._snapshot(branch.chat))
+        return shown_branch(branch, self._runs_of(branch.chat))
 
-    def _snapshot(self, chat: StoredChat) -> Snapshot:
-        return partial(self._running, owner=chat.owner)
-
-    def _running(self, response_id: str, *, owner: str) -> Mapping[str, Any] | None:
-        run = self._context.runs.find(response_id, owner=owner)
-        return None if run is None else run.snapshot()
+    def _runs_of(self, chat: StoredChat) -> FindRun:
+        return partial(self._context.runs.find, owner=chat.owner)
 
 
 def _read_words(http: HttpRequest) -> list[str]:

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.resource import ResponseStatus
 from millstream.api.openai.responses.shapes import ResponseFailure, ResponseUsage
+from millstream.api.openai.responses.timing import Timing
 from millstream.api.wire.closed_shapes import closed
 
 
@@ -18,8 +19,9 @@ class ChatMessage(TypedDict):
     """One turn. id: of its first item if it was asked, else of the response.
 
     response_id: the response that the turn belongs to. versions: a response for each version of
-    this turn, this one among them, in the order in which they were made. status, usage, error: of
-    an answer; null for what was asked.
+    this turn, this one among them, in the order in which they were made. status, usage, error,
+    timing: of an answer; null for what was asked. timing: null also for an answer whose server was
+    gone before its end.
     """
 
     id: str
@@ -31,6 +33,7 @@ class ChatMessage(TypedDict):
     status: ResponseStatus | None
     usage: ResponseUsage | None
     error: ResponseFailure | None
+    timing: Timing | None
 
 
 @closed

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from millstream.answering.runs import Run
 from millstream.store.chat_tree import ChatNode
 from millstream.store.chats import ChatBranch, ChatTurn
 from millstream.store.records import RUNNING, StoredChat
 
-Snapshot = Callable[[str], Mapping[str, Any] | None]
-"""A response that is being made here as it is now, by its id."""
+FindRun = Callable[[str], Run | None]
+"""Finds the run of a response that is being made here by its id."""
 
 
 def shown_chat(chat: StoredChat) -> dict[str, Any]:
@@ -27,14 +28,14 @@ def shown_chat(chat: StoredChat) -> dict[str, Any]:
     }
 
 
-def shown_branch(branch: ChatBranch, snapshot: Snapshot) -> dict[str, Any]:
+def shown_branch(branch: ChatBranch, find_run: FindRun) -> dict[str, Any]:
     """A chat with the messages of its current branch."""
     running = [node.id for node in branch.tree if node.status in RUNNING]
-    messages = shown_messages(branch, snapshot)
+    messages = shown_messages(branch, find_run)
     return {**shown_chat(branch.chat), "running": running, "messages": messages}
 
 
-def shown_messages(branch: ChatBranch, snapshot: Snapshot) -> list[dict[str, Any]]:
+def shown_messages(branch: ChatBranch, find_run: FindRun) -> list[dict[str, Any]]:
     """The messages of the current branch: of each response what it was asked, and what it said."""
     messages: list[dict[str, Any]] = []
     for turn in branch.turns:
@@ -42,7 +43,7 @@ def shown_messages(branch: ChatBranch, snapshot: Snapshot) -> list[dict[str, Any
         assert node is not None, "a turn is of the tree"
         if turn.inputs:
             messages.append(_question(turn, branch.tree.questions(node)))
-        messages.append(_answer(turn, node, branch.tree.answers(node), snapshot(node.id)))
+        messages.append(_answer(turn, node, branch.tree.answers(node), find_run(node.id)))
     return messages
 
 
@@ -59,12 +60,14 @@ def _question(turn: ChatTurn, versions: Sequence[str]) -> dict[str, Any]:
         "status": None,
         "usage": None,
         "error": None,
+        "timing": None,
     }
 
 
 def _answer(
-    turn: ChatTurn, node: ChatNode, versions: Sequence[str], now: Mapping[str, Any] | None
+    turn: ChatTurn, node: ChatNode, versions: Sequence[str], run: Run | None
 ) -> dict[str, Any]:
+    now = None if run is None else run.snapshot()
     resource = turn.response.resource if now is None else now
     items = [item.data for item in turn.outputs] if now is None else now["output"]
     return {
@@ -77,4 +80,5 @@ def _answer(
         "status": turn.response.status if now is None else now["status"],
         "usage": resource["usage"],
         "error": resource["error"],
+        "timing": turn.response.timing if run is None else run.timing(),
     }

@@ -9,7 +9,6 @@ store is told as soon as it can be.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from millstream.api.openai.responses.resource import (
     ResponseStatus,
     response_usage,
 )
+from millstream.api.openai.responses.timing import AnswerTiming
 from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
 from millstream.errors import MillstreamError, RequestCancelled
 from millstream.generation.choices import Choice
@@ -47,6 +47,7 @@ class ResponseAnswer:
         *,
         resource: ResponseResource,
         builder: OutputBuilder,
+        timing: AnswerTiming,
         log: EventLog,
         store: Store | None,
         is_silent: bool = False,
@@ -55,11 +56,11 @@ class ResponseAnswer:
         self._choice = choice
         self._resource = resource
         self._builder = builder
+        self._timing = timing
         self._log = log
         self._store = store
         self._is_silent = is_silent
         self._num_generated, self._num_reasoning = 0, 0
-        self._first_token: float | None = None
         self.failure: MillstreamError | None = None
 
     def announce(self, *, is_queued: bool) -> None:
@@ -104,18 +105,18 @@ class ResponseAnswer:
                 return "completed" if delta.finish_reason == "stop" else "incomplete"
 
     def _count(self, delta: TextDelta) -> None:
-        if not self._num_generated:
-            self._first_token = time.monotonic()
-            if self._resource.status == "queued":
-                self._resource.turn("in_progress")
-                shown = self._resource.shown([])
-                self._log.append([self._builder.announce("response.in_progress", shown)])
+        if not self._num_generated and self._resource.status == "queued":
+            self._resource.turn("in_progress")
+            shown = self._resource.shown([])
+            self._log.append([self._builder.announce("response.in_progress", shown)])
+        self._timing.note(delta)
         if self._is_silent:
             return
         self._num_generated += len(delta.token_ids)
         self._num_reasoning += delta.num_reasoning
 
     async def _end(self, status: ResponseStatus, run: Run) -> None:
+        self._timing.end()
         await self._log.settle()
         error = self._log.failure
         events = self._closing(status if error is None else "failed")
@@ -161,6 +162,7 @@ class ResponseAnswer:
             status=self._resource.status,
             resource=self._resource.without_output(),
             outputs=[StoredItem(id=item["id"], data=item) for item in self._builder.output()],
+            timing=self._timing.shown(),
             last_events=last,
             keeps_events=run.is_replayed,
         )
@@ -186,7 +188,7 @@ class ResponseAnswer:
             num_generated=self._num_generated,
             finish_reasons=[finish] if finish else [],
             queue_seconds=self._choice.stream.queue_seconds,
-            first_token=self._first_token,
+            first_token=self._timing.first_token,
             ending=ending if self.failure is None else self.failure.code,
         )
 

@@ -17,6 +17,7 @@ from millstream.api.openai.responses.builder import OutputBuilder
 from millstream.api.openai.responses.history import History
 from millstream.api.openai.responses.recent import RecentResponses
 from millstream.api.openai.responses.resource import ResponseResource
+from millstream.api.openai.responses.timing import AnswerTiming
 from millstream.errors import ContextTooLong, InvalidRequest
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.chat_answers import ChatAnswers, StartedChat
@@ -52,11 +53,13 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a response has before it is begun. store: where it will be kept, if it will."""
+    """What a response has before it is begun. store: where it will be kept, if it will. timing: of
+    which the clock runs."""
 
     response_id: str
     stream: TokenStream
     store: Store | None
+    timing: AnswerTiming
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class ResponseMaker:
         given = [limit for limit in limits if limit is not None]
         if given:
             stream.limit_time(min(given))
-        return Place(response_id, stream, store)
+        return Place(response_id, stream, store, AnswerTiming(stream))
 
     async def begin(self, request: ResponseRequest, asker: Asker, place: Place) -> BegunResponse:
         """Prepares the response and lets it be made. The place is the response's from then on;
@@ -196,6 +199,7 @@ class ResponseMaker:
             begun.started.choices[0],
             resource=begun.resource,
             builder=builder,
+            timing=place.timing,
             log=log,
             store=store,
             is_silent=not asker.wants_answer,
@@ -206,6 +210,7 @@ class ResponseMaker:
             owner=asker.owner,
             is_replayed=asker.is_replayed,
             snapshot=answer.snapshot,
+            timing=place.timing.shown,
         )
         answer.announce(is_queued=bool(request.background))
         self._context.runs.start(run, answer.make(run))
