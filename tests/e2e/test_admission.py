@@ -65,6 +65,33 @@ def assert_refused(response: httpx.Response) -> None:
     assert int(response.headers["retry-after"]) >= 1
 
 
+# First: a server that has refused others before says to come later.
+def test_openai_waits_and_succeeds_with_retries(endless_server: RunningServer) -> None:
+    statuses: list[int] = []
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        completion = client.chat.completions.create(
+            model="any", messages=messages("Hello"), max_tokens=4, temperature=0
+        )
+        answers.append(completion.choices[0].message.content)
+
+    record = {"response": [lambda response: statuses.append(response.status_code)]}
+    with (
+        openai.DefaultHttpxClient(event_hooks=record) as http,
+        openai_client(endless_server.url, max_retries=10, http_client=http) as client,
+        full_server(endless_server) as (pause, _),
+    ):
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        wait_until(lambda: len(statuses) > 0, "the first attempt is refused")
+        pause.close()
+        asking.join(timeout=60)
+    assert answers == [endless_server.answer("Hello", max_tokens=4)]
+    assert statuses[0] == 429
+    assert statuses[-1] == 200
+
+
 def test_64_clients_against_16_places_in_order(endless_server: RunningServer) -> None:
     with full_server(endless_server) as (pause, opened):
         refused = asyncio.run(post_all(endless_server, CLIENTS - PLACES))
@@ -131,32 +158,6 @@ def test_openai_raises_a_rate_limit_error(stream: bool, endless_server: RunningS
             )
         assert caught.value.code == "overloaded"
         assert caught.value.type == "rate_limit_error"
-
-
-def test_openai_waits_and_succeeds_with_retries(endless_server: RunningServer) -> None:
-    statuses: list[int] = []
-    answers: list[str | None] = []
-
-    def ask() -> None:
-        completion = client.chat.completions.create(
-            model="any", messages=messages("Hello"), max_tokens=4, temperature=0
-        )
-        answers.append(completion.choices[0].message.content)
-
-    record = {"response": [lambda response: statuses.append(response.status_code)]}
-    with (
-        openai.DefaultHttpxClient(event_hooks=record) as http,
-        openai_client(endless_server.url, max_retries=10, http_client=http) as client,
-        full_server(endless_server) as (pause, _),
-    ):
-        asking = threading.Thread(target=ask, daemon=True)
-        asking.start()
-        wait_until(lambda: len(statuses) > 0, "the first attempt is refused")
-        pause.close()
-        asking.join(timeout=60)
-    assert answers == [endless_server.answer("Hello", max_tokens=4)]
-    assert statuses[0] == 429
-    assert statuses[-1] == 200
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
