@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from .harness import RunningServer
 from .kept import LONG, KeptServers
 
 ROOT = Path(__file__).parents[2]
@@ -147,3 +148,20 @@ def test_the_page_about_chats(servers: KeptServers, tmp_path: Path) -> None:
     assert [one["role"] for one in json.loads(chat)["messages"]] == ["user", "assistant"] * 2
     program = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
     assert run(sys.executable, "-c", program, url=servers.url).strip()
+
+
+def test_a_cut_answer_of_a_real_model_goes_on_as_if_it_had_not_been(
+    demo_server: RunningServer,
+) -> None:
+    with httpx.Client(base_url=f"{demo_server.url}/v1", timeout=LONG) as client:
+        chat = client.post("/chats", json={"settings": {"temperature": 0}}).json()["id"]
+        asked = {"content": "Count to 10", "max_output_tokens": 6}
+        first = client.post(f"/chats/{chat}/messages", json=asked).json()
+        begun = first["output"][0]["content"][0]["text"]
+        whole = client.post(f"/chats/{chat}/continue", json={}).json()
+        text = whole["output"][0]["content"][0]["text"]
+        assert (first["status"], whole["status"]) == ("incomplete", "completed")
+        assert text == "\n".join(map(str, range(1, 11)))
+        assert text.startswith(begun)
+        answer = client.get(f"/chats/{chat}").json()["messages"][-1]
+        assert answer["versions"] == [first["id"], whole["id"]]

@@ -71,7 +71,7 @@ class Preparation:
         prompt, request = await run(partial(self._request, chat))
         form = await self._form(chat, prompt)
         request = with_grammar(request, form.grammar, chat)
-        parsers = await run(partial(self._parsers, chat, prompt.text, form))
+        parsers = await run(partial(self._parsers, chat, prompt.head, form))
         return Prepared(request, parsers, form.unenforced)
 
     def _request(self, chat: ChatRequest) -> tuple[RenderedPrompt, Request]:
@@ -122,7 +122,7 @@ class Preparation:
                     calls,
                     chat.tools or (),
                     parsers,
-                    prompt=prompt.token_ids,
+                    prompt=prompt.head_ids,
                     may_think=may_think,
                     beside=wanted,
                 )
@@ -135,7 +135,7 @@ class Preparation:
             unenforced = tuple(dict.fromkeys([*unenforced, *form.unenforced]))
             return _Form(form.grammar, form.reader, hold, unenforced)
         if wanted is not None:
-            grammar = await self._grammars.grammar(wanted, prompt.token_ids, may_think=may_think)
+            grammar = await self._grammars.grammar(wanted, prompt.head_ids, may_think=may_think)
             return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER, unenforced)
         return _Form(None, parsers, GrammarHold.NOTHING)
 

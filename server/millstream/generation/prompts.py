@@ -11,6 +11,7 @@ from typing import Any
 
 from millstream.errors import InvalidRequest
 from millstream.generation.context import ModelContext
+from millstream.generation.started_answers import with_start
 from millstream.intake.fields.chat_messages import Message
 from millstream.intake.requests.chat import ChatRequest
 from millstream.text.raw_prompt import check_pieces
@@ -20,12 +21,15 @@ from millstream.text.raw_prompt import check_pieces
 class RenderedPrompt:
     """text: what the chat template wrote. token_ids: at least one.
 
-    variables: what the template was told beside messages and tools.
+    variables: what the template was told beside messages and tools. head, head_ids: the same up to
+    where a thought begins that is gone on with; else all of it.
     """
 
     text: str
     token_ids: tuple[int, ...]
     variables: dict[str, Any]
+    head: str
+    head_ids: tuple[int, ...]
 
 
 class Prompts:
@@ -44,9 +48,12 @@ class Prompts:
         if max_context is not None:
             check_pieces(sum(map(_num_pieces, chat.messages)), max_context=max_context)
         variables = self._variables(chat)
-        text = self._render(chat, variables)
-        token_ids = self._chat.tokenize(text, max_context=max_context)
-        return RenderedPrompt(text=text, token_ids=token_ids, variables=variables)
+        head, text = with_start(self._render(chat, variables), chat, self._parsers)
+        ids = self._chat.tokenize(text, max_context=max_context)
+        head_ids = ids if head == text else self._chat.tokenize(head, max_context=max_context)
+        return RenderedPrompt(
+            text=text, token_ids=ids, variables=variables, head=head, head_ids=head_ids
+        )
 
     def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:
         """The prompt as text. Raises InvalidRequest for tools that the model cannot be offered."""

@@ -54,7 +54,8 @@ def _fields_without(*names: str) -> dict[str, Any]:
 RegenerateBody = create_model(
     "RegenerateBody",
     __base__=Body,
-    __doc__="response: whose question is answered once more; the leaf, if it is not said.",
+    __doc__="response: whose question is answered once more, or which goes on; the leaf, if it is "
+    "not said.",
     response=(str | None, None),
     **_fields_without(*_OF_THE_CHAT, "input"),
 )

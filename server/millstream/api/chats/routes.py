@@ -96,6 +96,15 @@ REGENERATE = Operation(
     answers={200: {JSON: ResponseObject, EVENTS: ChatEvent}},
     errors=(404, 429, 499, 503, 504),
 )
+CONTINUE = Operation(
+    path=f"{_ONE}/continue",
+    method="POST",
+    summary="Goes on with an answer that was cut; the one that was cut stays",
+    description=f"The new answer begins with what the other has said. {_GOES_ON}",
+    request=RegenerateBody,
+    answers={200: {JSON: ResponseObject, EVENTS: ChatEvent}},
+    errors=(404, 429, 499, 503, 504),
+)
 
 
 def chat_routes(context: ServerContext, maker: ResponseMaker) -> list[DescribedRoute]:
@@ -111,4 +120,5 @@ def chat_routes(context: ServerContext, maker: ResponseMaker) -> list[DescribedR
         LIST_MESSAGES.route(chats.messages),
         SEND_MESSAGE.route(messages.send),
         REGENERATE.route(messages.regenerate),
+        CONTINUE.route(messages.go_on),
     ]

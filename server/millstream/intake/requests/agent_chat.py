@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from millstream.intake.fields.foreign_keys import Reads, reads_nothing
 from millstream.intake.fields.tool_choice import MAX_AGENT_TOOLS
@@ -40,3 +40,12 @@ class AgentChat(ChatRequest):
     effort_is_wish: ClassVar[bool] = True
 
     tools: list[Tool] | None = Field(None, max_length=MAX_AGENT_TOOLS)
+    _started_thought: str | None = PrivateAttr(None)
+
+    @property
+    def started_thought(self) -> str | None:
+        return self._started_thought
+
+    def start_thought(self, text: str) -> None:
+        """Lets the answer begin in the middle of a thought."""
+        self._started_thought = text

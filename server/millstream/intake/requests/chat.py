@@ -39,6 +39,11 @@ class ChatRequest(SamplingFields, FormatFields, ToolFields, ReasoningFields, Del
     metadata: Metadata | None = None
 
     @property
+    def started_thought(self) -> str | None:
+        """What the model has thought of its answer already, and goes on to think."""
+        return None
+
+    @property
     def ends_in_assistant_text(self) -> bool:
         """Whether the last message is one that an answer could go on with."""
         last = self.messages[-1]

@@ -11,7 +11,7 @@ from typing import Any
 from millstream.errors import InvalidRequest
 from millstream.intake.requests.agent_chat import AgentChat, FormedTool
 from millstream.intake.requests.turns import MessagePlaces
-from millstream.intake.responses.conversation import Conversation, PlacedItem
+from millstream.intake.responses.conversation import Conversation, PlacedItem, thought_of
 from millstream.intake.responses.items import Item
 from millstream.intake.responses.response_fields import ResponseFields
 from millstream.intake.responses.tool_choice import choice_for_chat
@@ -80,9 +80,15 @@ class ChatOfResponse:
 
 
 def chat_of_response(
-    fields: ResponseFields, items: Sequence[Item], context: Sequence[Item], *, left_out: int = 0
+    fields: ResponseFields,
+    items: Sequence[Item],
+    context: Sequence[Item],
+    *,
+    said: Sequence[Item] = (),
+    left_out: int = 0,
 ) -> ChatOfResponse:
-    """context: earlier items. left_out: of the oldest turns.
+    """context: earlier items. said: what the answer begins with, thoughts, then at most one text.
+    left_out: of the oldest turns.
 
     Raises InvalidRequest for what does not go together.
     """
@@ -95,6 +101,9 @@ def chat_of_response(
         conversation.add_instructions(fields.instructions)
     kept = without_oldest([item for _, item in placed], left_out) if left_out else None
     conversation.add(placed if kept is None else [placed[place] for place in kept])
+    goes_on_in_text = bool(said) and said[-1]["type"] == "message"
+    if goes_on_in_text:
+        conversation.add([PlacedItem("response", item) for item in said])
     conversation.finish()
     chat = AgentChat(
         messages=conversation.messages,
@@ -105,9 +114,12 @@ def chat_of_response(
         reasoning_effort=fields.reasoning.effort if fields.reasoning else None,
         logprobs=fields.wants_logprobs or None,
         top_logprobs=fields.top_logprobs if fields.wants_logprobs else None,
-        add_generation_prompt=True,
+        add_generation_prompt=not goes_on_in_text,
+        continue_final_message=goes_on_in_text,
         **_same_fields(fields),
     )
+    if said and not goes_on_in_text:
+        chat.start_thought("\n\n".join(map(thought_of, said)))
     places = tuple(conversation.places)
     return ChatOfResponse(chat, offered.names, places, tuple(offered.paths))
 

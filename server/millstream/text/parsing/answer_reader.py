@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from millstream.errors import InvalidRequest
 from millstream.text.parsing.call_families import PLAIN_JSON
 from millstream.text.parsing.call_formats import CallFormat, CallWriting
 from millstream.text.parsing.markup_parser import GrammarHold, MarkupParser
@@ -94,6 +95,19 @@ class AnswerReader:
             started=self._started(prompt),
             hold=hold,
         )
+
+    def open_thought(self, prompt: str) -> str:
+        """The prompt with the marker that opens a thought, unless it ends with that already.
+
+        Raises InvalidRequest for a model whose marker is not known.
+        """
+        form = self.reasoning or self.markup_reasoning
+        if form is None or form.markers is None:
+            raise InvalidRequest(
+                "this model cannot go on with a thought that was cut", param="messages"
+            )
+        opening = form.markers[0]
+        return prompt if prompt.rstrip().endswith(opening) else f"{prompt}{opening}\n"
 
     def _started(self, prompt: str) -> str:
         """What the prompt has already written of the answer."""

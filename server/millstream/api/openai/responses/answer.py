@@ -9,7 +9,7 @@ store is told as soon as it can be.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,14 +63,16 @@ class ResponseAnswer:
         self._num_generated, self._num_reasoning = 0, 0
         self.failure: MillstreamError | None = None
 
-    def announce(self, *, is_queued: bool) -> None:
-        """Logs the first events. is_queued: whether they say that it waits for its turn."""
+    def announce(self, *, is_queued: bool, said: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Logs the first events. is_queued: whether they say that it waits for its turn. said: what
+        it begins with, which an answer that was cut has said."""
         resource, builder = self._resource, self._builder
         resource.turn("queued" if is_queued else "in_progress")
         shown = resource.shown([])
         events = [builder.announce("response.created", shown)]
         kind = "response.queued" if is_queued else "response.in_progress"
-        self._log.append([*events, builder.announce(kind, shown)])
+        events.append(builder.announce(kind, shown))
+        self._log.append([*events, *builder.resume(said)])
 
     async def make(self, run: Run) -> dict[str, Any]:
         """Makes it, as the work of this run, and gives it."""

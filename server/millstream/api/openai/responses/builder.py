@@ -7,6 +7,7 @@ another one ends the item before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from millstream.api.openai.generate.logprob_shapes import content_logprobs
@@ -66,6 +67,22 @@ class OutputBuilder:
     def announce(self, kind: str, response: dict[str, Any]) -> bytes:
         """An event that has the whole response."""
         return self.frames.of_object(kind, {"response": response})
+
+    def resume(self, said: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        """The events of what an answer that was cut has said, in which this one goes on.
+
+        said: its items, thoughts and texts, as they are shown.
+        """
+        events: list[bytes] = []
+        for item in said:
+            for part in item["content"]:
+                if item["type"] == "reasoning":
+                    events += self._beside(Reasoning(part["text"]))
+                    continue
+                message = self._message()
+                events += self._begin(message)
+                events += message.add(part["text"], part.get("logprobs"))
+        return events
 
     def push(self, delta: TextDelta) -> list[bytes]:
         """The events of a delta."""

@@ -39,7 +39,8 @@ class Asker:
     is_replayed: its events can be read again, and it goes on when its reader leaves.
     has_reader: somebody reads its events from the first one on. recent: what else it can go on
     from. wants_answer: else only the prompt is computed, for the answers that will follow.
-    chat_id: the chat of which the response becomes the leaf.
+    chat_id: the chat of which the response becomes the leaf. said: what an answer that was cut has
+    said, in which this one goes on.
     """
 
     owner: str
@@ -49,6 +50,11 @@ class Asker:
     recent: RecentResponses | None = None
     wants_answer: bool = True
     chat_id: str | None = None
+    said: Sequence[Item] = ()
+
+    def is_queued(self, request: ResponseRequest) -> bool:
+        """Whether it begins by waiting; one that has said something is in progress."""
+        return bool(request.background) and not self.said
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ class ResponseMaker:
     async def _begin(self, request: ResponseRequest, asker: Asker, place: Place) -> BegunResponse:
         before = await self._history.before(request, owner=asker.owner, recent=asker.recent)
         items = await self._history.resolved(request.items, before, owner=asker.owner)
-        asked = await self._fitting(request, before, items)
+        asked = await self._fitting(request, before, items, said=asker.said)
         try:
             chat = asked.chat if asker.wants_answer else asked.shortest_chat
             started = await self._answers.start(chat, [place.stream], tenant=asker.owner)
@@ -138,18 +144,23 @@ class ResponseMaker:
         return self._run(request, asker, place, Begun([*before, *items], asked, started, resource))
 
     async def _fitting(
-        self, request: ResponseRequest, before: Sequence[Item], items: Sequence[Item]
+        self,
+        request: ResponseRequest,
+        before: Sequence[Item],
+        items: Sequence[Item],
+        *,
+        said: Sequence[Item],
     ) -> ChatOfResponse:
         """The conversation, without its oldest turns if it is too long and may be shortened."""
         run = self._context.workers.threads.run
-        asked = await run(partial(chat_of_response, request, items, before))
+        made = partial(chat_of_response, request, items, before, said=said)
+        asked = await run(made)
         if request.truncation != "auto" or await self._fits(request, asked):
             return asked
         low, high = 1, num_turns([*before, *items])
         while low <= high:  # as few turns as possible are left out
             middle = (low + high) // 2
-            leaving = partial(chat_of_response, request, items, before, left_out=middle)
-            shorter = await run(leaving)
+            shorter = await run(partial(made, left_out=middle))
             if await self._fits(request, shorter):
                 asked, high = shorter, middle - 1
             else:
@@ -212,7 +223,7 @@ class ResponseMaker:
             snapshot=answer.snapshot,
             timing=place.timing.shown,
         )
-        answer.announce(is_queued=bool(request.background))
+        answer.announce(is_queued=asker.is_queued(request), said=asker.said)
         self._context.runs.start(run, answer.make(run))
         return BegunResponse(run, answer, begun.started.prepared.unenforced, begun.items)
 
@@ -223,7 +234,7 @@ def _row(request: ResponseRequest, resource: ResponseResource, asker: Asker) -> 
         owner=asker.owner,
         kind="response",
         created=resource.created,
-        status="queued" if request.background else "in_progress",
+        status="queued" if asker.is_queued(request) else "in_progress",
         previous_id=request.previous_response_id,
         conversation_id=request.conversation_id,
         is_resumable=asker.is_replayed,
