@@ -72,7 +72,7 @@ class ScriptedRunner(WholeSteps):
         self._end: int = self._tokenizer.token_to_id(_END)
         self._silent: int = self._tokenizer.token_to_id(_SILENT)
         self._path = Path(os.environ[SCRIPT])
-        self._read_at = 0
+        self._read = b""
         self._script: dict[str, Any] = {}
         self._stories: dict[int, Story] = {}
         self._places: dict[int, tuple[int, int]] = {}
@@ -83,17 +83,17 @@ class ScriptedRunner(WholeSteps):
         pass
 
     def step(self, plan: Plan) -> StepOutput:
-        self._read_script()
         drawing = [chunk for chunk in plan.chunks if chunk.sampling is not None]
         tokens = [self._next(chunk) for chunk in drawing]
         time.sleep(max((self._stories[each.request_id].seconds for each in drawing), default=0.0))
         return StepOutput(tokens)
 
-    def _read_script(self) -> None:
-        changed = self._path.stat().st_mtime_ns
-        if changed != self._read_at:
-            self._script = json.loads(self._path.read_text(encoding="utf-8"))
-            self._read_at = changed
+    def _now(self) -> dict[str, Any]:
+        """The script as it is now. Times of files are too coarse to tell whether it has changed."""
+        read = self._path.read_bytes()
+        if read != self._read:
+            self._read, self._script = read, json.loads(read)
+        return self._script
 
     def _next(self, chunk: Chunk) -> int:
         key = chunk.request_id
@@ -104,7 +104,7 @@ class ScriptedRunner(WholeSteps):
         if place == len(story.parts[part]):
             if part + 1 == len(story.parts):
                 return self._end
-            if self._script["releases"].get(story.question, 0) <= part:
+            if self._now()["releases"].get(story.question, 0) <= part:
                 return self._silent
             part, place = part + 1, 0
             if not story.parts[part]:
@@ -117,7 +117,7 @@ class ScriptedRunner(WholeSteps):
         prompt = self._tokenizer.decode(list(chunk.request.prompt), skip_special_tokens=False)
         *_, asked, begun = ["", *prompt.rsplit("\n", 1)]
         question = text_of(json.loads(asked.rpartition("\n")[2].partition(":")[2]))
-        line = self._script["answers"].get(question, {"text": UNSCRIPTED})
+        line = self._now()["answers"].get(question, {"text": UNSCRIPTED})
         text = line["text"].removeprefix(begun.partition(":")[2])
         parts = tuple(self._tokens(each, line.get("by_letter", False)) for each in text.split(HOLD))
         return Story(question, parts, line.get("seconds", 0.002))

@@ -1,4 +1,7 @@
 import { render } from "preact";
+import { App } from "./app";
+import "./look/look.css";
+import "./look/chat.css";
 
 const place = document.getElementById("page");
-if (place) render(<p>Millstream</p>, place);
+if (place) render(<App />, place);

@@ -1,0 +1,39 @@
+/** A dialog over the page. The browser keeps the focus in it, and gives it back afterwards. */
+import type { ComponentChildren } from "preact";
+import { useEffect, useId, useRef } from "preact/hooks";
+import { Close } from "./icons";
+
+interface Props {
+  title: string;
+  children: ComponentChildren;
+  /** Called when it was closed, with Escape too. Without it, it cannot be closed. */
+  onClose?: () => void;
+}
+
+export function Dialog({ title, children, onClose }: Props) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const name = useId();
+  useEffect(() => {
+    dialog.current?.showModal();
+  }, []);
+  return (
+    <dialog
+      ref={dialog}
+      aria-labelledby={name}
+      onCancel={(event) => {
+        if (!onClose) event.preventDefault();
+      }}
+      onClose={() => onClose?.()}
+    >
+      <header>
+        <h2 id={name}>{title}</h2>
+        {onClose && (
+          <button type="button" class="plain icon" aria-label="Close" onClick={() => dialog.current?.close()}>
+            <Close />
+          </button>
+        )}
+      </header>
+      {children}
+    </dialog>
+  );
+}

@@ -1,0 +1,2 @@
+/** Styles are bundled by their imports, which give nothing. */
+declare module "*.css";

@@ -1,0 +1,84 @@
+/** What the model answered: its items as they grow, how it stands or ended, and what can be done. */
+import { useMemo } from "preact/hooks";
+import { Answer } from "./plain_answer";
+import { Again, Onward } from "../look/icons";
+import { memo } from "../look/memo";
+import { answerAgain, answerOn } from "../state/composing";
+import type { LiveAnswer, Shown } from "../state/live";
+import { isRunning, withOutputs } from "../state/texts";
+import { sentence } from "../wire/errors";
+import type { Message, OutputItem } from "../wire/types";
+import { Facts } from "./facts";
+import { Versions } from "./versions";
+
+interface Props {
+  message: Message;
+  live: LiveAnswer | null;
+  /** What tools gave to its calls. */
+  outputs: OutputItem[];
+  isLocked: boolean;
+}
+
+export const Reply = memo(({ message, live, outputs, isLocked }: Props) => {
+  const now = live ? live.shown.value : shownOf(message);
+  const running = isRunning(now.status);
+  const items = useMemo(() => withOutputs(now.items, outputs), [now.items, outputs]);
+  return (
+    <article data-role="assistant" data-id={message.response_id} data-status={now.status} aria-label="Answer" aria-busy={running}>
+      {running && <Progress now={now} />}
+      <div class="answer">
+        <Answer items={items} isRunning={running} timing={message.timing ?? null} />
+      </div>
+      {!running && <Ending now={now} />}
+      {!running && (
+        <footer>
+          <Versions versions={message.versions} shown={message.response_id} what="answer" isLocked={isLocked} />
+          {isCut(now) && (
+            <button type="button" class="plain" disabled={isLocked} onClick={() => void answerOn(message.response_id)}>
+              <Onward /> Continue
+            </button>
+          )}
+          <button type="button" class="plain icon" aria-label="Answer again" title="Answer again" disabled={isLocked} onClick={() => void answerAgain(message.response_id)}>
+            <Again />
+          </button>
+          <Facts usage={now.usage} timing={message.timing ?? null} />
+        </footer>
+      )}
+    </article>
+  );
+});
+
+function shownOf(message: Message): Shown {
+  const { items, status, usage, error } = message;
+  return { items, status: status ?? "completed", position: null, usage, error };
+}
+
+function isCut(now: Shown): boolean {
+  return now.status === "incomplete" || now.status === "cancelled";
+}
+
+function Progress({ now }: { now: Shown }) {
+  if (now.status === "queued") {
+    const place =
+      now.position === null
+        ? "Waiting in the queue"
+        : now.position === 1
+          ? "Waiting in the queue: next"
+          : `Waiting in the queue: place ${now.position}`;
+    return <p class="progress quiet">{place}</p>;
+  }
+  return now.items.length ? null : <p class="progress quiet">Reading</p>;
+}
+
+function Ending({ now }: { now: Shown }) {
+  if (now.status === "failed") {
+    const why = now.error ? sentence(now.error.message) : "It is not known why.";
+    const kept = now.items.length ? " What was said until then is kept." : "";
+    return <p class="notice danger" role="note">This answer failed. {why}{kept}</p>;
+  }
+  if (now.status === "cancelled") return <p class="quiet" role="note">Stopped.</p>;
+  if (now.status === "incomplete") {
+    return <p class="quiet" role="note">Cut off: it came to its limit of tokens.</p>;
+  }
+  return null;
+}

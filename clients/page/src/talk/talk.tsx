@@ -1,0 +1,77 @@
+/** The open chat: its messages, and the box below them. */
+import { useRef } from "preact/hooks";
+import { Down } from "../look/icons";
+import { isLoading, liveAnswers, openChat, runningAnswer, trouble } from "../state/open";
+import { openId } from "../state/router";
+import { sending } from "../state/sending";
+import type { Message, OutputItem } from "../wire/types";
+import { Announcer } from "./announcer";
+import { Composer } from "./composer";
+import { isFollowing, toEnd, useFollowing } from "./following";
+import { Question } from "./question";
+import { Reply } from "./reply";
+import { Calls } from "./calls";
+
+const NOTHING: OutputItem[] = [];
+
+export function Talk() {
+  const box = useRef<HTMLDivElement>(null);
+  const inner = useRef<HTMLDivElement>(null);
+  useFollowing(box, inner);
+  const chat = openChat.value;
+  return (
+    <>
+      <div class="scroll" ref={box} tabIndex={-1}>
+        <div class="messages" ref={inner}>
+          {trouble.value !== null && <p class="notice warning" role="alert">{trouble.value.message}</p>}
+          {isLoading.value && trouble.value === null && <p class="quiet">Loading…</p>}
+          {!chat?.messages.length && !isLoading.value && trouble.value === null && <Welcome />}
+          {chat && <Messages messages={chat.messages} />}
+        </div>
+      </div>
+      <div class="below">
+        {!isFollowing.value && (
+          <button type="button" class="to-end" onClick={() => toEnd(box.current)}>
+            <Down /> Newest
+          </button>
+        )}
+        <Composer />
+      </div>
+      <Announcer />
+    </>
+  );
+}
+
+function Messages({ messages }: { messages: Message[] }) {
+  const isLocked = runningAnswer.value !== null || sending.value.state === "under way";
+  return (
+    <>
+      {messages.map((message, place) => {
+        if (message.role === "tool") return null;
+        if (message.role === "user") {
+          return <Question key={`q ${message.response_id}`} message={message} isLocked={isLocked} />;
+        }
+        const next = messages[place + 1];
+        return (
+          <Reply
+            key={`a ${message.response_id}`}
+            message={message}
+            live={liveAnswers.value.get(message.response_id) ?? null}
+            outputs={next?.role === "tool" ? next.items : NOTHING}
+            isLocked={isLocked}
+          />
+        );
+      })}
+      <Calls messages={messages} />
+    </>
+  );
+}
+
+function Welcome() {
+  return (
+    <div class="welcome">
+      <h2>{openId.value === null ? "New chat" : "Nothing was said here yet"}</h2>
+      <p class="quiet">What is said is kept on this server. An answer goes on when you leave, and is here when you come back.</p>
+    </div>
+  );
+}

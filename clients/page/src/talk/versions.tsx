@@ -1,0 +1,36 @@
+/** Which version of a turn is shown, and arrows to the others. */
+import { Left, Right } from "../look/icons";
+import { change } from "../state/open";
+
+interface Props {
+  versions: string[];
+  shown: string;
+  what: "question" | "answer";
+  isLocked: boolean;
+}
+
+export function Versions({ versions, shown, what, isLocked }: Props) {
+  const place = versions.indexOf(shown);
+  if (versions.length < 2 || place < 0) return null;
+  const go = (step: number) => {
+    const leaf = versions[place + step];
+    if (leaf !== undefined) void change({ leaf }).catch(() => undefined);
+  };
+  return (
+    <span class="versions">
+      <button type="button" class="plain icon" aria-label={`Previous version of this ${what}`} disabled={isLocked || place === 0} onClick={() => go(-1)}>
+        <Left />
+      </button>
+      <span class="quiet">
+        <span class="for-readers">Version </span>
+        {place + 1}
+        <span aria-hidden="true"> / </span>
+        <span class="for-readers"> of </span>
+        {versions.length}
+      </span>
+      <button type="button" class="plain icon" aria-label={`Next version of this ${what}`} disabled={isLocked || place === versions.length - 1} onClick={() => go(1)}>
+        <Right />
+      </button>
+    </span>
+  );
+}
