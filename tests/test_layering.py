@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "settings": set(),
     "log": set(),
     "parent": set(),
+    "metrics": set(),
     # what outlives a request
     "store": {"errors", "store/migrations"},
     "store/migrations": set(),
@@ -164,7 +165,7 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
     },
     # time and processes
-    "runtime": {"core", "errors"},
+    "runtime": {"core", "errors", "metrics"},
     # beside the event loop
     "workers": {"errors", "parent", "text/grammars"},
     # from a checked request to its answers
@@ -184,7 +185,7 @@ ALLOWED: dict[str, set[str]] = {
     "answering": {"errors", "store"},
     # the wire, from the ground up
     "api": set(),
-    "api/wire": {"errors", "runtime", "settings", "workers"},
+    "api/wire": {"errors", "metrics", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
     "api/pages": {"api/described", "errors", "settings"},
     "api/sessions": {"api/described", "api/wire", "errors"},
@@ -194,9 +195,19 @@ ALLOWED: dict[str, set[str]] = {
         "api/sessions",
         "api/wire",
         "errors",
+        "metrics",
         "settings",
     },
-    "api/context": {"answering", "api/wire", "generation", "settings", "store"},
+    "api/context": {"answering", "api/wire", "generation", "metrics", "settings", "store"},
+    "api/metrics": {
+        "api/context",
+        "api/described",
+        "core",
+        "errors",
+        "metrics",
+        "runtime",
+        "version",
+    },
     "api/status": {"api/context", "api/described", "api/wire", "runtime", "version"},
     "api/openai/generate": {
         "answering",
@@ -356,6 +367,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/chats",
         "api/context",
         "api/described",
+        "api/metrics",
         "api/openai",
         "api/openai/chat",
         "api/openai/completions",
@@ -481,6 +493,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "zmq": {"runtime", "engine_process"},
     "msgspec": {"runtime", "api"},
     "llguidance": {"model", "text"},
+    "prometheus_client": {"api"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
 }

@@ -76,6 +76,7 @@ async def _serve(
             settings=settings,
             tls=tls,
             socket_answers=context.socket_answers,
+            http_metrics=context.http_metrics,
         )
         place = "nothing" if parts.store is None else parts.store.description
         watching = asyncio.create_task(_watch_engine(server, settings, listeners[0], place))

@@ -90,6 +90,9 @@ class Settings(BaseSettings):
         description="keys, of which a client must send one; separated by commas, or given again "
         "(default: anyone may use the server)",
     )
+    open_metrics: bool = Field(
+        default=False, description="let anyone read /metrics on a server that has keys"
+    )
     allowed_hosts: Hosts = Field(
         None,
         description="names by which the server may be called, like llm.example or *.example; "

@@ -39,5 +39,6 @@ def build_app(context: ServerContext) -> ASGIApp:
         routes,
         context.settings,
         session_secret=context.session_secret,
+        metrics=context.http_metrics,
         owner=context.owner,
     )

@@ -11,6 +11,7 @@ from millstream.api.anthropic.endpoint import COUNT_TOKENS, MESSAGES, Messages, 
 from millstream.api.chats.routes import chat_routes
 from millstream.api.context import ServerContext
 from millstream.api.described.route import DescribedRoute, Handler
+from millstream.api.metrics.endpoint import metrics_route
 from millstream.api.openai.cancellation import CANCEL_CHAT, CANCEL_COMPLETION, cancel
 from millstream.api.openai.chat.endpoint import CHAT, DELETE_CHAT, RESUME_CHAT, ChatCompletions
 from millstream.api.openai.completions.endpoint import (
@@ -79,6 +80,7 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         VERSION.route(version),
         LOAD.route(load(context)),
         *page_routes(context.settings),
+        metrics_route(context),
     ]
 
 

@@ -40,9 +40,10 @@ class Choice:
         delta = self.assembler.push(await anext(self.stream))
         if self._parser is not None:
             delta = self._parse(self._parser, delta)
+        self.stream.tell(len(delta.token_ids))
         if delta.finish_reason is not None:
             # Freed before the last bytes go out, not after a slow client took them.
-            self.stream.close()
+            self.stream.close(delta.finish_reason)
         return delta
 
     def _parse(self, parser: CountingParser, delta: TextDelta) -> TextDelta:

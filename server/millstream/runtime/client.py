@@ -21,6 +21,7 @@ from millstream.errors import (
     ShuttingDown,
     StartupError,
 )
+from millstream.runtime.engine_history import EngineHistory
 from millstream.runtime.host import EngineHost
 from millstream.runtime.messages import Fatal, FromEngine, Ready, Step
 from millstream.runtime.open_streams import OpenStreams
@@ -41,7 +42,7 @@ class State(Enum):
 class EngineClient:
     """Opens streams on one supervised engine. Use from one event loop; `start()` first.
 
-    streams: those that are open.
+    streams: those that are open. history: what was counted by engines before this one.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class EngineClient:
         self._is_draining = False
         self._has_been_ready = False
         self.statistics = Statistics()
+        self.history = EngineHistory()
 
     @property
     def state(self) -> State:
@@ -214,7 +216,8 @@ class EngineClient:
 
     def on_end(self, how: str, *, is_final: bool) -> None:
         """For the supervisor: the engine is gone."""
-        self._info = None
+        was_ready, self._info = self._info is not None, None
+        self.history.on_end(self.statistics, is_replaced=was_ready and not is_final)
         self.statistics = Statistics()
         if self._is_draining:
             if self.streams:

@@ -12,13 +12,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from millstream.core.request import Request
 from millstream.errors import is_library_failure
-from millstream.runtime.messages import Add, Cancel, FromEngine, ToEngine
+from millstream.runtime.messages import Add, Cancel, FromEngine, Step, ToEngine
 from millstream.runtime.runner_protocol import Runner
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class CompilingChannel:
         self._submit = submit
         self._waiting: dict[int, Request] = {}
         self._compiled: deque[int] = deque()  # appended to by the other thread
+        self._seconds: deque[float] = deque()  # and this one; not told yet
 
     def receive(self) -> ToEngine:
         """Waits for the next message."""
@@ -76,6 +80,10 @@ class CompilingChannel:
         return None
 
     def send(self, message: FromEngine) -> None:
+        """Sends to the client; tells it in passing what was compiled."""
+        if self._seconds and isinstance(message, Step):
+            seconds = [self._seconds.popleft() for _ in range(len(self._seconds))]
+            message = msgspec.structs.replace(message, compilations=seconds)
         self._channel.send(message)
 
     def _deliver(self, message: ToEngine) -> ToEngine | None:
@@ -93,7 +101,9 @@ class CompilingChannel:
         """In the other thread."""
         try:
             if request.id in self._waiting:
+                began = time.monotonic()
                 self._runner.compile(request)
+                self._seconds.append(time.monotonic() - began)
         except BaseException as error:
             if not is_library_failure(error):
                 raise

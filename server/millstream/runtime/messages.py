@@ -53,13 +53,15 @@ class Wait(NamedTuple):
 class Step(msgspec.Struct, tag=True, frozen=True):
     """Everything one step has to tell, and how the scheduler stands after it.
 
-    waits: of the requests that no message before has told of.
+    waits: of the requests that no message before has told of. compilations: seconds of those that
+    no message before has told of.
     """
 
     tokens: list[TokenEvent]
     failures: list[FailureEvent]
     statistics: Statistics
     waits: list[Wait] = []
+    compilations: list[float] = []
 
 
 ToEngine = Add | Cancel | Stop

@@ -8,10 +8,12 @@ Rules:
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Collection, Iterator
 
 from millstream.core.request import Request
 from millstream.errors import MillstreamError, Overloaded, RequestCancelled
+from millstream.metrics.request_metrics import ASKED, READER_LEFT, RequestMetrics
 from millstream.runtime.messages import Add, Cancel, Step, ToEngine, error_of
 from millstream.runtime.queue_places import QueuePlaces
 from millstream.runtime.stream import TokenStream
@@ -34,6 +36,7 @@ class OpenStreams:
         """limit: places. check_available: raises while the engine takes no requests. post: sends to
         the engine. on_close: called when a place has become free."""
         self.limit = limit
+        self.metrics = RequestMetrics()
         self._check_available = check_available
         self._post = post
         self._on_close = on_close
@@ -75,7 +78,13 @@ class OpenStreams:
             )
             raise self._told_when(full, count)
         streams = [
-            TokenStream(next(self._ids), send=self._add, forget=self._forget, names=names)
+            TokenStream(
+                next(self._ids),
+                send=self._add,
+                forget=self._forget,
+                names=names,
+                metrics=self.metrics,
+            )
             for _ in range(count)
         ]
         self._streams |= {stream.id: stream for stream in streams}
@@ -88,20 +97,23 @@ class OpenStreams:
         """
         found = [s for s in self._streams.values() if name in s.names and not s.is_ended]
         for stream in found:
-            self._forget(stream)
-            stream.fail(RequestCancelled("the request was cancelled"))
+            stream.end(RequestCancelled("the request was cancelled"))
         return bool(found)
 
     def deliver(self, step: Step) -> None:
         """Tells everyone what a step has brought."""
+        now, metrics = time.monotonic(), self.metrics
+        metrics.on_compiled(step.compilations)
         for wait in step.waits:
             self._queue.leave(wait.request_id)
             if (stream := self._streams.get(wait.request_id)) is not None:
-                stream.queue_seconds = wait.seconds
+                metrics.on_run(stream.life, wait.seconds)
         for event in step.tokens:
             self._waiting.remove(event.request_id)
             stream = self._streams.get(event.request_id)
             if stream is not None:
+                if event.token_ids:
+                    metrics.on_token(stream.life, now, num_cached=event.num_cached)
                 stream.push(event)
         for failure in step.failures:
             self._waiting.remove(failure.request_id)
@@ -141,6 +153,16 @@ class OpenStreams:
         self._queue.leave(stream.id)
         if stream.is_started:
             self._turnover.on_end()
+            self._count_end(stream)
         if stream.is_started and not stream.is_ended:
             self._post(Cancel(stream.id))
         self._on_close()
+
+    def _count_end(self, stream: TokenStream) -> None:
+        metrics, failure = self.metrics, stream.failure
+        if stream.finish_reason is not None:
+            metrics.on_finished(stream.life, stream.finish_reason)
+        elif failure is None or isinstance(failure, RequestCancelled):
+            metrics.cancelled[READER_LEFT if failure is None else ASKED] += 1
+        else:
+            metrics.failed[failure.code] += 1

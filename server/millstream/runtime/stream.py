@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
-from millstream.core.request import Request, TokenEvent
+from millstream.core.request import FinishReason, Request, TokenEvent
 from millstream.errors import GenerationTimeout, MillstreamError
+from millstream.metrics.request_metrics import RequestLife, RequestMetrics
 
 T = TypeVar("T")
 
@@ -20,8 +21,7 @@ class TokenStream:
     """Async iterator over batches of TokenEvents; holds one place of the admission limit.
 
     Created by `EngineClient.open()`. Belongs to one event loop. Must be closed.
-    names: what `EngineClient.cancel()` knows it by. queue_seconds: how long the request waited in
-    the engine; None until it runs.
+    names: what `EngineClient.cancel()` knows it by. life: when what happened to the request.
     """
 
     def __init__(
@@ -31,7 +31,9 @@ class TokenStream:
         send: Callable[[Request], None],
         forget: Callable[[TokenStream], None],
         names: Collection[str] = (),
+        metrics: RequestMetrics | None = None,
     ) -> None:
+        """send: to the engine. forget: gives the place back; called as often as one likes."""
         self.id = request_id
         self.names = names
         self._send = send
@@ -41,9 +43,21 @@ class TokenStream:
         self._reader: asyncio.Future[None] | None = None
         self._preparing: asyncio.Future[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self.queue_seconds: float | None = None
+        self._metrics = metrics or RequestMetrics()
+        self.life = RequestLife()
+        self.finish_reason: FinishReason | None = None
         self.is_started = False
         self.is_ended = False
+
+    @property
+    def failure(self) -> MillstreamError | None:
+        """What ended the request, unless it finished."""
+        return self._failure
+
+    @property
+    def queue_seconds(self) -> float | None:
+        """How long the request waited in the engine; None until it runs."""
+        return self.life.queue_seconds
 
     @property
     def is_timed(self) -> bool:
@@ -77,6 +91,12 @@ class TokenStream:
         self._check_failure()
         self._send(request)
         self.is_started = True
+        self._metrics.on_sent(
+            self.life,
+            num_prompt=len(request.prompt),
+            max_tokens=request.max_tokens,
+            is_leader=request.follows is None,
+        )
 
     def __aiter__(self) -> TokenStream:
         return self
@@ -96,8 +116,17 @@ class TokenStream:
         events, self._events = self._events, []
         return events
 
-    def close(self) -> None:
-        """Gives the place back and cancels the request if it has not ended. Idempotent."""
+    def tell(self, num_tokens: int) -> None:
+        """Counts tokens that its reader passes on."""
+        self.life.num_generated += num_tokens
+        self._metrics.num_generated_tokens += num_tokens
+
+    def close(self, finish_reason: FinishReason | None = None) -> None:
+        """Gives the place back and cancels the request if it has not ended. Idempotent.
+
+        finish_reason: why the answer is complete, if it is. The engine need not know of it.
+        """
+        self.finish_reason = self.finish_reason or finish_reason
         self._stop_timer()
         self._forget(self)
 
@@ -121,6 +150,13 @@ class TokenStream:
             if self._preparing is not None:
                 self._preparing.cancel()
 
+    def end(self, error: MillstreamError) -> None:
+        """Fails with `error`, and gives the place back at once."""
+        if not self.is_ended:
+            self._failure = error
+        self._forget(self)
+        self.fail(error)
+
     def _check_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
@@ -131,8 +167,8 @@ class TokenStream:
             self._reader.set_result(None)
 
     def _expire(self, timeout: float) -> None:
-        self._forget(self)
-        self.fail(GenerationTimeout(f"the answer was not complete after {timeout:g} s"))
+        error = GenerationTimeout(f"the answer was not complete after {timeout:g} s")
+        self.end(error)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -355,3 +355,11 @@ async def test_a_failure_tells_nothing_of_the_inside(
     assert response.status_code == 500
     assert "division" not in response.text
     assert response.headers["x-request-id"]
+
+
+async def test_metrics_are_open_where_the_operator_says_so(serve: Serve) -> None:
+    assert_unauthorized(await serve(api_key="sesame").get("/metrics"))
+    client = serve(api_key="sesame", open_metrics=True)
+    assert (await client.get("/metrics")).status_code == 200
+    assert_unauthorized(await client.get("/load"))
+    assert (await serve().get("/metrics")).status_code == 200

@@ -12,8 +12,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from millstream.api.wire.error_bodies import ErrorBody
+from millstream.api.wire.request_log import record_of
 from millstream.api.wire.sockets import SocketHandler
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -25,6 +27,7 @@ TEXT = "text/plain"
 SCRIPT = "text/javascript"
 CSS = "text/css"
 SVG = "image/svg+xml"
+OPEN_METRICS = "application/openmetrics-text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,11 @@ class Operation:
     is_open: bool = False
     is_probe: bool = False
 
+    @property
+    def asks_for_answer(self) -> bool:
+        """Whether it takes a place, and may find none free: 429, or 529 in the Messages API."""
+        return 429 in self.errors or 529 in self.errors
+
     def route(self, handler: Handler, *, socket: SocketHandler | None = None) -> DescribedRoute:
         """socket: what serves WebSockets of the same path, if there are any."""
         return DescribedRoute(self, handler, socket=socket)
@@ -66,3 +74,10 @@ class DescribedRoute(Route):
         super().__init__(operation.path, handler, methods=[operation.method])
         self.operation = operation
         self.socket = socket
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves a request, whose record is told which route it took."""
+        if (record := record_of(scope)) is not None:
+            record.route = self.path
+            record.is_for_answer = self.operation.asks_for_answer
+        await super().handle(scope, receive, send)

@@ -35,6 +35,7 @@ from millstream.api.sessions.guard import KnowSession
 from millstream.api.wire.messages_errors import speaks_messages
 from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
+from millstream.metrics.http_metrics import HttpMetrics
 from millstream.settings import Settings
 
 EXPOSED_HEADERS = (
@@ -62,11 +63,12 @@ def protect(
     settings: Settings,
     *,
     session_secret: bytes,
+    metrics: HttpMetrics,
     owner: OwnerFunction | None = None,
 ) -> ASGIApp:
     """The application as the socket sees it. session_secret: what its cookies are signed with.
 
-    owner: says whose a request is, instead of keys and cookies.
+    metrics: counts what is answered. owner: says whose a request is, instead of keys and cookies.
     """
     root_path = settings.root_path or ""
     is_open = OpenRoutes(routes, root_path=root_path)
@@ -91,7 +93,8 @@ def protect(
         )
     paths = [route.path for route in routes if route.operation.is_probe]
     probes = {*paths, *(root_path + path for path in paths)}
-    return RequestId(RootPath(app, root_path=root_path), probes=probes, root_path=root_path)
+    app = RootPath(app, root_path=root_path)
+    return RequestId(app, probes=probes, metrics=metrics, root_path=root_path)
 
 
 def _know_session(
@@ -155,10 +158,18 @@ class RequestId:
     paths that are asked for every few seconds, with the root path or without.
     """
 
-    def __init__(self, app: ASGIApp, *, probes: Collection[str], root_path: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        probes: Collection[str],
+        metrics: HttpMetrics,
+        root_path: str = "",
+    ) -> None:
         self._app = app
         self._root_path = root_path
         self._probes = frozenset(probes)
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -167,7 +178,9 @@ class RequestId:
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         is_probe = scope["path"] in self._probes
-        record = RequestRecord(scope, request_id=request_id, is_probe=is_probe)
+        record = RequestRecord(
+            scope, request_id=request_id, is_probe=is_probe, metrics=self._metrics
+        )
         scope.setdefault("state", {}).update(request_id=request_id, record=record)
 
         async def send_with_id(message: Message) -> None:

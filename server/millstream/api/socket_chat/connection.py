@@ -150,7 +150,7 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
             await self._socket.send(cancelled_text(asked.frame.id))
             return
         record.respond(200)
-        record.answer = begun.answer.facts
+        record.begin(begun.answer.facts)
         try:
             await self._send_answer(asked.frame.id, begun)
         finally:

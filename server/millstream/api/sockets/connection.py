@@ -47,6 +47,7 @@ class SocketConnection(ABC, Generic[Event, Asked]):
         self._limit = context.settings.payload_limit
         self._owner = owner_of(connection)
         self._request_id: str = connection.state.request_id
+        self._route: str = connection.state.record.route
 
     async def run(self) -> None:
         """Serves the client. Ends with SocketGone."""
@@ -142,7 +143,14 @@ class SocketConnection(ABC, Generic[Event, Asked]):
 
     def _record(self) -> RequestRecord:
         scope = {**self._socket.scope, "method": _METHOD}
-        return RequestRecord(scope, request_id=self._request_id, is_probe=False)
+        record = RequestRecord(
+            scope,
+            request_id=self._request_id,
+            is_probe=False,
+            metrics=self._context.http_metrics,
+        )
+        record.route, record.is_for_answer = self._route, True
+        return record
 
 
 def _note(record: RequestRecord, error: MillstreamError) -> None:

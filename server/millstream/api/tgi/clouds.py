@@ -131,6 +131,7 @@ class VertexPredictions:
                 answers.append(await self._begin(http, instance, own))
             except InvalidRequest as error:
                 raise in_instance(error, number) from error
+        http.state.record.begin()
         making = [asyncio.ensure_future(answer.body()) for answer in answers]
         try:
             return [_text(body) for body in await asyncio.gather(*making)]

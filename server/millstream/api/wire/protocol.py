@@ -29,6 +29,7 @@ from millstream.errors import (
     Overloaded,
     RequestTimeout,
 )
+from millstream.metrics.http_metrics import HttpMetrics
 
 HEADER_SECONDS = 30.0
 
@@ -38,12 +39,13 @@ class Protocol(H11Protocol):
 
     send_timeout: seconds in which a client must read something of what waits for it.
     max_connections: how many there may be at a time; None for any number. unread: the large answers
-    that wait on any of them.
+    that wait on any of them. metrics: counts those that are refused.
     """
 
     send_timeout = 60.0
     unread = UnreadAnswers()
     max_connections: int | None = None
+    metrics = HttpMetrics()
     _timer: asyncio.TimerHandle | None = None
     transport: BoundedTransport
 
@@ -135,9 +137,9 @@ class Protocol(H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             record = record_of(cast("Scope", self.cycle.scope))
         if record is None:
-            log_unread(error)
+            log_unread(error, self.metrics)
         else:
-            record.ending = error.code
+            record.break_off(error)
         self._stop_timer()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps(error_body(error)).encode()

@@ -5,8 +5,8 @@
 
 Rules: nothing that a client wrote into its body, its key or its query is in a line, and what is of
 its path and headers has no blanks, so that it cannot look like another field. A line is written
-when the request has ended, streams included; while it is answered nothing is written or counted
-here.
+when the request has ended, streams included, and then it is counted as well; while it is answered
+nothing is written or counted here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from millstream.errors import MillstreamError
+from millstream.metrics.http_metrics import NO_ROUTE, HttpMetrics
 
 log = logging.getLogger("millstream.requests")
 
@@ -56,24 +57,38 @@ class AnswerFacts:
 class RequestRecord:
     """What is known of one request. Handlers find it as `request.state.record`.
 
-    answer: tells of the answer, if one was begun. ending: what broke the request off.
+    answer: tells of the answer, if one was begun. ending: what broke the request off. route: the
+    template of the path, once that is known. is_for_answer: whether it asks for one.
     """
 
-    def __init__(self, scope: Scope, *, request_id: str, is_probe: bool) -> None:
+    def __init__(
+        self, scope: Scope, *, request_id: str, is_probe: bool, metrics: HttpMetrics
+    ) -> None:
         """is_probe: asked every few seconds by a machine, so not worth a line if it goes well."""
         self._method, self._path = scope.get("method", "GET"), scope["path"]
         self._headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._request_id = request_id
         self._is_probe = is_probe
+        self._metrics = metrics
         self._began = time.monotonic()
         self._status: int | None = None
         self._error: MillstreamError | None = None
+        self._is_broken_off = self._is_begun = False
         self._refused_origin: str | None = None
         self.answer: Callable[[], AnswerFacts] | None = None
         self.ending: str | None = None
+        self.route = NO_ROUTE
+        self.is_for_answer = False
+
+    def begin(self, answer: Callable[[], AnswerFacts] | None = None) -> None:
+        """Notes that the engine has all that was asked for: an error is no refusal from here on."""
+        self._is_begun = True
+        self.answer = answer or self.answer
 
     def respond(self, status: int, headers: Mapping[str, str] | None = None) -> None:
         """Notes that the answer begins with this. headers: None where no page can be refused."""
+        if self._is_broken_off:
+            return
         self._status = status
         if headers is not None and "access-control-allow-origin" not in headers:
             self._refused_origin = foreign_origin(self._headers)
@@ -82,14 +97,27 @@ class RequestRecord:
         """Notes what the answer says went wrong."""
         self._error = error
 
+    def break_off(self, error: MillstreamError) -> None:
+        """Notes that the connection itself has refused the rest of the request."""
+        self.ending = error.code
+        if self._status is None:
+            self._status, self._error, self._is_broken_off = error.status, error, True
+
     def write(self) -> None:
-        """Writes the line. Called once, when the request has ended."""
+        """Counts the request, and writes its line. Called once, when it has ended."""
+        self._count()
         is_well = self._is_probe and self._status in (200, 503) and self._refused_origin is None
         level = logging.DEBUG if is_well else logging.INFO
         if not log.isEnabledFor(level):
             return
         fields = " ".join(f"{name}={value}" for name, value in self._fields())
         log.log(level, "%s %s %s %s", self._method, shown(self._path), self._status or "-", fields)
+
+    def _count(self) -> None:
+        seconds = time.monotonic() - self._began
+        self._metrics.on_response(self._method, self.route, status=self._status, seconds=seconds)
+        if self._error is not None and not self._is_begun:
+            self._metrics.on_refused(self._error.code, is_for_answer=self.is_for_answer)
 
     def _fields(self) -> Iterator[tuple[str, object]]:
         yield "id", self._request_id
@@ -129,8 +157,9 @@ def record_of(scope: Scope) -> RequestRecord | None:
     return state.get("record")
 
 
-def log_unread(error: MillstreamError) -> None:
-    """Writes the line of a connection that was refused before it had a request."""
+def log_unread(error: MillstreamError, metrics: HttpMetrics) -> None:
+    """Counts a connection that was refused before it had a request, and writes its line."""
+    metrics.on_refused(error.code, is_for_answer=False)
     log.info("- - %d error=%s", error.status, error.code)
 
 

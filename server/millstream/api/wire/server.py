@@ -24,6 +24,7 @@ from millstream.api.wire.closing import UnreadAnswers
 from millstream.api.wire.protocol import Protocol
 from millstream.api.wire.socket_protocol import SocketProtocol
 from millstream.errors import StartupError
+from millstream.metrics.http_metrics import HttpMetrics
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 
@@ -74,20 +75,26 @@ def _explain(error: Exception, files: dict[str, str | None]) -> str:
     return f"{given}: no PEM certificate with its private key ({reason or error})"
 
 
-def _protocol(settings: Settings) -> type[asyncio.Protocol]:
+def _protocols(
+    settings: Settings, http_metrics: HttpMetrics
+) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
     class Configured(Protocol):
         send_timeout = settings.send_timeout
         unread = UnreadAnswers()
         max_connections = descriptors.max_connections()
+        metrics = http_metrics
 
-    return Configured
+    class ConfiguredSocket(SocketProtocol):
+        metrics = http_metrics
+
+    return Configured, ConfiguredSocket
 
 
 class Server(uvicorn.Server):
     """A uvicorn server that drains its engine before it closes connections.
 
     tls: what to encrypt with; None for plain HTTP. socket_answers: what is being said over
-    WebSockets, which uvicorn closes without asking.
+    WebSockets, which uvicorn closes without asking. http_metrics: counts what is refused.
     """
 
     def __init__(
@@ -98,13 +105,15 @@ class Server(uvicorn.Server):
         settings: Settings,
         tls: ssl.SSLContext | None = None,
         socket_answers: Set[asyncio.Task[None]] = frozenset(),
+        http_metrics: HttpMetrics,
     ) -> None:
+        http, websocket = _protocols(settings, http_metrics)
         # h11, not httptools: httptools puts no limit on the size of headers.
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_protocol(settings),
-                ws=SocketProtocol,
+                http=http,
+                ws=websocket,
                 ws_max_size=_MESSAGE_SLACK * settings.payload_limit,
                 # Events of a few bytes are not worth it; nor is what it costs to unpack.
                 ws_per_message_deflate=False,

@@ -22,6 +22,7 @@ from millstream.api.wire.closing import LINGER_SECONDS, BoundedTransport
 from millstream.api.wire.error_bodies import error_body
 from millstream.api.wire.request_log import log_unread
 from millstream.errors import HeadersTooLarge, InvalidRequest
+from millstream.metrics.http_metrics import HttpMetrics
 
 _MAX_PIECES = 4096
 """Frames of one message. Empty ones count for nothing against its size."""
@@ -29,8 +30,12 @@ _SWITCHING = 101
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """One connection, once its client has asked to speak WebSocket."""
+    """One connection, once its client has asked to speak WebSocket.
 
+    metrics: counts those that are refused.
+    """
+
+    metrics = HttpMetrics()
     transport: BoundedTransport
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -127,7 +132,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _refuse(self, error: InvalidRequest) -> None:
         self.handshake_complete = self.close_sent = True
-        log_unread(error)
+        log_unread(error, self.metrics)
         body = json.dumps(error_body(error)).encode()
         headers = {
             "Content-Type": "application/json",

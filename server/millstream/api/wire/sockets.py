@@ -14,6 +14,7 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millstream.api.wire.error_bodies import error_response
+from millstream.api.wire.request_log import record_of
 from millstream.errors import MillstreamError, NotFound
 
 log = logging.getLogger(__name__)
@@ -80,18 +81,20 @@ class SocketRoutes:
         self, app: ASGIApp, *, handlers: Mapping[str, SocketHandler], root_path: str
     ) -> None:
         self._app = app
-        self._handlers = {root_path + path: handler for path, handler in handlers.items()}
+        self._handlers = {root_path + path: (path, each) for path, each in handlers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             await self._app(scope, receive, send)
             return
         path = scope["path"]
-        handler = self._handlers.get(path)
-        if handler is None:
+        route, handler = self._handlers.get(path, (None, None))
+        if route is None or handler is None:
             error = NotFound(f"there is no WebSocket {path}")
             await error_response(error)(scope, receive, send)
             return
+        if (record := record_of(scope)) is not None:
+            record.route = route
         socket = Socket(scope, receive, send)
         try:
             await handler(socket)

@@ -92,7 +92,7 @@ class Endpoint(ABC, Generic[Fields]):
         except BaseException:
             close_all(streams)
             raise
-        http.state.record.answer = answer.facts
+        http.state.record.begin(answer.facts)
         if not fields.stream:
             return await answer.respond(http, streams)
         return EventStream(

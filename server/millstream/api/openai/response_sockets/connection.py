@@ -91,7 +91,7 @@ class ResponseConnection(SocketConnection[CreateEvent | SteerEvent, CreateEvent]
         place = self._maker.take_place(request, asker)
         begun = await self._maker.begin(request, asker, place)
         record.respond(200)
-        record.answer = begun.answer.facts
+        record.begin(begun.answer.facts)
         try:
             async with aclosing(begun.run.events.read()) as events:
                 is_kept = False

@@ -92,6 +92,8 @@ class Compactor:
         except ClientGone:
             return nobody(http)
         finally:
+            if stream.is_started:
+                http.state.record.begin()
             stream.close()
 
     async def _compact(

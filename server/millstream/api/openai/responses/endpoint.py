@@ -69,7 +69,7 @@ class Responses:
         except ClientGone:
             place.stream.close()
             return nobody(http)
-        http.state.record.answer = begun.answer.facts
+        http.state.record.begin(begun.answer.facts)
         headers = {UNENFORCED_HEADER: ", ".join(begun.unenforced)} if begun.unenforced else {}
         if request.stream:
             stream = place.stream if tells_position else None

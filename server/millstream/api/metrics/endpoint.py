@@ -1,0 +1,71 @@
+"""GET /metrics, in the text format of Prometheus, or in OpenMetrics for whoever asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from prometheus_client import ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from millstream.api.context import ServerContext
+from millstream.api.described.route import OPEN_METRICS, TEXT, DescribedRoute, Operation
+from millstream.api.metrics.engine_families import engine_families
+from millstream.api.metrics.families import gauge
+from millstream.api.metrics.request_families import http_families, request_families
+from millstream.api.metrics.tgi_names import tgi_families
+from millstream.api.metrics.vllm_names import vllm_families
+from millstream.runtime.client import State
+from millstream.version import __version__
+
+METRICS = Operation(
+    path="/metrics",
+    method="GET",
+    summary="What is counted, for Prometheus",
+    answers={200: {TEXT: None, OPEN_METRICS: None}},
+    is_probe=True,
+)
+
+
+class _Collected(Collector):
+    """What was collected, as an encoder wants to have it."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
+
+
+def metrics_route(context: ServerContext) -> DescribedRoute:
+    """The route; with --open-metrics it needs no key."""
+    process = ProcessCollector(registry=None)
+
+    async def answer(request: Request) -> Response:
+        # Collected at one moment of the event loop; written beside it, which takes longer.
+        families = [*all_families(context), *process.collect()]
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        content = await run_in_threadpool(encode, _Collected(families))
+        return Response(content, headers={"content-type": media_type})
+
+    return replace(METRICS, is_open=context.settings.open_metrics).route(answer)
+
+
+def all_families(context: ServerContext) -> Iterator[Metric]:
+    """Everything but the process's own figures."""
+    engine, http = context.engine, context.http_metrics
+    labels = {"version": __version__, "model": context.settings.model_name}
+    if engine.state is State.READY:
+        info = engine.info
+        labels |= {"architecture": info.architecture, "device": info.device, "dtype": info.dtype}
+    yield gauge("millstream_info", "What is served, and by which version", 1.0, labels)
+    yield from engine_families(engine)
+    yield from request_families(engine.streams.metrics)
+    yield from http_families(http)
+    yield from vllm_families(engine, model=context.settings.model_name)
+    yield from tgi_families(engine, http)

@@ -1,0 +1,1 @@
+"""What is counted while requests are served: plain numbers, which `api/metrics/` shows."""
