@@ -1,6 +1,7 @@
 /** What the model answered: its items as they grow, how it stands or ended, and what can be done. */
 import { useMemo } from "preact/hooks";
-import { Answer } from "./plain_answer";
+import { Answer } from "../answer/answer";
+import { CopyAnswer } from "../answer/copy_answer";
 import { Again, Onward } from "../look/icons";
 import { memo } from "../look/memo";
 import { answerAgain, answerOn } from "../state/composing";
@@ -26,9 +27,7 @@ export const Reply = memo(({ message, live, outputs, isLocked }: Props) => {
   return (
     <article data-role="assistant" data-id={message.response_id} data-status={now.status} aria-label="Answer" aria-busy={running}>
       {running && <Progress now={now} />}
-      <div class="answer">
-        <Answer items={items} isRunning={running} timing={message.timing ?? null} />
-      </div>
+      <Answer items={items} isRunning={running} timing={message.timing ?? null} />
       {!running && <Ending now={now} />}
       {!running && (
         <footer>
@@ -41,6 +40,7 @@ export const Reply = memo(({ message, live, outputs, isLocked }: Props) => {
           <button type="button" class="plain icon" aria-label="Answer again" title="Answer again" disabled={isLocked} onClick={() => void answerAgain(message.response_id)}>
             <Again />
           </button>
+          <CopyAnswer items={now.items} />
           <Facts usage={now.usage} timing={message.timing ?? null} />
         </footer>
       )}
