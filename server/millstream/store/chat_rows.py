@@ -30,8 +30,13 @@ _ROW_BYTES = 400
 
 def insert_chat(connection: Connection, chat: StoredChat, *, now: int) -> None:
     """Writes a new one."""
+    connection.execute(chats.insert(), chat_row(chat, now=now))
+
+
+def chat_row(chat: StoredChat, *, now: int) -> dict[str, Any]:
+    """The row of an empty one."""
     settings = to_text(chat.settings)
-    row = {
+    return {
         "id": to_key(chat.id),
         "owner": chat.owner,
         "created": chat.created,
@@ -44,7 +49,6 @@ def insert_chat(connection: Connection, chat: StoredChat, *, now: int) -> None:
         "used": now,
         "size": len(settings) + _ROW_BYTES,
     }
-    connection.execute(chats.insert(), row)
 
 
 def read_chat(connection: Connection, chat_id: str, *, owner: str) -> tuple[StoredChat, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,24 +10,16 @@ from typing import Any
 from sqlalchemy import Connection
 
 from millstream.store import chat_rows as rows
+from millstream.store.chat_imports import rows_of_chat
 from millstream.store.chat_tree import ChatTree
 from millstream.store.connected import now
 from millstream.store.conversation_rows import in_response
 from millstream.store.conversations import StoredConversations
 from millstream.store.item_rows import all_items
 from millstream.store.json_text import to_key
-from millstream.store.records import StoredChat, StoredItem, StoredResponse
+from millstream.store.records import ChatTurn, StoredChat
 from millstream.store.response_rows import read_response
 from millstream.store.tables import chats
-
-
-@dataclass(frozen=True, slots=True)
-class ChatTurn:
-    """One response with what it was asked and what it said; the latter is stored when it ends."""
-
-    response: StoredResponse
-    inputs: Sequence[StoredItem]
-    outputs: Sequence[StoredItem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +43,15 @@ class StoredChats(StoredConversations):
     async def create_chat(self, chat: StoredChat) -> None:
         """Writes a new one."""
         await self._writer.submit(lambda c: rows.insert_chat(c, chat, now=now()))
+
+    async def import_chat(self, chat: StoredChat, turns: Sequence[ChatTurn]) -> None:
+        """Writes a new one with its responses, which have ended, at once or not at all.
+
+        turns: in the order in which they were begun; each follows one before it, or none.
+        """
+        server = self._opened.lease.name
+        made = await asyncio.to_thread(rows_of_chat, chat, turns, server=server, now=now())
+        await self._writer.submit(made.write)
 
     async def newest_chat_or(self, chat: StoredChat) -> StoredChat:
         """The chat in which an owner last said something; this one, which is written, if none."""
@@ -108,15 +110,21 @@ class StoredChats(StoredConversations):
         """One response."""
         return await self._reader.read(lambda c: _turn(c, response_id, owner))
 
-    async def chat_branch(self, chat_id: str, *, owner: str) -> ChatBranch | None:
-        """All of a chat that its owner sees at once, as it is at one moment."""
+    async def chat_branch(
+        self, chat_id: str, *, owner: str, is_whole: bool = False
+    ) -> ChatBranch | None:
+        """All of a chat that its owner sees at once, as it is at one moment.
+
+        is_whole: with the turns of all its responses, in the order in which they were begun.
+        """
 
         def read(connection: Connection) -> tuple[ChatBranch, int] | None:
             found = rows.read_chat(connection, chat_id, owner=owner)
             if found is None:
                 return None
             tree = rows.read_tree(connection, chat_id)
-            turns = [_turn(connection, node.id, owner) for node in tree.branch(found[0].leaf)]
+            nodes = tree if is_whole else tree.branch(found[0].leaf)
+            turns = [_turn(connection, node.id, owner) for node in nodes]
             return ChatBranch(found[0], tree, [turn for turn in turns if turn]), found[1]
 
         branch = await self._reader.read(read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -60,7 +60,28 @@ def insert_items(
     conversation_id: str | None = None,
 ) -> int:
     """Writes them in order. Returns about how many bytes they take."""
-    rows: list[dict[str, Any]] = [
+    rows = item_rows(
+        given,
+        owner=owner,
+        response_id=response_id,
+        direction=direction,
+        conversation_id=conversation_id,
+    )
+    if rows:
+        connection.execute(_INSERT, rows)
+    return size_of_items(rows)
+
+
+def item_rows(
+    given: Sequence[StoredItem],
+    *,
+    owner: str,
+    response_id: str | None = None,
+    direction: str | None = None,
+    conversation_id: str | None = None,
+) -> list[dict[str, Any]]:
+    """Their rows, in order."""
+    return [
         {
             "id": to_key(item.id),
             "owner": owner,
@@ -71,8 +92,10 @@ def insert_items(
         }
         for item in given
     ]
-    if rows:
-        connection.execute(_INSERT, rows)
+
+
+def size_of_items(rows: Sequence[Mapping[str, Any]]) -> int:
+    """About how many bytes the items of these rows take."""
     return sum(len(row["data"]) + _ROW_BYTES for row in rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,15 @@ class StoredItem:
 
     id: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """One response with what it was asked and what it said; the latter is stored when it ends."""
+
+    response: StoredResponse
+    inputs: Sequence[StoredItem]
+    outputs: Sequence[StoredItem]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

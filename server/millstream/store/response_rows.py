@@ -90,31 +90,36 @@ def insert_response(
     Raises ConversationLocked, or NotFound for what is not its owner's.
     """
     key = to_key(response.id)
-    conversation_key = None
     if response.conversation_id is not None:
-        conversation_key = to_key(response.conversation_id)
         lock(connection, response.conversation_id, owner=response.owner, holder=key, now=now)
-    resource = to_text(response.resource)
     size = insert_items(
         connection, inputs, owner=response.owner, response_id=key, direction="input"
     )
-    row = {
-        "id": key,
+    row = response_row(response, size, server=server, now=now)
+    if response.chat_id is not None:
+        row |= enter_chat(connection, response.chat_id, inputs, response=row)
+    connection.execute(_INSERT, row)
+
+
+def response_row(
+    response: StoredResponse, size_of_items: int, *, server: str, now: int
+) -> dict[str, Any]:
+    """Its row, but for its place in a chat."""
+    resource = to_text(response.resource)
+    return {
+        "id": to_key(response.id),
         "owner": response.owner,
         "kind": response.kind,
         "created": response.created,
         "status": response.status,
         "previous_id": None if response.previous_id is None else to_key(response.previous_id),
-        "conversation_id": conversation_key,
+        "conversation_id": response.conversation_id and to_key(response.conversation_id),
         "is_resumable": response.is_resumable,
         "resource": resource,
         "server": server,
         "used": now,
-        "size": size + len(resource) + _ROW_BYTES,
+        "size": size_of_items + len(resource) + _ROW_BYTES,
     }
-    if response.chat_id is not None:
-        row |= enter_chat(connection, response.chat_id, inputs, response=row)
-    connection.execute(_INSERT, row)
 
 
 def update_status(connection: Connection, response_id: str, status: str) -> None:

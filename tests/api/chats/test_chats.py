@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -157,13 +158,16 @@ async def test_a_tool_is_called_and_its_result_sent(visitor: Visitor) -> None:
     assert (await visitor.branch(chat))[-1] == "Noon"
 
 
-def hold(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Lets the engine's next steps wait for this event."""
+def hold(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, *, num_steps: int = 0
+) -> threading.Event:
+    """Lets the engine's steps wait for this event, after so many."""
     speaker, goes_on = visitor.desk.talk.speaker, threading.Event()
-    step = speaker.step
+    step, numbers = speaker.step, count()
 
     def held(plan: Plan) -> StepOutput:
-        goes_on.wait(20)
+        if next(numbers) >= num_steps:
+            goes_on.wait(20)
         return step(plan)
 
     monkeypatch.setattr(speaker, "step", held)

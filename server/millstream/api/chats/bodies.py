@@ -83,14 +83,14 @@ class Wish:
 def parse_new_chat(body: dict[str, Any]) -> NewChat:
     """Raises InvalidRequest that names the field."""
     chat = checked_body(NewChat, body)
-    _check_settings(chat.settings or {})
+    check_settings(chat.settings or {})
     return chat
 
 
 def parse_changes(body: dict[str, Any]) -> dict[str, Any]:
     """What is to be changed, by its names. Raises InvalidRequest that names the field."""
     changes = checked_body(ChatChanges, body)
-    _check_settings(changes.settings or {})
+    check_settings(changes.settings or {})
     named = {name: getattr(changes, name) for name in changes.model_fields_set}
     if "settings" in named:
         named["settings"] = named["settings"] or {}
@@ -145,6 +145,20 @@ def renamed(error: InvalidRequest, names: Mapping[str, str]) -> InvalidRequest:
     return error
 
 
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raises InvalidRequest for what is no setting of a chat."""
+    for name in (*_OF_THE_CHAT, *_OF_ONE_MESSAGE):
+        if name in settings:
+            raise InvalidRequest(
+                f"settings.{name} is no setting", param=f"settings.{name}", code="unknown_parameter"
+            )
+    try:
+        parse_response_request({**settings, "input": "x"})
+    except InvalidRequest as error:
+        error.message, error.param = f"settings.{error.message}", f"settings.{error.param}"
+        raise
+
+
 def _wish(body: dict[str, Any], *, place: str) -> Wish:
     for name in _OF_THE_CHAT:
         if name in body:
@@ -158,19 +172,6 @@ def _wish(body: dict[str, Any], *, place: str) -> Wish:
         raise InvalidRequest(f"{place}: the id of a response, or null", param=place)
     fields = {name: value for name, value in body.items() if name != place}
     return Wish(fields, given, place in body)
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    for name in (*_OF_THE_CHAT, *_OF_ONE_MESSAGE):
-        if name in settings:
-            raise InvalidRequest(
-                f"settings.{name} is no setting", param=f"settings.{name}", code="unknown_parameter"
-            )
-    try:
-        parse_response_request({**settings, "input": "x"})
-    except InvalidRequest as error:
-        error.message, error.param = f"settings.{error.message}", f"settings.{error.param}"
-        raise
 
 
 def _checked_request(body: dict[str, Any], *, names: Mapping[str, str]) -> ResponseRequest:

@@ -6,8 +6,7 @@ from typing import Any
 
 from millstream.errors import InvalidRequest
 from millstream.intake.responses.request import ResponseRequest
-from millstream.store.chats import ChatTurn
-from millstream.store.records import RUNNING
+from millstream.store.records import RUNNING, ChatTurn
 
 _CUT = ("incomplete", "cancelled", "failed")
 _SAID = ("message", "reasoning")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -16,7 +15,7 @@ from millstream.api.chats.finding import (
     new_chat,
     unknown_chat,
 )
-from millstream.api.chats.shown import FindRun, shown_branch, shown_chat, shown_messages
+from millstream.api.chats.shown import shown_branch, shown_chat, shown_messages
 from millstream.api.context import ServerContext
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import listed, read_page_query
@@ -62,7 +61,7 @@ class Chats:
     async def messages(self, http: HttpRequest) -> Response:
         page = read_page_query(http)
         branch = await self._branch(http)
-        messages = shown_messages(branch, self._runs_of(branch.chat))
+        messages = shown_messages(branch, self._finder.runs_of(branch.chat))
         if page.is_descending:
             messages.reverse()
         if page.after is not None:
@@ -83,7 +82,7 @@ class Chats:
             changes["leaf"] = tree.last_below(leaf)
         if changes:
             await store.update_chat(chat.id, owner=chat.owner, changes=changes)
-        return marked(http, JSONResponse(self._shown(await self._read_branch(chat))))
+        return marked(http, JSONResponse(self._shown(await self._finder.branch(chat))))
 
     async def delete(self, http: HttpRequest) -> Response:
         store, chat = self._finder.store, await self._finder.find(http)
@@ -102,23 +101,7 @@ class Chats:
         return marked(http, JSONResponse(self._shown(ChatBranch.empty(cleared))))
 
     async def _branch(self, http: HttpRequest) -> ChatBranch:
-        chat = await self._finder.find(http)
-        return await self._read_branch(chat)
-
-    async def _read_branch(self, chat: StoredChat) -> ChatBranch:
-        """The branch as it is stored. What ended while it was read is read again, since what it has
-        said is no longer in its run, and was not in the store yet."""
-        branch = await self._stored_branch(chat)
-        running = [node.id for node in branch.tree if node.status in RUNNING]
-        if all(map(self._runs_of(chat), running)):
-            return branch
-        return await self._stored_branch(chat)
-
-    async def _stored_branch(self, chat: StoredChat) -> ChatBranch:
-        branch = await self._finder.store.chat_branch(chat.id, owner=chat.owner)
-        if branch is None:
-            raise unknown_chat(chat.id)
-        return branch
+        return await self._finder.branch(await self._finder.find(http))
 
     async def _stop_all(self, chat: StoredChat) -> None:
         """Ends the responses of a chat that are being made here."""
@@ -133,10 +116,7 @@ class Chats:
                 await run.settled()
 
     def _shown(self, branch: ChatBranch) -> dict[str, Any]:
-        return shown_branch(branch, self._runs_of(branch.chat))
-
-    def _runs_of(self, chat: StoredChat) -> FindRun:
-        return partial(self._context.runs.find, owner=chat.owner)
+        return shown_branch(branch, self._finder.runs_of(branch.chat))
 
 
 def _read_words(http: HttpRequest) -> list[str]:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from millstream.answering.runs import Run
 from millstream.api.context import ServerContext
 from millstream.api.openai.responses.history import not_found
 from millstream.api.sessions.request_session import session_of
 from millstream.api.wire.resuming import owner_of, owners_of
 from millstream.errors import InvalidRequest, NotFound
+from millstream.store.chats import ChatBranch
 from millstream.store.records import RUNNING, StoredChat
 from millstream.store.store import Store
 
@@ -27,13 +31,17 @@ _NOBODY = ""
 
 
 def new_chat(
-    owner: str, *, title: str | None = None, settings: dict[str, Any] | None = None
+    owner: str,
+    *,
+    title: str | None = None,
+    settings: dict[str, Any] | None = None,
+    created: int | None = None,
 ) -> StoredChat:
-    """An empty one."""
+    """An empty one. created: in seconds since 1970; now, if it is not said."""
     return StoredChat(
         id=f"chat_{secrets.token_hex(24)}",
         owner=owner,
-        created=int(time.time()),
+        created=int(time.time()) if created is None else created,
         changed=time.time_ns() // 1000,
         title=title,
         settings=settings or {},
@@ -87,6 +95,25 @@ class ChatFinder:
             if (found := await store.chat(identifier, owner=owner)) is not None:
                 return found
         raise unknown_chat(identifier)
+
+    async def branch(self, chat: StoredChat, *, is_whole: bool = False) -> ChatBranch:
+        """The branch as it is stored, or all of them. What ended while it was read is read again,
+        since what it has said is no longer in its run, and was not in the store yet."""
+        branch = await self._stored_branch(chat, is_whole=is_whole)
+        running = [node.id for node in branch.tree if node.status in RUNNING]
+        if all(map(self.runs_of(chat), running)):
+            return branch
+        return await self._stored_branch(chat, is_whole=is_whole)
+
+    def runs_of(self, chat: StoredChat) -> Callable[[str], Run | None]:
+        """What finds the run of a response of the chat that is being made here."""
+        return partial(self._context.runs.find, owner=chat.owner)
+
+    async def _stored_branch(self, chat: StoredChat, *, is_whole: bool) -> ChatBranch:
+        branch = await self.store.chat_branch(chat.id, owner=chat.owner, is_whole=is_whole)
+        if branch is None:
+            raise unknown_chat(chat.id)
+        return branch
 
 
 async def last_said(store: Store, chat: StoredChat) -> str | None:

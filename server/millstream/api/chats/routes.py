@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from millstream.api.chats.bodies import ChatChanges, MessageBody, NewChat, RegenerateBody
+from millstream.api.chats.chat_file import ChatFile
 from millstream.api.chats.endpoints import Chats
 from millstream.api.chats.sending import ChatMessages
 from millstream.api.chats.shapes import (
@@ -12,6 +13,7 @@ from millstream.api.chats.shapes import (
     ChatObject,
     DeletedChat,
 )
+from millstream.api.chats.transfers import ChatTransfers
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, DescribedRoute, Operation
 from millstream.api.openai.responses.maker import ResponseMaker
@@ -96,6 +98,23 @@ REGENERATE = Operation(
     answers={200: {JSON: ResponseObject, EVENTS: ChatEvent}},
     errors=(404, 429, 499, 503, 504),
 )
+EXPORT_CHAT = Operation(
+    path=f"{_ONE}/export",
+    method="GET",
+    summary="The whole chat with all its versions and branches, as a document to keep",
+    description="An answer that is being made has what was said so far; its `status` tells.",
+    answers={200: {JSON: ChatFile}},
+    errors=(400, 404, 503),
+)
+IMPORT_CHAT = Operation(
+    path=f"{_ALL}/import",
+    method="POST",
+    summary="A new chat of the visitor's, made of an exported one",
+    description="It may be ten times as long as another body.",
+    request=ChatFile,
+    answers={200: {JSON: ChatObject}},
+    errors=(404, 503),
+)
 CONTINUE = Operation(
     path=f"{_ONE}/continue",
     method="POST",
@@ -110,7 +129,9 @@ CONTINUE = Operation(
 def chat_routes(context: ServerContext, maker: ResponseMaker) -> list[DescribedRoute]:
     """All of them."""
     chats, messages = Chats(context), ChatMessages(context, maker)
+    transfers = ChatTransfers(context)
     return [
+        IMPORT_CHAT.route(transfers.import_chat),
         LIST_CHATS.route(chats.list_chats),
         CREATE_CHAT.route(chats.create),
         RETRIEVE_CHAT.route(chats.retrieve),
@@ -121,4 +142,5 @@ def chat_routes(context: ServerContext, maker: ResponseMaker) -> list[DescribedR
         SEND_MESSAGE.route(messages.send),
         REGENERATE.route(messages.regenerate),
         CONTINUE.route(messages.go_on),
+        EXPORT_CHAT.route(transfers.export),
     ]

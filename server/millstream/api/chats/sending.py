@@ -25,8 +25,7 @@ from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.maker import Asker, ResponseMaker
 from millstream.errors import InvalidRequest
 from millstream.intake.responses.request import ResponseRequest
-from millstream.store.chats import ChatTurn
-from millstream.store.records import StoredChat
+from millstream.store.records import ChatTurn, StoredChat
 
 T = TypeVar("T")
 

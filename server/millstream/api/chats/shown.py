@@ -7,8 +7,8 @@ from typing import Any
 
 from millstream.answering.runs import Run
 from millstream.store.chat_tree import ChatNode
-from millstream.store.chats import ChatBranch, ChatTurn
-from millstream.store.records import RUNNING, StoredChat
+from millstream.store.chats import ChatBranch
+from millstream.store.records import RUNNING, ChatTurn, StoredChat
 
 FindRun = Callable[[str], Run | None]
 """Finds the run of a response that is being made here by its id."""
