@@ -27,7 +27,6 @@ TEXT = "text/plain"
 SCRIPT = "text/javascript"
 CSS = "text/css"
 SVG = "image/svg+xml"
-OPEN_METRICS = "application/openmetrics-text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
