@@ -3,13 +3,14 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { titleOf } from "./chats/entry";
 import { Sidebar } from "./chats/sidebar";
+import { DeveloperPanel } from "./developer/panel";
 import { Banner } from "./talk/banner";
 import { Head } from "./talk/head";
 import { KeyDialog } from "./talk/key_dialog";
 import { SettingsDialog } from "./talk/settings";
 import { Talk } from "./talk/talk";
-import { stop } from "./state/composing";
-import { openChat } from "./state/open";
+import { draft, stop } from "./state/composing";
+import { change, openChat, openSettings } from "./state/open";
 import { openId } from "./state/router";
 import { wantedKey } from "./wire/key";
 
@@ -51,6 +52,17 @@ export function App() {
         <Banner />
         <Talk />
       </main>
+      {isDeveloping.value && (
+        <DeveloperPanel
+          chat={{ id: openId.value ?? "", messages: chat?.messages ?? [], settings: openSettings.value }}
+          draft={draft.value}
+          onSettings={(settings) => change({ settings })}
+          onClose={() => {
+            isDeveloping.value = false;
+            document.querySelector<HTMLElement>("button[aria-label='For developers']")?.focus();
+          }}
+        />
+      )}
       {isSetting.value && <SettingsDialog onClose={() => (isSetting.value = false)} />}
       {wantedKey.value && <KeyDialog isWrong={wantedKey.value.isWrong} />}
     </div>
