@@ -12,7 +12,7 @@ await rm(folder, { recursive: true, force: true });
 await mkdir(folder, { recursive: true });
 await build({
   absWorkingDir: here("."),
-  entryPoints: { chat: "src/chat.tsx" },
+  entryPoints: { chat: "src/chat.tsx", docs: "src/docs.tsx" },
   outdir: folder,
   bundle: true,
   minify: true,
@@ -24,4 +24,4 @@ await build({
   legalComments: "linked",
   logLevel: "warning",
 });
-for (const name of ["chat.html", "icon.svg"]) await cp(here(`src/${name}`), `${folder}/${name}`);
+for (const name of ["chat.html", "docs.html", "icon.svg"]) await cp(here(`src/${name}`), `${folder}/${name}`);

@@ -12,7 +12,7 @@ from starlette.routing import Match
 from millstream.api.app import build_app
 from millstream.api.context import ServerContext
 from millstream.api.described.document import error_statuses
-from millstream.api.described.page import with_document
+from millstream.api.described.document_endpoint import with_document
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.routes import all_routes
 from millstream.api.wire.error_bodies import ErrorBody

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from millstream.api.context import ServerContext
-from millstream.api.described.page import with_document
+from millstream.api.described.document_endpoint import with_document
 from millstream.api.guards.protection import protect
 from millstream.api.routes import all_routes
 from millstream.api.wire.error_bodies import (

@@ -1,4 +1,5 @@
-"""GET /: the chat page for browsers, a line for others; GET /page/NAME: what the pages are made of.
+"""GET /: the chat page for browsers, a line for others; GET /docs: every route, to read and try;
+GET /page/NAME: what the pages are made of.
 
 Rules: the pages know nothing of this server until their scripts ask it, so they need no key; what
 they name is relative to them, since nobody may have said where a proxy shows them; where somebody
@@ -34,6 +35,13 @@ FRONT = Operation(
     answers={200: {HTML: None, TEXT: None}, 304: {}},
     is_open=True,
 )
+DOCS = Operation(
+    path="/docs",
+    method="GET",
+    summary="A page of all routes, to read and try",
+    answers={200: {HTML: None}, 304: {}},
+    is_open=True,
+)
 ASSET = Operation(
     path="/page/{name}",
     method="GET",
@@ -61,6 +69,7 @@ def page_routes(settings: Settings) -> list[DescribedRoute]:
     root = quote(settings.root_path or "")
     return [
         FRONT.route(_front(root, has_page=settings.page == "on")),
+        DOCS.route(_docs(root)),
         ASSET.route(_asset(settings)),
     ]
 
@@ -90,6 +99,15 @@ def _front(root: str, *, has_page: bool) -> Handler:
         )
 
     return front
+
+
+def _docs(root: str) -> Handler:
+    page = page_at(root, "docs.html")
+
+    async def docs(request: Request) -> Response:
+        return await page.answer(request)
+
+    return docs
 
 
 def _asset(settings: Settings) -> Handler:
