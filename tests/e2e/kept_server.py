@@ -88,19 +88,21 @@ class LineTemplate:
 
 
 class StorytellerHost(ThreadHost):
-    """The engine's thread, where the server starts a process."""
+    """The engine's thread, where the server starts a process, whose command has the settings."""
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str]) -> None:
-        super().__init__(build_runner=Storyteller, max_running=_MAX_RUNNING)
+        settings = json.loads(command[command.index("--settings") + 1])
+        num_running = min(settings["max_concurrent_requests"], _MAX_RUNNING)
+        super().__init__(build_runner=Storyteller, max_running=num_running)
 
 
 async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> ServerContext:
     """What the server makes of a model's folder."""
     tokenizer = make_byte_tokenizer()
-    assert parts.store is not None
+    secret = b"" if parts.store is None else await parts.store.secret("sessions")
     return ServerContext(
         settings=settings,
-        session_secret=await parts.store.secret("sessions"),
+        session_secret=secret,
         engine=parts.engine,
         chat=ChatFormatter(LineTemplate(), tokenizer),
         tokenizer=tokenizer,

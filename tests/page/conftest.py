@@ -95,13 +95,15 @@ class ScriptedServers(KeptServers):
         """Its URL, of a server that has these flags: the one that runs, or a new one."""
         if self._pid is None or flags != self._flags:
             self.clear()
+            self._flags = None
             store = () if "--store" in flags else ("--store", "memory")
             self.start([*store, *flags])
             self._flags = flags
         return self.url
 
     def wait_idle(self) -> None:
-        """Waits until no answer is being made."""
+        """Lets all answers go on, and waits until none is being made."""
+        self.script.clear()
         wait_until(lambda: not self._num_open(), "no open requests")
 
     def _num_open(self) -> int:

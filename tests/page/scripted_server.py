@@ -6,13 +6,14 @@ Rules:
 2. The script is a file of JSON that may change while the server runs: for each question, the
    last thing that was said to the model, an answer. A question without one gets `UNSCRIPTED`.
 3. At each `HOLD` in an answer the model says nothing more until the script's `releases` of that
-   question are as many as the holds before. It draws tokens without a text meanwhile, so that
-   everything else goes on: an answer that waits can be stopped.
+   question are as many as the holds before, or the script has forgotten it. It draws tokens without
+   a text meanwhile, so that everything else goes on: an answer that waits can be stopped.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -104,7 +105,7 @@ class ScriptedRunner(WholeSteps):
         if place == len(story.parts[part]):
             if part + 1 == len(story.parts):
                 return self._end
-            if self._now()["releases"].get(story.question, 0) <= part:
+            if self._now()["releases"].get(story.question, math.inf) <= part:
                 return self._silent
             part, place = part + 1, 0
             if not story.parts[part]:

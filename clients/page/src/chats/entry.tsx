@@ -1,5 +1,5 @@
 /** One chat of the list: a link that opens it, and what can be done with it. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Dialog } from "../look/dialog";
 import { Dots } from "../look/icons";
 import { memo } from "../look/memo";
@@ -94,7 +94,7 @@ function Actions({ chat, onChoice, onLeave }: ActionsProps) {
 function Renaming({ chat, onDone }: { chat: ChatSummary; onDone: () => void }) {
   const [title, setTitle] = useState(titleOf(chat));
   const box = useRef<HTMLInputElement>(null);
-  useEffect(() => box.current?.select(), []);
+  useLayoutEffect(() => box.current?.select(), []);
   return (
     <form
       class="renaming"

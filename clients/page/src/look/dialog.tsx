@@ -1,6 +1,6 @@
 /** A dialog over the page. The browser keeps the focus in it, and gives it back afterwards. */
 import type { ComponentChildren } from "preact";
-import { useEffect, useId, useRef } from "preact/hooks";
+import { useId, useLayoutEffect, useRef } from "preact/hooks";
 import { Close } from "./icons";
 
 interface Props {
@@ -13,8 +13,14 @@ interface Props {
 export function Dialog({ title, children, onClose }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   const name = useId();
-  useEffect(() => {
-    dialog.current?.showModal();
+  useLayoutEffect(() => {
+    const box = dialog.current;
+    const before = document.activeElement;
+    box?.showModal();
+    return () => {
+      box?.close();
+      if (before instanceof HTMLElement && before.isConnected) before.focus();
+    };
   }, []);
   return (
     <dialog

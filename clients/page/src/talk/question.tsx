@@ -1,5 +1,5 @@
 /** What somebody asked: its text as it was typed, and a box to ask it otherwise. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Pen } from "../look/icons";
 import { memo } from "../look/memo";
 import { openChat } from "../state/open";
@@ -40,7 +40,7 @@ export const Question = memo(({ message, isLocked }: Props) => {
 function Editor({ message, text, onClose }: { message: Message; text: string; onClose: () => void }) {
   const [edited, setText] = useState(text);
   const box = useRef<HTMLTextAreaElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     box.current?.focus();
     box.current?.setSelectionRange(text.length, text.length);
   }, [text]);

@@ -26,7 +26,7 @@ export const Reply = memo(({ message, live, outputs, isLocked }: Props) => {
   const items = useMemo(() => withOutputs(now.items, outputs), [now.items, outputs]);
   return (
     <article data-role="assistant" data-id={message.response_id} data-status={now.status} aria-label="Answer" aria-busy={running}>
-      {running && <Progress now={now} />}
+      {running && <Progress now={now} isInQueue={message.timing?.queue_seconds === null} />}
       <Answer items={items} isRunning={running} timing={message.timing ?? null} />
       {!running && <Ending now={now} />}
       {!running && (
@@ -57,17 +57,14 @@ function isCut(now: Shown): boolean {
   return now.status === "incomplete" || now.status === "cancelled";
 }
 
-function Progress({ now }: { now: Shown }) {
-  if (now.status === "queued") {
-    const place =
-      now.position === null
-        ? "Waiting in the queue"
-        : now.position === 1
-          ? "Waiting in the queue: next"
-          : `Waiting in the queue: place ${now.position}`;
-    return <p class="progress quiet">{place}</p>;
+/** isInQueue: whether the engine has not begun with it, as far as is known. */
+function Progress({ now, isInQueue }: { now: Shown; isInQueue: boolean }) {
+  if (now.position !== null) {
+    const place = now.position === 1 ? "next" : `place ${now.position}`;
+    return <p class="progress quiet">Waiting in the queue: {place}</p>;
   }
-  return now.items.length ? null : <p class="progress quiet">Reading</p>;
+  if (now.items.length) return null;
+  return <p class="progress quiet">{isInQueue ? "Waiting in the queue" : "Reading"}</p>;
 }
 
 function Ending({ now }: { now: Shown }) {
