@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
     server = RunningServer(flags, log, is_warm=True)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="package")
+def markdown_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`markdown_harness.ts` as one script for a browser."""
+    folder = Path(__file__).parents[2] / "clients" / "page"
+    esbuild = folder / "node_modules" / ".bin" / "esbuild"
+    if not esbuild.exists() or shutil.which("node") is None:
+        pytest.skip("the pages' packages are not installed: make page")
+    program = tmp_path_factory.mktemp("markdown") / "harness.js"
+    source = Path(__file__).with_name("markdown_harness.ts")
+    command = [esbuild, source, "--bundle", "--format=iife", f"--outfile={program}"]
+    subprocess.run([*command, "--log-level=error"], check=True, cwd=folder)
+    return program
 
 
 class ScriptedServers(KeptServers):

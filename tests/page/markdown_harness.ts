@@ -61,4 +61,14 @@ function stays(text: string, more: string, selector: string): boolean {
   return before.length > 0 && before.every((each, place) => after[place] === each);
 }
 
-Object.assign(window, { shown, beginnings, states, workOf, stays });
+/** Shows a text in the page itself as it grows by so many letters. */
+function stream(text: string, step: number): void {
+  const element = document.createElement("div");
+  element.className = "markdown";
+  document.body.append(element);
+  const view = new MarkdownView(element);
+  for (let end = step; end < text.length; end += step) view.update(text.slice(0, end), true);
+  view.update(text, false);
+}
+
+Object.assign(window, { shown, beginnings, states, workOf, stays, stream });

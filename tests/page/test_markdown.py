@@ -7,8 +7,6 @@ where it belongs.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,6 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 _ROOT = Path(__file__).parents[2]
-_PAGE = _ROOT / "clients" / "page"
 _LINK = 'rel="noopener noreferrer" target="_blank"'
 
 
@@ -110,18 +107,11 @@ GROWING = {
 
 
 @pytest.fixture(scope="module")
-def harness(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def harness(browser: Browser, markdown_program: Path) -> Iterator[Page]:
     """A page with the functions of `markdown_harness.ts`, from which nothing can be loaded."""
-    esbuild = _PAGE / "node_modules" / ".bin" / "esbuild"
-    if not esbuild.exists() or shutil.which("node") is None:
-        pytest.skip("the pages' packages are not installed: make page")
-    program = tmp_path_factory.mktemp("markdown") / "harness.js"
-    source = _ROOT / "tests" / "page" / "markdown_harness.ts"
-    command = [esbuild, source, "--bundle", "--format=iife", f"--outfile={program}"]
-    subprocess.run([*command, "--log-level=error"], check=True, cwd=_PAGE)
     with browser.new_page(offline=True) as page:
         page.set_content("<!doctype html>")
-        page.add_script_tag(path=program)
+        page.add_script_tag(path=markdown_program)
         yield page
 
 

@@ -22,6 +22,8 @@ POLICY = {
     "connect-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'none'",
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "dompurify",
     "frame-ancestors": "'none'",
 }
 

@@ -24,7 +24,8 @@ from millstream.api.described.route import CSS, HTML, SCRIPT, SVG, TEXT
 MEDIA_TYPES = {".html": HTML, ".js": SCRIPT, ".css": CSS, ".svg": SVG, ".txt": TEXT}
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types dompurify"
 )
 _WORTH_COMPRESSING = 500  # bytes
 

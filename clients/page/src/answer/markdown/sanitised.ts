@@ -2,8 +2,9 @@
  * HTML from outside becomes elements only here, and only by DOMPurify. All else that an answer shows is
  * made of elements and texts that this page names, so that there is nothing in it to be parsed.
  *
- * HTML that the model wrote is shown as HTML if DOMPurify finds nothing to take away, and else as it was
- * written: nothing that was said goes missing. With Trusted Types, no other code can parse HTML.
+ * HTML that the model wrote is shown as HTML if there is nothing to take away, and else as it was written:
+ * nothing that was said goes missing. What has other tags than harmless ones is not even parsed, since the
+ * page's policy is asked, and reports, when a style is. With Trusted Types, no other code can parse HTML.
  */
 
 import createPurifier, { type Config } from "dompurify";
@@ -22,21 +23,21 @@ const ofPolicy = policy ? { TRUSTED_TYPES_POLICY: policy as NonNullable<Config["
 type FragmentRules = Config & { RETURN_DOM_FRAGMENT: true };
 
 const MARKUP = createPurifier(window);
+const HARMLESS_TAGS = [
+    ..."a abbr b bdi bdo blockquote br caption center cite code col colgroup dd del details dfn div dl dt em".split(" "),
+    ..."figcaption figure h1 h2 h3 h4 h5 h6 hr i ins kbd li mark ol p pre q rp rt ruby s samp section small".split(" "),
+    ..."span strong sub summary sup table tbody td tfoot th thead tr u ul var wbr".split(" "),
+];
+const HARMLESS_ATTRIBUTES = ["align", "colspan", "dir", "href", "lang", "open", "rowspan", "start", "title"];
 const MARKUP_RULES: FragmentRules = {
   ...ofPolicy,
-  ALLOWED_TAGS: [
-    ..."a abbr b bdi bdo blockquote br caption center cite code col colgroup dd del details dfn div dl dt em body".split(" "),
-    ..."figcaption figure h1 h2 h3 h4 h5 h6 hr i ins kbd li mark ol p pre q rp rt ruby s samp section small".split(" "),
-    ..."span strong sub summary sup table tbody td tfoot th thead tr u ul var wbr #text".split(" "),
-  ],
-  ALLOWED_ATTR: ["align", "colspan", "dir", "href", "lang", "open", "rowspan", "start", "title"],
+  // The parser's own body is looked at, too.
+  ALLOWED_TAGS: [...HARMLESS_TAGS, "body", "#text"],
+  ALLOWED_ATTR: HARMLESS_ATTRIBUTES,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
 };
-// What the parser drops by itself, before DOMPurify sees it.
-const DROPPED = /<(?:!doctype|html|head|body|\/?frameset|\?)/i;
-
 MARKUP.addHook("afterSanitizeAttributes", (node) => {
   if (node.nodeName !== "A") return;
   const address = safeAddress(node.getAttribute("href") ?? "");
@@ -49,10 +50,25 @@ MARKUP.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("target", "_blank");
 });
 
+const TAG = /<(\/?)([a-zA-Z][a-zA-Z0-9]*)((?:\s+[a-zA-Z]+(?:\s*=\s*(?:"[^"<>]*"|'[^'<>]*'|[^\s"'=<>`]+))?)*)\s*\/?>/g;
+const ATTRIBUTE = /([a-zA-Z]+)(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"']+))?/g;
+
+/** Whether all that is in brackets are harmless tags, with attributes that are harmless, too. */
+function looksHarmless(html: string): boolean {
+  let isHarmless = true;
+  const rest = html.replace(TAG, (_, _slash: string, name: string, attributes: string) => {
+    const names = [...attributes.matchAll(ATTRIBUTE)].map((found) => found[1]!.toLowerCase());
+    isHarmless &&= HARMLESS_TAGS.includes(name.toLowerCase());
+    isHarmless &&= names.every((each) => HARMLESS_ATTRIBUTES.includes(each));
+    return "";
+  });
+  return isHarmless && !/<[^\s\d]/.test(rest);
+}
+
 /** The elements of HTML that does no harm; null if anything would have to be taken away. */
 export function harmlessMarkup(html: string): DocumentFragment | null {
+  if (!looksHarmless(html)) return null;
   work.markup += html.length;
-  if (DROPPED.test(html)) return null;
   const fragment = MARKUP.sanitize(html, MARKUP_RULES);
   return MARKUP.removed.length === 0 ? fragment : null;
 }
@@ -69,7 +85,8 @@ const FORMULA_RULES: FragmentRules = {
 
 /** The elements of MathML that KaTeX has written. */
 export function mathElements(html: string): DocumentFragment {
-  return FORMULAS.sanitize(html, FORMULA_RULES);
+  // KaTeX writes quotation marks in texts as entities, so these are attributes.
+  return FORMULAS.sanitize(html.replace(/ style="[^"]*"/g, ""), FORMULA_RULES);
 }
 
 const letters = new Map<string, string>();
