@@ -341,7 +341,13 @@ async def test_payload_limit(serve: Serve, is_counted: bool) -> None:
 
 async def test_wrong_methods_are_told_the_right_ones(serve: Serve) -> None:
     client = serve()
-    for path, allowed in (("/ping", "GET, HEAD, POST"), (CHAT, "POST"), ("/docs", "GET, HEAD")):
+    for path, allowed in (
+        ("/ping", "GET, HEAD, POST"),
+        (CHAT, "POST"),
+        ("/docs", "GET, HEAD"),
+        ("/v1/responses/compact", "POST"),
+        ("/v1/responses/resp_1", "DELETE, GET, HEAD"),
+    ):
         response = await client.put(path)
         assert response.status_code == 405
         assert response.headers["allow"] == allowed

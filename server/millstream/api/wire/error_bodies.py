@@ -154,9 +154,12 @@ async def handle_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> set[str]:
-    """The methods of all routes of this path; Starlette's own header has those of the first."""
-    fitting = (r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE)
-    return {method for route in fitting for method in route.methods}
+    """The methods of all routes with this path; Starlette's own header has those of the first.
+
+    Whatever else fits the path takes it for an id.
+    """
+    fitting = [r for r in request.app.routes if r.matches(request.scope)[0] is not Match.NONE]
+    return {method for r in fitting if r.path == fitting[0].path for method in r.methods}
 
 
 async def handle_unexpected(request: Request, error: Exception) -> Response:
