@@ -474,8 +474,3 @@ def test_embeddings_are_not_there(demo: OpenAI) -> None:
         demo.embeddings.create(model=MODEL, input="Hi")
     assert "/v1/embeddings" in caught.value.message
     assert caught.value.code
-
-
-def test_responses_are_not_there(demo: OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="/v1/responses"):
-        demo.responses.create(model=MODEL, input="Hi")

@@ -33,7 +33,8 @@ not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 504]
 positive_data_acceptance.enabled = false
 """
 _FLAGS = ["--max-total-tokens", "64", "--max-concurrent-requests", "4", "--max-queue-size", "4"]
-_FLAGS += ["--kv-cache-memory", "16MiB"]
+# A list that is longer than the document allows is read, and refused for what it is.
+_FLAGS += ["--kv-cache-memory", "16MiB", "--payload-limit", "4000000"]
 _KEY = "sesame"
 _SECONDS = 540
 _LARGE = ("/v1/chat/completions", "/v1/completions")
