@@ -77,7 +77,13 @@ def test_an_answer_is_stopped_and_goes_on(
     talk.expect_answer("One", status="cancelled")
     expect(talk.answer).to_contain_text("Stopped.")
     expect(talk.button("Stop")).to_be_hidden()
-    scripted.wait_idle()
+    talk.button("Continue").click()
+    expect(talk.answer).to_have_attribute("data-status", "in_progress")
+    script.go_on("Count.")
+    talk.expect_answer("One two")
+    expect(talk.button("Continue")).to_be_hidden()
+    talk.button("Previous version of this answer").click()
+    talk.expect_answer("One", status="cancelled")
 
 
 def test_an_answer_at_its_limit_says_so(
@@ -91,7 +97,11 @@ def test_an_answer_at_its_limit_says_so(
     talk.send("Count.")
     expect(talk.answer).to_have_attribute("data-status", "incomplete")
     expect(talk.answer).to_contain_text("Cut off: it came to its limit of tokens.")
-    expect(talk.button("Continue")).to_be_enabled()
+    before = talk.text.text_content() or ""
+    assert before
+    talk.button("Continue").click()
+    expect(talk.answer).to_contain_text("Version 2 / of 2")
+    expect(talk.text).to_contain_text(re.compile(f"^{before}.+"))
 
 
 def test_answers_and_questions_have_versions(

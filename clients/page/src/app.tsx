@@ -8,30 +8,51 @@ import { Banner } from "./talk/banner";
 import { Head } from "./talk/head";
 import { KeyDialog } from "./talk/key_dialog";
 import { SettingsDialog } from "./talk/settings";
+import { ShortcutsDialog, hear } from "./talk/shortcuts";
 import { Talk } from "./talk/talk";
 import { draft, stop } from "./state/composing";
 import { change, openChat, openSettings } from "./state/open";
+import { readModel } from "./state/model";
 import { openId } from "./state/router";
 import { wantedKey } from "./wire/key";
+
+/** Where the list is a drawer, as in look/chat.css. */
+const isNarrow = matchMedia("(max-width: 48rem)");
 
 export function App() {
   const isListOpen = useSignal(false);
   const isSetting = useSignal(false);
   const isDeveloping = useSignal(false);
+  const isHelping = useSignal(false);
   const chat = openChat.value;
-  const title = chat && openId.value !== null ? titleOf(chat) : "New chat";
+  const title = openId.value === null ? "New chat" : chat ? titleOf(chat) : "Chat";
   useEffect(() => {
     document.title = `${title} – Millstream`;
   }, [title]);
+  useEffect(() => void readModel(), []);
   useEffect(() => {
+    const focusOn = (what: string) =>
+      requestAnimationFrame(() => document.querySelector<HTMLElement>(what)?.focus());
+    const onSearch = () => {
+      isListOpen.value = isNarrow.matches;
+      focusOn(".sidebar .search");
+    };
     const onKey = (event: KeyboardEvent) => {
-      if (event.key !== "Escape" || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      if (hear(event, { onSearch, onHelp: () => (isHelping.value = true) })) return;
+      if (event.key !== "Escape") return;
+      const isInList = event.target instanceof Element && event.target.closest(".sidebar") !== null;
       if (isListOpen.value) isListOpen.value = false;
+      if (isInList) focusOn(".composer textarea");
       else void stop();
     };
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
-  }, [isListOpen]);
+  }, [isListOpen, isHelping]);
+  // The drawer has the focus while it is open; where the list always stands, it never is.
+  useEffect(() => {
+    if (isListOpen.value) document.querySelector<HTMLElement>(".sidebar .new")?.focus();
+  }, [isListOpen.value]);
   const closeList = () => (isListOpen.value = false);
   return (
     <div class={`page${isListOpen.value ? " list-open" : ""}`}>
@@ -42,10 +63,8 @@ export function App() {
         <Head
           title={title}
           isListOpen={isListOpen.value}
-          onList={() => {
-            isListOpen.value = true;
-            requestAnimationFrame(() => document.querySelector<HTMLElement>(".sidebar .new")?.focus());
-          }}
+          onList={() => (isListOpen.value = true)}
+          onHelp={() => (isHelping.value = true)}
           onSettings={() => (isSetting.value = true)}
           onDeveloper={() => (isDeveloping.value = !isDeveloping.value)}
         />
@@ -64,6 +83,7 @@ export function App() {
         />
       )}
       {isSetting.value && <SettingsDialog onClose={() => (isSetting.value = false)} />}
+      {isHelping.value && <ShortcutsDialog onClose={() => (isHelping.value = false)} />}
       {wantedKey.value && <KeyDialog isWrong={wantedKey.value.isWrong} />}
     </div>
   );

@@ -36,6 +36,7 @@ export const Entry = memo(({ chat, isOpen, onOpen }: Props) => {
         type="button"
         class="plain icon"
         aria-label={`More about ${title}`}
+        title="Rename, export, delete"
         aria-expanded={doing === "menu"}
         onClick={() => setDoing(doing === "menu" ? "nothing" : "menu")}
       >

@@ -24,7 +24,7 @@ export function Sidebar({ onDone }: { onDone: () => void }) {
         >
           <Plus /> New chat
         </button>
-        <button type="button" class="plain icon drawer-only" aria-label="Close the list of chats" onClick={onDone}>
+        <button type="button" class="plain icon drawer-only" aria-label="Close the list of chats" title="Close" onClick={onDone}>
           <Close />
         </button>
       </div>

@@ -29,12 +29,16 @@ export function Dialog({ title, children, onClose }: Props) {
       onCancel={(event) => {
         if (!onClose) event.preventDefault();
       }}
-      onClose={() => onClose?.()}
+      onClose={() => {
+        // Browsers let a second Escape close what the first may not.
+        if (onClose) onClose();
+        else if (dialog.current?.isConnected) dialog.current.showModal();
+      }}
     >
       <header>
         <h2 id={name}>{title}</h2>
         {onClose && (
-          <button type="button" class="plain icon" aria-label="Close" onClick={() => dialog.current?.close()}>
+          <button type="button" class="plain icon" aria-label="Close" title="Close" onClick={() => dialog.current?.close()}>
             <Close />
           </button>
         )}

@@ -25,6 +25,7 @@ export const Copy = () => <Icon><rect x="9" y="9" width="11" height="11" rx="2" 
 export const Check = () => <Icon><path d="M5 13l4 4L19 7" /></Icon>;
 export const Sliders = () => <Icon><path d="M4 7h9M17 7h3M4 17h3M11 17h9" /><circle cx="15" cy="7" r="2" /><circle cx="9" cy="17" r="2" /></Icon>;
 export const Braces = () => <Icon><path d="M9 4c-3 0-2 3-2 5s-2 3-3 3c1 0 3 1 3 3s-1 5 2 5M15 4c3 0 2 3 2 5s2 3 3 3c-1 0-3 1-3 3s1 5-2 5" /></Icon>;
+export const Question = () => <Icon><path d="M9 9a3 3 0 1 1 4.5 2.6c-1 .6-1.5 1.2-1.5 2.4M12 17.5h.01" /></Icon>;
 export const Sun = () => <Icon><circle cx="12" cy="12" r="4" /><path d="M12 3v2M12 19v2M3 12h2M19 12h2M5.6 5.6L7 7M17 17l1.4 1.4M18.4 5.6L17 7M7 17l-1.4 1.4" /></Icon>;
 export const Moon = () => <Icon><path d="M20 14.5A8 8 0 0 1 9.5 4a8 8 0 1 0 10.5 10.5z" /></Icon>;
 export const HalfSun = () => <Icon><circle cx="12" cy="12" r="8" /><path d="M12 4a8 8 0 0 1 0 16z" fill="currentColor" /></Icon>;

@@ -3,7 +3,7 @@ import { computed, effect, signal, untracked } from "@preact/signals";
 import { cancelAnswer, continueAnswer, regenerate } from "../wire/chats";
 import { told } from "../wire/errors";
 import { NEW, departed, draftOf, hasArrived, keepDraft, noteDeparture, withoutSent } from "./drafts";
-import { openChat, refresh, runningAnswer } from "./open";
+import { isLoading, openChat, refresh, runningAnswer } from "./open";
 import { openId } from "./router";
 import { deliver, knownResponses, sendMessage, sending, stopSending } from "./sending";
 
@@ -12,8 +12,18 @@ const LOOK_AGAIN_MILLISECONDS = 2000;
 export const draft = signal(draftOf(openId.value ?? NEW));
 /** Whether there is something to be stopped. */
 export const isAnswering = computed(() => runningAnswer.value !== null);
-/** Why an answer could not be stopped. */
-export const stopFailure = signal<string | null>(null);
+/** What was to be done with an answer and failed, and why. */
+export const actionFailure = signal<string | null>(null);
+
+/** Does something, and says so if it fails. what: as a sentence. */
+export async function attempt(what: string, work: () => Promise<void>): Promise<void> {
+  actionFailure.value = null;
+  try {
+    await work();
+  } catch (error) {
+    actionFailure.value = `${what} ${told(error)}`;
+  }
+}
 
 export function type(text: string): void {
   draft.value = text;
@@ -23,13 +33,13 @@ export function type(text: string): void {
 /** Sends what is in the box, after the answer that is being made, if there is one. */
 export async function submit(): Promise<void> {
   const text = draft.value.trim();
-  if (!text || sending.value.state === "under way") return;
+  if (!text || isLoading.value || sending.value.state === "under way") return;
   if (isAnswering.value) {
     sending.value = { state: "later" };
     return;
   }
-  if (!(await sendMessage(text))) return;
-  type(withoutSent(draft.value.trimStart(), text));
+  await sendMessage(text);
+  draft.value = draftOf(openId.value ?? NEW);
 }
 
 /** What is to wait for the end of the answer is not sent after all. */
@@ -40,15 +50,10 @@ export function dontSend(): void {
 
 /** Stops the answer, or what asks for one. What was said until now is kept. */
 export async function stop(): Promise<void> {
-  stopFailure.value = null;
   if (sending.value.state !== "idle") dontSend();
   const running = runningAnswer.value;
   if (running === null) return;
-  try {
-    await cancelAnswer(running);
-  } catch (error) {
-    stopFailure.value = told(error);
-  }
+  await attempt("The answer could not be stopped.", () => cancelAnswer(running));
   await refresh();
 }
 

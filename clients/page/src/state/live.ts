@@ -96,7 +96,11 @@ export class LiveAnswer {
     let attempt = 0;
     let open = begun;
     while (!this.isOver && !this.#isLeft) {
-      await untilShown();
+      if (!isShown.value) {
+        open?.abort.abort();
+        open = undefined;
+        await untilShown();
+      }
       this.#stream = open?.abort ?? new AbortController();
       const stop = isShown.subscribe((shown) => {
         if (!shown) this.#stream.abort();

@@ -11,7 +11,7 @@ import { createChat, say, type Said } from "../wire/chats";
 import { Refused, Unreachable, isAbort, told } from "../wire/errors";
 import { readEvents, type NumberedEvent } from "../wire/events";
 import { sleep } from "./connection";
-import { NEW, hasArrived, keepDraft, noteDeparture } from "./drafts";
+import { NEW, draftOf, hasArrived, keepDraft, noteDeparture, withoutSent } from "./drafts";
 import { addLive, makeLive, newSettings, openChat, refresh, show } from "./open";
 import { goTo, openId } from "./router";
 import { tellTabs } from "./tabs";
@@ -82,7 +82,10 @@ export async function sendMessage(text: string, place: { parent?: string | null 
     (chat, signal) => say(chat, said, signal),
     () => openChat.value !== null && hasArrived(openChat.value, departure),
   );
-  if (place.parent === undefined) noteDeparture(id, null);
+  if (place.parent === undefined) {
+    noteDeparture(id, null);
+    if (isTaken) keepDraft(id, withoutSent(draftOf(id).trimStart(), text));
+  }
   return isTaken;
 }
 
@@ -117,13 +120,14 @@ async function begin(chat: string, attempt: Attempt, signal: AbortSignal): Promi
     const created = first.find(({ event }) => event.type === "response.created")?.event;
     if (created && "response" in created) {
       signal.removeEventListener("abort", stop);
+      tellTabs({ kind: "changed", chat });
+      // Whoever has gone to another chat meanwhile comes back to an answer that went on.
+      if (openId.value !== chat) return abort.abort();
       const live = makeLive(created.response.id, chat);
       live.take(first);
       addLive(live);
       void live.follow({ events, abort });
-      tellTabs({ kind: "changed", chat });
-      if (openId.value === chat) await refresh();
-      return;
+      return refresh();
     }
   }
 }

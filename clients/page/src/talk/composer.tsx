@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Square, Up } from "../look/icons";
 import { draft, isAnswering, stop, submit, type } from "../state/composing";
-import { trouble } from "../state/open";
+import { isLoading, trouble } from "../state/open";
 import { openId } from "../state/router";
 import { sending } from "../state/sending";
 import { SendingNotice } from "./sending_notice";
@@ -59,7 +59,7 @@ export function Composer() {
           class="primary icon"
           aria-label="Send"
           title={isAnswering.value ? "Send after this answer (Enter)" : "Send (Enter)"}
-          disabled={isOff || isUnderWay || !draft.value.trim()}
+          disabled={isOff || isUnderWay || isLoading.value || !draft.value.trim()}
         >
           <Up />
         </button>

@@ -6,27 +6,41 @@ export function Facts({ usage, timing }: { usage: Usage | null; timing: Timing |
   if (!facts.length) return null;
   return (
     <ul class="facts quiet" aria-label="Facts about this answer">
-      {facts.map(([name, fact]) => (
-        <li key={name} data-fact={name}>{fact}</li>
+      {facts.map(({ name, long, short }) => (
+        <li key={name} data-fact={name} title={long}>
+          <span class="long">{long}</span>
+          <span class="short" aria-hidden="true">{short}</span>
+        </li>
       ))}
     </ul>
   );
 }
 
-/** Names and sentences of what is known. */
-export function factsOf(usage: Usage | null, timing: Timing | null): [string, string][] {
-  const facts: [string, string][] = [];
-  if (usage) facts.push(["tokens", count(usage.output_tokens)]);
+/** A fact as a phrase, and as phones have room for it. */
+interface Fact {
+  name: string;
+  long: string;
+  short: string;
+}
+
+/** What is known. */
+export function factsOf(usage: Usage | null, timing: Timing | null): Fact[] {
+  const facts: Fact[] = [];
+  const add = (name: string, long: string, short: string) => facts.push({ name, long, short });
+  if (usage) add("tokens", count(usage.output_tokens), `${usage.output_tokens} tok`);
   const speed = tokensPerSecond(usage, timing);
-  if (speed !== null) facts.push(["speed", `${speed < 10 ? speed.toFixed(1) : Math.round(speed)} tokens/s`]);
-  if (timing && timing.first_token_seconds !== null) {
-    facts.push(["first", `first token after ${seconds(timing.first_token_seconds)}`]);
+  if (speed !== null) {
+    const rounded = speed < 10 ? speed.toFixed(1) : String(Math.round(speed));
+    add("speed", `${rounded} tokens/s`, `${rounded}/s`);
   }
-  if (timing && timing.queue_seconds !== null && timing.queue_seconds >= 0.1) {
-    facts.push(["queue", `waited ${seconds(timing.queue_seconds)}`]);
+  const first = timing?.first_token_seconds ?? null;
+  if (first !== null) add("first", `first token after ${seconds(first)}`, seconds(first));
+  const queue = timing?.queue_seconds ?? null;
+  if (queue !== null && queue >= 0.1) add("queue", `waited ${seconds(queue)}`, `waited ${seconds(queue)}`);
+  if (usage) {
+    const cached = usage.input_tokens_details.cached_tokens;
+    add("cached", `${cached} of ${usage.input_tokens} prompt tokens cached`, `${cached}/${usage.input_tokens} cached`);
   }
-  const cached = usage?.input_tokens_details.cached_tokens ?? 0;
-  if (usage) facts.push(["cached", `${cached} of ${usage.input_tokens} prompt tokens cached`]);
   return facts;
 }
 

@@ -28,7 +28,7 @@ export const Question = memo(({ message, isLocked }: Props) => {
       {!isEdited && (
         <footer>
           <Versions versions={message.versions} shown={message.response_id} what="question" isLocked={isLocked} />
-          <button ref={edit} type="button" class="plain icon" aria-label="Edit this question" title="Edit" disabled={isLocked} onClick={() => setEdited(true)}>
+          <button ref={edit} type="button" class="plain icon" aria-label="Edit this question" title="Edit this question" disabled={isLocked} onClick={() => setEdited(true)}>
             <Pen />
           </button>
         </footer>

@@ -1,6 +1,6 @@
 /** What became of what was sent, as long as the server has not taken it. */
 import { Countdown } from "../look/countdown";
-import { dontSend, stop, stopFailure, submit } from "../state/composing";
+import { actionFailure, dontSend, stop, submit } from "../state/composing";
 import { tryNow } from "../state/connection";
 import { sentence } from "../wire/errors";
 import { sending } from "../state/sending";
@@ -44,8 +44,8 @@ export function SendingNotice() {
       </div>
     );
   }
-  if (stopFailure.value !== null) {
-    return <p class="notice danger" role="alert">The answer could not be stopped. {stopFailure.value}</p>;
+  if (actionFailure.value !== null) {
+    return <p class="notice danger" role="alert">{actionFailure.value}</p>;
   }
   return null;
 }

@@ -1,8 +1,8 @@
 /** The open chat: its messages, and the box below them. */
 import { useRef } from "preact/hooks";
 import { Down } from "../look/icons";
-import { isLoading, liveAnswers, openChat, runningAnswer, trouble } from "../state/open";
-import { openId } from "../state/router";
+import { draft, type } from "../state/composing";
+import { isLoading, liveAnswers, openChat, openNew, runningAnswer, trouble } from "../state/open";
 import { sending } from "../state/sending";
 import type { Message, OutputItem } from "../wire/types";
 import { Announcer } from "./announcer";
@@ -10,6 +10,7 @@ import { Composer } from "./composer";
 import { isFollowing, toEnd, useFollowing } from "./following";
 import { Question } from "./question";
 import { Reply } from "./reply";
+import { Welcome } from "./welcome";
 import { Calls } from "./calls";
 
 const NOTHING: OutputItem[] = [];
@@ -23,7 +24,7 @@ export function Talk() {
     <>
       <div class="scroll" ref={box} tabIndex={-1}>
         <div class="messages" ref={inner}>
-          {trouble.value !== null && <p class="notice warning" role="alert">{trouble.value.message}</p>}
+          {trouble.value !== null && <TroubleNotice />}
           {isLoading.value && trouble.value === null && <p class="quiet">Loading…</p>}
           {!chat?.messages.length && !isLoading.value && trouble.value === null && <Welcome />}
           {chat && <Messages messages={chat.messages} />}
@@ -67,11 +68,23 @@ function Messages({ messages }: { messages: Message[] }) {
   );
 }
 
-function Welcome() {
+function TroubleNotice() {
+  const text = draft.value.trim();
   return (
-    <div class="welcome">
-      <h2>{openId.value === null ? "New chat" : "Nothing was said here yet"}</h2>
-      <p class="quiet">What is said is kept on this server. An answer goes on when you leave, and is here when you come back.</p>
+    <div class="notice warning" role="alert">
+      <p>{trouble.value?.message}</p>
+      {trouble.value?.kind === "gone" && text !== "" && (
+        <button
+          type="button"
+          onClick={() => {
+            type("");
+            openNew();
+            type(text);
+          }}
+        >
+          Begin a new chat with what you typed
+        </button>
+      )}
     </div>
   );
 }

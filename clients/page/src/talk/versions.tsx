@@ -1,5 +1,6 @@
 /** Which version of a turn is shown, and arrows to the others. */
 import { Left, Right } from "../look/icons";
+import { attempt } from "../state/composing";
 import { change } from "../state/open";
 
 interface Props {
@@ -14,11 +15,11 @@ export function Versions({ versions, shown, what, isLocked }: Props) {
   if (versions.length < 2 || place < 0) return null;
   const go = (step: number) => {
     const leaf = versions[place + step];
-    if (leaf !== undefined) void change({ leaf }).catch(() => undefined);
+    if (leaf !== undefined) void attempt("The other version could not be shown.", () => change({ leaf }));
   };
   return (
     <span class="versions">
-      <button type="button" class="plain icon" aria-label={`Previous version of this ${what}`} disabled={isLocked || place === 0} onClick={() => go(-1)}>
+      <button type="button" class="plain icon" aria-label={`Previous version of this ${what}`} title={`Previous version of this ${what}`} disabled={isLocked || place === 0} onClick={() => go(-1)}>
         <Left />
       </button>
       <span class="quiet">
@@ -28,7 +29,7 @@ export function Versions({ versions, shown, what, isLocked }: Props) {
         <span class="for-readers"> of </span>
         {versions.length}
       </span>
-      <button type="button" class="plain icon" aria-label={`Next version of this ${what}`} disabled={isLocked || place === versions.length - 1} onClick={() => go(1)}>
+      <button type="button" class="plain icon" aria-label={`Next version of this ${what}`} title={`Next version of this ${what}`} disabled={isLocked || place === versions.length - 1} onClick={() => go(1)}>
         <Right />
       </button>
     </span>
