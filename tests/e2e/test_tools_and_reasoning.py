@@ -75,6 +75,24 @@ def test_a_tool_is_called_and_its_result_told(stream: bool, demo_server: Running
 
 
 @pytest.mark.parametrize("stream", [False, True])
+def test_a_call_without_its_plugin_is_of_the_offered_tool(
+    stream: bool, demo_server: RunningServer
+) -> None:
+    """What Semantic Kernel sends: the demo model leaves out the plugin when it calls."""
+    function = WEATHER["function"] | {"name": "weather-get_weather"}
+    tools = [{"type": "function", "function": function}]
+    with openai_client(demo_server.url) as client:
+        message, reason = ask(client, stream=stream, said=OSLO, tools=tools, tool_choice="auto")
+    assert reason == "tool_calls"
+    (call,) = message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, call.function.arguments) == (
+        "weather-get_weather",
+        '{"city": "Oslo"}',
+    )
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_thoughts_are_apart_from_the_answer(stream: bool, demo_server: RunningServer) -> None:
     said = messages("What is 27 + 58?")
     with openai_client(demo_server.url) as client:

@@ -156,7 +156,8 @@ class EngineClient:
         if num_prompt >= limit:
             raise ContextTooLong(
                 f"The prompt has {num_prompt} tokens, but this model's context holds {limit} "
-                f"tokens for prompt and answer together. Shorten the {param}.",
+                f"tokens for prompt and answer together. Shorten the {param}, offer fewer tools "
+                "if there are any, or serve a model with a longer context.",
                 param=param,
                 num_tokens=num_prompt,
                 limit=limit - 1,

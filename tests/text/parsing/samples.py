@@ -70,6 +70,21 @@ def call(name: str, arguments: str = "{}") -> ParsedCall:
     return ParsedCall(name, arguments)
 
 
+def check(
+    family: str,
+    text: str,
+    expected: ParsedAnswer,
+    reasoning: str = "think",
+    *,
+    tools: Sequence[Any] = TOOLS,
+) -> None:
+    sample = Sample(family, text, expected, reasoning=reasoning)
+    assert answer(sample.parser(tools), text) == expected
+    assert answer(sample.parser(tools), *text) == expected
+    for place in range(len(text)):
+        assert answer(sample.parser(tools), text[:place], text[place:]) == expected, text[:place]
+
+
 PARIS = '{"city": "Paris", "days": 3}'
 NESTED = '{"city": "\\u00e9 \\ud83d\\ude00 {\\"a\\"}</tool_call>]", "hours": [[1], {"b": []}]}'
 

@@ -10,17 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millstream.text.parsing.output import ParsedAnswer, ParsedCall
-from tests.text.parsing.samples import SAMPLES, Sample, answer, call
+from tests.text.parsing.samples import SAMPLES, Sample, answer, call, check
 
 CALL = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
-
-
-def check(family: str, text: str, expected: ParsedAnswer, reasoning: str = "think") -> None:
-    sample = Sample(family, text, expected, reasoning=reasoning)
-    assert answer(sample.parser(), text) == expected
-    assert answer(sample.parser(), *text) == expected
-    for place in range(len(text)):
-        assert answer(sample.parser(), text[:place], text[place:]) == expected, text[:place]
 
 
 @pytest.mark.parametrize(
@@ -51,37 +43,6 @@ def check(family: str, text: str, expected: ParsedAnswer, reasoning: str = "thin
 )
 def test_what_is_no_call_is_content_as_written(family: str, text: str) -> None:
     check(family, text, ParsedAnswer(text))
-
-
-@pytest.mark.parametrize(
-    ("family", "text", "arguments"),
-    [
-        ("hermes", '<tool_call>\n{"name": "rm", "arguments": {"a": 1}}\n</tool_call>', '{"a": 1}'),
-        ("hermes", '<tool_call>\n{"name": "rm", "arguments": {"a": "</tool_call>"}}', None),
-        (
-            "qwen3-coder",
-            "<tool_call>\n<function=rm>\n<parameter=a>\n1\n</parameter>\n</function>",
-            '{"a": "1"}',
-        ),
-        ("qwen3-coder", "<function=rm>\n</function>\n</tool_call>", "{}"),
-        ("mistral", '[TOOL_CALLS][{"name": "rm", "arguments": {}}]', "{}"),
-        ("mistral", "[TOOL_CALLS]rm[ARGS]{}", "{}"),
-        (
-            "deepseek",
-            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>rm<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
-            "{}",
-        ),
-        ("harmony", "<|channel|>commentary to=functions.rm<|message|>{}<|call|>", "{}"),
-        ("llama3", '<|python_tag|>{"name": "rm", "parameters": {}}', "{}"),
-    ],
-)
-def test_a_marked_call_is_one_whatever_its_name(
-    family: str, text: str, arguments: str | None
-) -> None:
-    """An agent tells the model that there is no such tool, and goes on."""
-    made = call("rm", arguments or '{"a": "</tool_call>"}')
-    reasoning = "harmony" if family == "harmony" else "think"
-    check(family, text, ParsedAnswer(calls=(made,)), reasoning)
 
 
 def test_a_call_after_one_that_is_none() -> None:

@@ -216,6 +216,7 @@ def test_a_marker_that_is_only_mentioned_does_not_hide_the_call_after_it() -> No
         ("<|tool_call>call:now{a:}<tool_call|> Well.", "{a:} Well.", []),
         ("<|tool_call>call:now{a:1", "{a:1", []),
         ("<|tool_call>call:rm{a:1}<tool_call|>", "", ["rm"]),
+        ("<|tool_call>call:file{a:1}<tool_call|>", "", ["write-file"]),
         ("<|tool_call>call:now[]]<tool_call|><|tool_call>call:now{}<tool_call|>", "[]]", ["now"]),
     ],
 )

@@ -132,9 +132,10 @@ class JsonCallReader:
     def _start(self) -> None:
         """Starts the call if both its name and its arguments have been seen."""
         if self._name is not None and self._has_arguments and not self._writer.has_started:
-            if not self._tools.can_name(self._name, is_marked=not self._format.at_start):
+            name = self._tools.named(self._name, is_marked=not self._format.at_start)
+            if name is None:
                 raise _Malformed
-            self._writer.start(self._name)
+            self._writer.start(name)
 
 
 def _decoded(raw: str) -> Any:

@@ -123,17 +123,16 @@ class TemplateParser:
     def _deliver(self, value: Any) -> None:
         calls = value if isinstance(value, list) else [value]
         functions = [call.get("function", {}) for call in calls if isinstance(call, Mapping)]
-        is_marked = self._is_marked
-        if not functions or not all(
-            self._known.can_name(f.get("name"), is_marked=is_marked) for f in functions
-        ):
+        named = [self._known.named(f.get("name"), is_marked=self._is_marked) for f in functions]
+        names = [name for name in named if name is not None]
+        if not names or len(names) < len(functions):
             self._content.write(self._call)
-            functions = []
-        for function in functions:
+            names = []
+        for name, function in zip(names, functions, strict=False):
             arguments = function.get("arguments") or {}
             if not isinstance(arguments, str):
                 arguments = json.dumps(arguments, ensure_ascii=False)
-            self._deltas.append(ToolCallStart(self._num_calls, function["name"]))
+            self._deltas.append(ToolCallStart(self._num_calls, name))
             self._deltas.append(ToolCallArguments(self._num_calls, arguments))
             self._num_calls += 1
         self._call = ""

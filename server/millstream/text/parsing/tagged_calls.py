@@ -33,7 +33,7 @@ class TaggedCallReader:
         is_valid: bool = False,
     ) -> None:
         self._format = call_format
-        self._name = name
+        self._name = tools.named(name, is_marked=True)
         self._writer = writer
         self._tools = tools
         self._stray = stray
@@ -44,7 +44,7 @@ class TaggedCallReader:
         self._is_stray = False
 
     def read(self, text: str, *, is_last: bool) -> tuple[int, Outcome]:
-        if not self._tools.can_name(self._name, is_marked=True):
+        if self._name is None:
             return 0, Outcome.BROKEN
         if not self._writer.has_started:
             self._writer.start(self._name)
@@ -74,7 +74,7 @@ class TaggedCallReader:
             self._writer.write("}")
             return text[match.end() :], True
         key = match["key"]
-        self._types = self._tools.types(self._name, key)
+        self._types = self._tools.types(self._name or "", key)
         self._is_trimmed = False
         comma = ", " if self._num_values else ""
         quote = '"' if is_text(self._types) else ""

@@ -16,6 +16,8 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "null": (type(None),),
 }
 _MAX_NAME = 256
+_SEPARATORS = ("-", "__", ".")
+"""What stands between a plugin, server or namespace and its tool; `_` is a part of words."""
 _WORDS = {"true": "true", "false": "false", "null": "null", "none": "null"}
 
 
@@ -31,15 +33,22 @@ class Tools:
         functions = [tool.get("function", tool) for tool in tools]
         return cls({function["name"]: function.get("parameters") or {} for function in functions})
 
-    def can_name(self, name: Any, *, is_marked: bool) -> bool:
-        """Whether a call may have this name.
+    def named(self, name: Any, *, is_marked: bool) -> str | None:
+        """The name of the tool that a call means; None if it is no call.
 
-        is_marked: it stands behind a marker, so that it is meant as a call whatever its name: one
-        that no tool has is for the client to answer. Else it may be any JSON.
+        An offered name is itself; the ending of one offered name, after a separator, is that name.
+        is_marked: the call stands behind a marker, so that it is meant as one whatever its name:
+        one that no tool has is for the client to answer. Else it may be any JSON.
         """
         if not isinstance(name, str):
-            return False
-        return name in self.parameters or (is_marked and 0 < len(name.strip()) <= _MAX_NAME)
+            return None
+        if name in self.parameters:
+            return name
+        ends = tuple(separator + name for separator in _SEPARATORS)
+        meant = [offered for offered in self.parameters if offered.endswith(ends)] if name else []
+        if len(meant) == 1:
+            return meant[0]
+        return name if is_marked and 0 < len(name.strip()) <= _MAX_NAME else None
 
     def types(self, name: str, key: str) -> tuple[str, ...]:
         """The JSON types that an argument may have; none if the schema does not tell."""
