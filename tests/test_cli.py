@@ -218,6 +218,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("millstream ")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_pages_are_told_at_an_address_that_browsers_know(host: str) -> None:
+    info: EngineInfo = fake_info(num_blocks=10, block_size=4)
+    settings = Settings(root_path="/llm")
+    text = describe(info, settings, host=host, port=81, store="memory")
+    assert "  chat       http://localhost:81/llm/ in a browser\n" in text
+    assert "  routes     http://localhost:81/llm/docs " in text
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     info: EngineInfo = fake_info(num_blocks=10, block_size=4)
@@ -225,7 +234,11 @@ def test_banner_names_everything_and_how_to_try_it(host: str) -> None:
     text = describe(info, Settings(), **where)
     base = "http://[::1]:81" if ":" in host else f"http://{host}:81"
     assert f"ready on {base}" in text
+    first, second, *_ = text.strip().splitlines()
+    assert first.endswith(base)
+    assert second == f"  chat       {base}/ in a browser"
     assert f"{base}/docs" in text
+    assert "in a browser" not in describe(info, Settings(page="off"), **where)
     assert f"curl -N {base}/v1/chat/completions" in text
     for fact in ("millstream-demo", "Fake", "40 tokens in 10 blocks", "attention none", "toy"):
         assert fact in text

@@ -11,6 +11,8 @@ from millstream.version import __version__
 
 log = logging.getLogger(__name__)
 
+_EVERYWHERE = ("0.0.0.0", "::")
+
 
 def announce(info: EngineInfo, settings: Settings, listener: socket.socket, *, store: str) -> None:
     """Prints it, and says in the log if that fails. store: where conversations are kept."""
@@ -48,7 +50,7 @@ def describe(info: EngineInfo, settings: Settings, *, host: str, port: int, stor
         longest += f", answers of at most {settings.max_output_tokens:,}"
     return f"""
 Millstream {__version__} is ready on {base}
-  pages      {base}{settings.root_path or ""}/docs shows every route and lets you try it
+{_pages(base, host, settings)}
   model      {settings.model_name} ({info.architecture}, {millions} parameters)
   device     {info.device}, {info.dtype}{weights}, attention {attention}
   KV cache   {tokens:,} tokens in {cache}
@@ -59,3 +61,13 @@ Try it:
   curl -N {base}/v1/chat/completions -H 'Content-Type: application/json'{key} \\
     -d '{{"messages": [{{"role": "user", "content": "Count to 10"}}], "stream": true}}'
 """
+
+
+def _pages(base: str, host: str, settings: Settings) -> str:
+    """What there is to be opened in a browser."""
+    if host in _EVERYWHERE:  # no address that browsers know
+        shown = f"[{host}]" if ":" in host else host
+        base = base.replace(shown, "localhost")
+    base += settings.root_path or ""
+    chat = f"  chat       {base}/ in a browser\n" if settings.page == "on" else ""
+    return f"{chat}  routes     {base}/docs shows each, and lets you try it"
