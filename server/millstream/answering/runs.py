@@ -25,7 +25,7 @@ class Run:
     """One answer while it is made.
 
     owner: who may read and cancel it. snapshot: the answer so far, as its API shows it. timing: how
-    long what of it has taken so far.
+    long what of it has taken so far. position: at which place it waits, where readers are told.
     is_replayed: whether others than the one who asked may read its events, and come back.
     """
 
@@ -38,6 +38,7 @@ class Run:
         is_replayed: bool,
         snapshot: Callable[[], dict[str, Any]],
         timing: Callable[[], Mapping[str, object] | None] = lambda: None,
+        position: Callable[[], int | None] = lambda: None,
     ) -> None:
         self.id = identifier
         self.owner = owner
@@ -45,6 +46,7 @@ class Run:
         self.is_replayed = is_replayed
         self.snapshot = snapshot
         self.timing = timing
+        self.position = position
         self._task: asyncio.Task[Any] | None = None
         self.owed: Callable[[], Awaitable[None]] | None = None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from millstream.api.openai.responses import queueing
+from millstream.api.openai.generate import queueing
 from millstream.core.plan import Plan, StepOutput
 from millstream.runtime.stream import TokenStream
 from tests.api.chats.conftest import Visitor, text_of
@@ -237,6 +237,35 @@ async def test_who_waits_is_told_at_which_place(
     assert told in ([expected % 2], [expected % 2, expected % 1])  # as fast as it goes on then
     assert "event: response.completed" in frames[-2]
     assert looks[-1] is None
+
+
+async def test_who_comes_back_while_it_waits_is_told_its_place(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await visitor.create()
+    visitor.desk.say("ok")
+    goes_on = hold(visitor, monkeypatch)
+    monkeypatch.setattr(queueing, "_LOOK_SECONDS", 0.001)
+    sent = [
+        await visitor.ask("POST", f"/{chat}/messages", json={"content": "x", "background": True})
+        for _ in range(2)
+    ]
+    run = visitor.desk.runs.find(sent[1]["id"], owner=next(iter(visitor.desk.runs)).owner)
+    assert run is not None
+    look, looks = run.position, list[int | None]()
+
+    def looked() -> int | None:
+        looks.append(look())
+        if len(looks) == 5:
+            goes_on.set()
+        return looks[-1]
+
+    monkeypatch.setattr(run, "position", looked)
+    where = {"stream": "true", "starting_after": "1"}
+    response = await visitor.client.get(f"/v1/responses/{sent[1]['id']}", params=where)
+    frames = response.text.split("\n\n")
+    assert 'data: {"type":"queue.position","position":' in frames[0]
+    assert "event: response.completed" in frames[-2]
 
 
 async def test_what_was_said_is_found_and_cleared(visitor: Visitor) -> None:

@@ -27,7 +27,7 @@ def test_each_part_is_counted_from_its_own_start() -> None:
     timing = AnswerTiming(stream, clock=lambda: now[0])
     now[0] = 101.0
     assert timing.shown() == dict.fromkeys(PARTS[:3]) | {"total_seconds": 1.0}
-    stream.queue_seconds = 1.5
+    stream.life.queue_seconds = 1.5
     for moment, num_reasoning in [(102.0, 1), (104.0, 3), (105.0, 0), (106.0, 0), (107.0, 1)]:
         now[0] = moment
         timing.note(delta(num_reasoning=num_reasoning))

@@ -7,7 +7,6 @@ from millstream.api.chats.chat_file import ChatFile
 from millstream.api.chats.endpoints import Chats
 from millstream.api.chats.sending import ChatMessages
 from millstream.api.chats.shapes import (
-    ChatEvent,
     ChatList,
     ChatMessageList,
     ChatObject,
@@ -16,6 +15,7 @@ from millstream.api.chats.shapes import (
 from millstream.api.chats.transfers import ChatTransfers
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, DescribedRoute, Operation
+from millstream.api.openai.responses.event_shapes import WaitingEvent
 from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.shapes import ResponseObject
 
@@ -86,7 +86,7 @@ SEND_MESSAGE = Operation(
     summary="Says something in a chat, and answers it",
     description=_GOES_ON,
     request=MessageBody,
-    answers={200: {JSON: ResponseObject, EVENTS: ChatEvent}},
+    answers={200: {JSON: ResponseObject, EVENTS: WaitingEvent}},
     errors=(404, 429, 499, 503, 504),
 )
 REGENERATE = Operation(
@@ -95,7 +95,7 @@ REGENERATE = Operation(
     summary="Answers a question of a chat once more; the answers before stay",
     description=_GOES_ON,
     request=RegenerateBody,
-    answers={200: {JSON: ResponseObject, EVENTS: ChatEvent}},
+    answers={200: {JSON: ResponseObject, EVENTS: WaitingEvent}},
     errors=(404, 429, 499, 503, 504),
 )
 EXPORT_CHAT = Operation(
@@ -121,7 +121,7 @@ CONTINUE = Operation(
     summary="Goes on with an answer that was cut; the one that was cut stays",
     description=f"The new answer begins with what the other has said. {_GOES_ON}",
     request=RegenerateBody,
-    answers={200: {JSON: ResponseObject, EVENTS: ChatEvent}},
+    answers={200: {JSON: ResponseObject, EVENTS: WaitingEvent}},
     errors=(404, 429, 499, 503, 504),
 )
 

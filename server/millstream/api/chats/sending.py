@@ -108,7 +108,7 @@ class ChatMessages:
             said=said,
         )
         try:
-            answer = await self._responses.answer(http, request, asker, tells_position=True)
+            answer = await self._responses.answer(http, request, asker)
         except InvalidRequest as error:
             raise renamed(error, {"previous_response_id": place}) from error
         return marked(http, answer)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Discriminator, Tag
 from typing_extensions import TypedDict
 
-from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.resource import ResponseStatus
 from millstream.api.openai.responses.shapes import ResponseFailure, ResponseUsage
 from millstream.api.openai.responses.timing import Timing
@@ -93,17 +91,3 @@ class ChatMessageList(TypedDict):
     first_id: str | None
     last_id: str | None
     has_more: bool
-
-
-@closed
-class QueuePosition(TypedDict):
-    """How many requests, this one included, wait until it is its turn; 1 for the next one."""
-
-    type: Literal["queue.position"]
-    position: int
-
-
-ChatEvent = Annotated[
-    Annotated[QueuePosition, Tag("queue")] | Annotated[ResponseEvent, Tag("response")],
-    Discriminator(lambda event: "queue" if event.get("type") == "queue.position" else "response"),
-]

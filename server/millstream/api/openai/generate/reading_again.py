@@ -15,6 +15,7 @@ from starlette.responses import Response
 from millstream.answering.replay import stored_events
 from millstream.answering.runs import Run
 from millstream.api.context import ServerContext
+from millstream.api.openai.generate.queueing import with_positions
 from millstream.api.wire.error_bodies import error_event
 from millstream.api.wire.resuming import LAST_EVENT_ID, ResumeQuery
 from millstream.api.wire.sse import EventStream
@@ -24,9 +25,10 @@ from millstream.store.store import Store
 
 
 def running_again(run: Run, query: ResumeQuery, context: ServerContext) -> Response:
-    """The events of an answer that this server makes. Raises InvalidRequest."""
+    """The events of an answer that this server makes, and its place while it waits, where readers
+    are told. Raises InvalidRequest."""
     return _again(
-        run.events.read(after=query.after),
+        with_positions(run.events.read(after=query.after), run.position),
         query,
         context,
         num_events=len(run.events),

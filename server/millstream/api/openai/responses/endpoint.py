@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
+from millstream.api.openai.generate.queueing import with_positions
 from millstream.api.openai.generate.reading_again import with_failure
 from millstream.api.openai.generate.started_answer import UNENFORCED_HEADER
 from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.maker import Asker, BegunResponse, ResponseMaker
-from millstream.api.openai.responses.queueing import with_positions
 from millstream.api.openai.responses.shapes import ResponseObject
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
-from millstream.runtime.stream import TokenStream
 
 CREATE_RESPONSE = Operation(
     path="/v1/responses",
@@ -51,18 +48,8 @@ class Responses:
         )
         return await self.answer(http, request, asker)
 
-    async def answer(
-        self,
-        http: HttpRequest,
-        request: ResponseRequest,
-        asker: Asker,
-        *,
-        tells_position: bool = False,
-    ) -> Response:
-        """Makes the response to a checked request, and answers with it as the request wants.
-
-        tells_position: whether a stream says at which place it waits.
-        """
+    async def answer(self, http: HttpRequest, request: ResponseRequest, asker: Asker) -> Response:
+        """Makes the response to a checked request, and answers with it as the request wants."""
         place = self._maker.take_place(request, asker)
         try:
             begun = await unless_disconnected(http, self._maker.begin(request, asker, place))
@@ -72,22 +59,15 @@ class Responses:
         http.state.record.begin(begun.answer.facts)
         headers = {UNENFORCED_HEADER: ", ".join(begun.unenforced)} if begun.unenforced else {}
         if request.stream:
-            stream = place.stream if tells_position else None
-            return self._stream(begun, headers, waiting=stream)
+            return self._stream(begun, headers)
         if request.background:
             return JSONResponse(begun.run.snapshot(), headers=headers)
         return await _whole(http, begun, headers)
 
-    def _stream(
-        self, begun: BegunResponse, headers: dict[str, str], *, waiting: TokenStream | None
-    ) -> Response:
+    def _stream(self, begun: BegunResponse, headers: dict[str, str]) -> Response:
         run, settings = begun.run, self._context.settings
-        events = with_failure(run.events.read())
-        if waiting is not None:
-            position = partial(self._context.engine.streams.queue_position, waiting)
-            events = with_positions(events, position)
         return EventStream(
-            events,
+            with_positions(with_failure(run.events.read()), run.position),
             headers=headers,
             on_end=lambda: None if run.is_replayed else run.cancel(),
             ping_seconds=settings.ping_seconds,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
 from millstream.api.openai.chat.shapes import ContentLogprob
@@ -133,4 +133,18 @@ ResponseEvent = Annotated[
     | FunctionCallDone
     | CustomCallDone,
     Field(discriminator="type"),
+]
+
+
+@closed
+class QueuePosition(TypedDict):
+    """How many requests, this one included, wait until it is its turn; 1 for the next one."""
+
+    type: Literal["queue.position"]
+    position: int
+
+
+WaitingEvent = Annotated[
+    Annotated[QueuePosition, Tag("queue")] | Annotated[ResponseEvent, Tag("response")],
+    Discriminator(lambda event: "queue" if event.get("type") == "queue.position" else "response"),
 ]

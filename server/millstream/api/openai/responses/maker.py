@@ -223,6 +223,9 @@ class ResponseMaker:
             snapshot=answer.snapshot,
             timing=place.timing.shown,
         )
+        if asker.chat_id is not None:
+            streams = self._context.engine.streams
+            run.position = partial(streams.queue_position, place.stream)
         answer.announce(is_queued=asker.is_queued(request), said=asker.said)
         self._context.runs.start(run, answer.make(run))
         return BegunResponse(run, answer, begun.started.prepared.unenforced, begun.items)

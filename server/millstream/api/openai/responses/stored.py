@@ -12,7 +12,7 @@ from millstream.answering.runs import Run
 from millstream.api.context import ServerContext
 from millstream.api.described.route import EVENTS, JSON, Operation
 from millstream.api.openai.generate.reading_again import running_again, stored_again
-from millstream.api.openai.responses.event_shapes import ResponseEvent
+from millstream.api.openai.responses.event_shapes import WaitingEvent
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import item_list, read_page_query
 from millstream.api.openai.responses.resource import with_output
@@ -33,8 +33,9 @@ RETRIEVE_RESPONSE = Operation(
     summary="A stored response, or its events from any point on",
     description="With `stream=true`, its events after `starting_after`, or after the "
     "`Last-Event-ID` that a client sends who reads again; for responses made with `background` or "
-    "`X-Resumable`. After the last of all, `Last-Event-ID` is answered with 204.",
-    answers={200: {JSON: ResponseObject, EVENTS: ResponseEvent}, 204: {}},
+    "`X-Resumable`. One of a chat says its place in the queue as well. After the last of all, "
+    "`Last-Event-ID` is answered with 204.",
+    answers={200: {JSON: ResponseObject, EVENTS: WaitingEvent}, 204: {}},
     errors=(400, 404, 503),
 )
 DELETE_RESPONSE = Operation(
