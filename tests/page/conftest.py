@@ -15,7 +15,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 from tests.e2e.harness import RunningServer, wait_until
 from tests.e2e.kept import KeptServers
@@ -25,17 +32,25 @@ _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _WAIT_MILLISECONDS = 30_000
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Chromium without a window. Not longer than this folder: beside it no event loop can run."""
+def chromium(playwright: Playwright) -> Browser | None:
+    """The Chromium that the system has, without a window; None without one."""
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
-        pytest.skip("no Chromium here: pages are tested in the one that the system has")
+        return None
+    # The sandbox of Chromium does not start as root.
+    flags = [] if os.getuid() else ["--no-sandbox"]
+    return playwright.chromium.launch(executable_path=program, args=flags)
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Not longer than this folder: beside it no event loop can run."""
     with sync_playwright() as playwright:
-        # The sandbox of Chromium does not start as root.
-        flags = [] if os.getuid() else ["--no-sandbox"]
+        running = chromium(playwright)
+        if running is None:
+            pytest.skip("no Chromium here: pages are tested in the one that the system has")
         expect.set_options(timeout=_WAIT_MILLISECONDS)
-        with playwright.chromium.launch(executable_path=program, args=flags) as running:
+        with running:
             yield running
 
 
