@@ -15,7 +15,7 @@ from tests.e2e.harness import RunningServer
 from tests.page.conftest import chromium
 from tests.page.talk import Talk
 
-_SIZES = {"wide": {"width": 1120, "height": 720}, "narrow": {"width": 390, "height": 780}}
+_SIZES = {"wide": {"width": 1120, "height": 744}, "narrow": {"width": 390, "height": 812}}
 _EARLIER = ["Count to 10.", "What is 3 plus 4?"]
 _TALK = ["My name is Anna.", "What is my name?", "Count to 5."]
 

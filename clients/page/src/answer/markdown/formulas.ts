@@ -69,7 +69,6 @@ export function formulaElement(source: string, isDisplayed: boolean, raw: string
   }
   if (math) {
     element.append(math.cloneNode(true));
-    if (isDisplayed) element.tabIndex = 0;
   } else {
     element.classList.add("unread");
     element.textContent = raw;
