@@ -23,7 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     # what everybody may use
     "version": set(),
     "errors": set(),
-    "settings": set(),
+    "setting_types": set(),
+    "settings": {"setting_types"},
     "log": set(),
     "parent": set(),
     "metrics": set(),
@@ -143,6 +144,14 @@ ALLOWED: dict[str, set[str]] = {
         "model/speedups",
         "settings",
     },
+    "model/description": {
+        "core",
+        "model/loading",
+        "model/paging",
+        "model/sizing",
+        "model/states",
+        "settings",
+    },
     "model/build": {
         "core",
         "errors",
@@ -151,6 +160,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/cpu",
         "model/cpu/kernels",
         "model/cuda",
+        "model/description",
         "model/execution",
         "model/forward",
         "model/invariant",

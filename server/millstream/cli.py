@@ -14,7 +14,7 @@ from millstream.token_stream_environment import read_token_stream
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; exits with 2 for wrong usage, 1 when the server cannot start."""
+    """Runs a command. What it exits with is in docs/operations.md."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if given[:1] == ["engine"]:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _serve(given)
     except StartupError as error:
         print(f"millstream: {error.message}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
 

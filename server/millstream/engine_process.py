@@ -11,6 +11,7 @@ from millstream.log import configure_logging
 from millstream.model.build import runner_factory
 from millstream.parent import exit_with_parent
 from millstream.runtime.engine_side import run_engine
+from millstream.runtime.start_reports import StartReports
 from millstream.settings import Settings
 
 
@@ -21,10 +22,12 @@ def run(*, settings: str, folder: str, endpoint: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     options = Settings.model_validate_json(settings)
     configure_logging(options.log_level)
+    reports = StartReports()
     run_engine(
         context=zmq.Context.instance(),
         endpoint=endpoint,
-        build_runner=runner_factory(Path(folder), options),
+        build_runner=runner_factory(Path(folder), options, report=reports),
         max_running=options.max_concurrent_requests,
         max_queue_seconds=options.max_queue_seconds,
+        reports=reports,
     )

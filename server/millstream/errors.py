@@ -21,6 +21,7 @@
     ├── EngineUnavailable         503  the engine is loading or restarting
     ├── ShuttingDown              503  the server drains
     └── StartupError              (never on the wire) the server cannot start as configured
+        └── EngineLost            (never on the wire) it did, and its engine ended too often
 
 Rules: each class carries the HTTP status, the OpenAI `type`, the machine-readable `code` and the
 `error_type` that Text Generation Inference clients switch on. Rendering lives in `api/`.
@@ -183,7 +184,14 @@ class ShuttingDown(MillstreamError):
 
 
 class StartupError(MillstreamError):
+    """exit_status: of the process that it ends."""
+
     code = "startup_error"
+    exit_status = 1
+
+
+class EngineLost(StartupError):
+    exit_status = 3
 
 
 def is_library_failure(error: BaseException) -> bool:

@@ -65,6 +65,7 @@ async def _serve(
         max_answer_tokens=settings.max_output_tokens,
         max_prompt_tokens=settings.max_input_tokens,
         engine_timeout=settings.engine_timeout,
+        max_restarts=settings.max_engine_restarts,
     )
     async with running_parts(engine, settings) as parts:
         # The engine loads in its process while the tokenizer loads here.

@@ -175,6 +175,7 @@ async def test_a_store_that_fails_in_mid_answer(fault: Fault, servers: KeptServe
     servers.start(flags)
     async with client(servers.url) as http:
         await _check_afterwards(http, readers)
+        assert (await http.get("/health/ready")).json()["store"] == "ok"
         path = f"/v1/responses/{before.json()['id']}"
         assert (await http.get(path)).json() == before.json()
     servers.stop()
@@ -199,6 +200,8 @@ async def _check_while_it_fails(http: httpx.AsyncClient, readers: Sequence[Reade
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}, 200),
     ]
     answers = await asyncio.gather(*(http.post(path, json=body) for path, body, _ in asked))
+    ready = await http.get("/health/ready")
+    assert (ready.status_code, ready.json()["store"]) == (200, "failing")
     assert [answer.status_code for answer in answers] == [status for _, _, status in asked]
     for answer in answers:
         if answer.status_code == 503:

@@ -17,8 +17,9 @@ from millstream.errors import (
     ShuttingDown,
     StartupError,
 )
-from millstream.runtime.client import EngineClient, State
+from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ThreadHost
+from millstream.runtime.state import State
 from tests.fakes import FakeRunner, alone, fake_info
 from tests.runtime.conftest import (
     EngineFactory,

@@ -33,6 +33,7 @@ from millstream.api.sessions.endpoints import BEGIN_SESSION, FORGET_SESSION, Ses
 from millstream.api.socket_chat.endpoint import CHAT_SOCKET, chat_socket, upgrade_required
 from millstream.api.status.health import HEALTH, health
 from millstream.api.status.load import LOAD, PINGS, VERSION, load, version
+from millstream.api.status.probes import LIVE, READY, live, ready
 from millstream.api.tgi.routes import tgi_routes
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.prompts import Prompts
@@ -77,6 +78,8 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
         FORGET_SESSION.route(sessions.forget),
         HEALTH.route(health(context)),
         *(ping.route(health(context)) for ping in PINGS),
+        LIVE.route(live(context)),
+        READY.route(ready(context)),
         VERSION.route(version),
         LOAD.route(load(context)),
         *page_routes(context.settings),

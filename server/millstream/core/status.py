@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from millstream.core.archive import ArchiveStatistics
 from millstream.core.request import SamplingParams
+
+
+class Report(Protocol):
+    """Hears how far a start is: at which step, and which part of it is done, if that is known."""
+
+    def __call__(self, step: str, fraction: float | None = None) -> None: ...
+
+
+def unreported(step: str, fraction: float | None = None) -> None:
+    """For starts that nobody follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,12 +19,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from millstream.core.status import EngineInfo
+from millstream.core.status import Report, unreported
 from millstream.errors import StartupError
 from millstream.model.acceleration import accelerate, load_kernels, prepare_int8
 from millstream.model.block_files.opening import open_archive
@@ -36,6 +33,7 @@ from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.cuda.capture import capture_decodes
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
+from millstream.model.description import describe
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.forward import Forward
 from millstream.model.invariant.invariance_check import InvarianceCheck
@@ -53,22 +51,28 @@ from millstream.model.sampling.sampler import Sampler, best_tokens
 from millstream.model.sizing import make_caches, max_blocks_per_request, max_step_tokens
 from millstream.model.speedups import Speedups
 from millstream.model.states.observation import ObservedStates, observe_states
-from millstream.model.states.state_cache import bytes_per_slot
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 def runner_factory(
-    folder: Path, settings: Settings, speedups: Speedups | None = None
+    folder: Path,
+    settings: Settings,
+    speedups: Speedups | None = None,
+    *,
+    report: Report = unreported,
 ) -> Callable[[], ModelRunner]:
-    """A factory that loads the model when called: in the engine, not where it is made."""
+    """A factory that loads the model when called: in the engine, not where it is made.
+
+    report: hears how far it is.
+    """
     trust = settings.trust_remote_code
 
     def load_and_build() -> ModelRunner:
         grammars = _grammars(lambda: read_tokenizer(folder, trust_remote_code=trust), settings)
-        loaded = load_model(folder, settings)
-        runner = build_runner(loaded, settings, grammars=grammars, speedups=speedups)
+        loaded = load_model(folder, settings, report=report)
+        runner = build_runner(loaded, settings, grammars=grammars, speedups=speedups, report=report)
         grammars.prepare()  # now that nobody waits for the interpreter
         return runner
 
@@ -93,12 +97,14 @@ def build_runner(
     *,
     grammars: Grammars | None = None,
     speedups: Speedups | None = None,
+    report: Report = unreported,
 ) -> ModelRunner:
     """A runner over a loaded model, whose modules are changed in place unless it is shared.
 
     grammars: of the model, if requests may have a grammar. speedups: those of the settings where
-    they are left out. Raises StartupError if memory does not suffice, if the paged path computes
-    other logits than the model itself, or if a promise of the settings cannot be kept.
+    they are left out. report: hears how far it is. Raises StartupError if memory does not suffice,
+    if the paged path computes other logits than the model itself, or if a promise of the settings
+    cannot be kept.
     """
     speedups = speedups or Speedups.of(settings)
     if settings.batch_invariant:
@@ -106,27 +112,31 @@ def build_runner(
         use_separate_experts(loaded.model)
     num_parameters = loaded.model.num_parameters()
     num_bytes = num_parameters * loaded.dtype.itemsize
+    report("preparing kernels")
     kernels = load_kernels(loaded, settings, speedups, num_bytes=num_bytes)  # 1
     prepare_int8(loaded, kernels, settings)  # 2
+    report("probing layers")
     expected = own_logits(loaded)  # 3
     observed, layers = probe_model(loaded, settings)  # 4
     reaches = {i: layer.reach for i, layer in layers.items()}
     counts = any(layer.counts_by_cache for layer in layers.values())
     forward = Forward(loaded.model, reaches, observed, counts_by_cache=counts)
+    report("preparing layers")
     threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
     shapes = {i: layer.shape for i, layer in layers.items()}
     state_shapes = {} if observed is None else observed.shapes
     cache, states = make_caches(loaded, settings, shapes, state_shapes)  # 6
     backends, staging = _attention(loaded, settings, shapes, kernels)  # 7
     packer = Packer(cache, backends, staging, states=states)
-    info = _describe(loaded, settings, cache, num_parameters=num_parameters, packer=packer)
-    if states is not None:
-        size, own = bytes_per_slot(states.shapes), states.num_own
-        info = replace(info, num_states=states.num_slots, state_bytes=size, own_states=own)
+    info = describe(
+        loaded, settings, cache, num_parameters=num_parameters, packer=packer, states=states
+    )
+    report("comparing logits")
     verify(loaded, cache, packer, forward, expected)  # 8
     eager = EagerExecution(packer, forward, threads, plans_ahead=staging is not None)
     execution: Execution = eager
     if staging is not None and speedups.graphs:
+        report("capturing steps")
         execution = capture_decodes(  # 9
             eager,
             cache=cache,
@@ -215,33 +225,3 @@ def _invariant_execution(
         make_invariant(loaded.model, lambda: check.sample(execution.logits))
     check.run(execution.logits, default)
     return execution
-
-
-def _describe(
-    loaded: LoadedModel,
-    settings: Settings,
-    cache: KVCache,
-    *,
-    num_parameters: int,
-    packer: Packer,
-) -> EngineInfo:
-    max_context = min(loaded.max_context, cache.num_blocks * settings.block_size)
-    if max_context < loaded.max_context:
-        log.warning("the KV cache holds %d tokens; longer requests are refused", max_context)
-    config, device = loaded.model.config.get_text_config(), loaded.device
-    return EngineInfo(
-        architecture=type(loaded.model).__name__,
-        num_parameters=num_parameters,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        dtype=str(loaded.dtype).removeprefix("torch."),
-        quantization=loaded.quantization,
-        attention_backend=packer.backend_name,
-        num_blocks=cache.num_blocks,
-        block_size=settings.block_size,
-        kv_cache_bytes=cache.num_bytes,
-        max_context=max_context,
-        max_step_tokens=max_step_tokens(loaded.device, settings),
-        vocab_size=config.vocab_size,
-        stop_token_ids=loaded.stop_token_ids,
-        defaults=loaded.defaults,
-    )

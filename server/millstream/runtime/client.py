@@ -12,37 +12,34 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Collection
-from enum import Enum
 
 from millstream.core.status import EngineInfo, Statistics
 from millstream.errors import (
-    ContextTooLong,
+    EngineLost,
     EngineUnavailable,
     ShuttingDown,
     StartupError,
 )
 from millstream.runtime.engine_history import EngineHistory
 from millstream.runtime.host import EngineHost
-from millstream.runtime.messages import Fatal, FromEngine, Ready, Step
+from millstream.runtime.length_limits import LengthLimits
+from millstream.runtime.messages import Fatal, FromEngine, Loading, Ready, Step
 from millstream.runtime.open_streams import OpenStreams
+from millstream.runtime.state import State
 from millstream.runtime.stream import TokenStream
 from millstream.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-
-class State(Enum):
-    LOADING = "loading"
-    READY = "ready"
-    RESTARTING = "restarting"
-    DRAINING = "shutting_down"
-    FAILED = "failed"
+_STUCK_SHARE = 0.1
+_BEGINNING = Loading("starting the engine")
 
 
 class EngineClient:
     """Opens streams on one supervised engine. Use from one event loop; `start()` first.
 
-    streams: those that are open. history: what was counted by engines before this one.
+    streams: those that are open. history: what was counted by engines before this one. progress:
+    how far the start is; None unless an engine is being started.
     """
 
     def __init__(
@@ -55,8 +52,14 @@ class EngineClient:
         max_answer_tokens: int | None = None,
         max_prompt_tokens: int | None = None,
         engine_timeout: float,
+        max_restarts: int | None = None,
     ) -> None:
-        self._supervisor = Supervisor(host, self, engine_timeout=engine_timeout)
+        """engine_timeout: seconds without a step after which the engine is restarted; after a part
+        of them it is called stuck. max_restarts: in a row; None for any number."""
+        self._supervisor = Supervisor(
+            host, self, engine_timeout=engine_timeout, max_restarts=max_restarts
+        )
+        self._stuck_seconds = engine_timeout * _STUCK_SHARE
         self._changed = asyncio.Event()
         self.streams = OpenStreams(
             limit=max_running + max_waiting,
@@ -65,14 +68,14 @@ class EngineClient:
             post=self._supervisor.post,
             on_close=self._changed.set,
         )
-        self._max_answer_tokens = max_answer_tokens
-        self._max_prompt_tokens = max_prompt_tokens
+        self._lengths = LengthLimits(max_answer_tokens, max_prompt_tokens)
         self._info: EngineInfo | None = None
         self._failure: StartupError | None = None
         self._is_draining = False
         self._has_been_ready = False
         self.statistics = Statistics()
         self.history = EngineHistory()
+        self.progress: Loading | None = None
 
     @property
     def state(self) -> State:
@@ -81,8 +84,15 @@ class EngineClient:
         if self._is_draining:
             return State.DRAINING
         if self._info is not None:
-            return State.READY
+            is_stuck = (self.silence or 0.0) > self._stuck_seconds
+            return State.STUCK if is_stuck else State.READY
         return State.RESTARTING if self._has_been_ready else State.LOADING
+
+    @property
+    def silence(self) -> float | None:
+        """Seconds in which requests were in the engine and no step came; None if there are none."""
+        is_awaited = self._info is not None and self.is_waiting
+        return self._supervisor.silence if is_awaited else None
 
     @property
     def max_open(self) -> int:
@@ -107,8 +117,7 @@ class EngineClient:
     @property
     def max_prompt_tokens(self) -> int:
         """Tokens of the longest prompt; one at least is left for the answer."""
-        longest = self.info.max_context - 1
-        return min(longest, self._max_prompt_tokens or longest)
+        return self._lengths.longest_prompt(self.info.max_context)
 
     def open(self) -> TokenStream:
         """Takes a place for one request, before anything is computed for it.
@@ -144,28 +153,13 @@ class EngineClient:
         Raises ContextTooLong with the numbers when the prompt leaves no room. param: the field
         that has the prompt.
         """
-        limit = self.info.max_context
-        if num_prompt > self.max_prompt_tokens < limit - 1:
-            raise ContextTooLong(
-                f"The prompt has {num_prompt} tokens, more than the {self.max_prompt_tokens} that "
-                f"this server takes. Shorten the {param}.",
-                param=param,
-                num_tokens=num_prompt,
-                limit=self.max_prompt_tokens,
-            )
-        if num_prompt >= limit:
-            raise ContextTooLong(
-                f"The prompt has {num_prompt} tokens, but this model's context holds {limit} "
-                f"tokens for prompt and answer together. Shorten the {param}, offer fewer tools "
-                "if there are any, or serve a model with a longer context.",
-                param=param,
-                num_tokens=num_prompt,
-                limit=limit - 1,
-            )
-        return min(limit - num_prompt, self._max_answer_tokens or limit)
+        return self._lengths.check(
+            num_prompt=num_prompt, max_context=self.info.max_context, param=param
+        )
 
     def start(self) -> None:
         """Starts the engine and returns; `wait_ready()` waits for it."""
+        self.progress = _BEGINNING
         self._supervisor.start()
 
     async def wait_ready(self) -> EngineInfo:
@@ -186,8 +180,10 @@ class EngineClient:
         """Refuses new requests, lets open ones finish for `grace` seconds, then fails the rest."""
         self._is_draining = True
         self._supervisor.start_no_more()
-        with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._wait_no_streams(), timeout=grace)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                while self.streams:
+                    await self._wait_change()
         self.streams.fail_all(ShuttingDown("the server is shutting down"))
 
     async def stop(self) -> None:
@@ -207,9 +203,11 @@ class EngineClient:
             self.statistics = message.statistics
             self.streams.deliver(message)
         elif isinstance(message, Ready):
-            self._info = message.info
+            self._info, self.progress = message.info, None
             self._has_been_ready = True
             self._changed.set()
+        elif isinstance(message, Loading):
+            self.progress = message
         elif isinstance(message, Fatal):
             log.error("the engine cannot start: %s", message.message)
             if not self._has_been_ready:
@@ -220,13 +218,16 @@ class EngineClient:
         was_ready, self._info = self._info is not None, None
         self.history.on_end(self.statistics, is_replaced=was_ready and not is_final)
         self.statistics = Statistics()
+        self.progress = None if is_final else _BEGINNING
         if self._is_draining:
             if self.streams:
                 log.error("%s; %d requests fail", how, len(self.streams))
         elif is_final:
-            what = "cannot go on" if self._has_been_ready else "could not start"
+            kind, what = StartupError, "could not start"
+            if self._has_been_ready:
+                kind, what = EngineLost, "cannot go on"
             # The engine itself may have said why.
-            self._failure = self._failure or StartupError(f"the engine {what}: {how}")
+            self._failure = self._failure or kind(f"the engine {what}: {how}")
         else:
             log.error("%s; %d requests fail, restarting", how, len(self.streams))
         self._changed.set()
@@ -246,7 +247,3 @@ class EngineClient:
     async def _wait_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
-
-    async def _wait_no_streams(self) -> None:
-        while self.streams:
-            await self._wait_change()

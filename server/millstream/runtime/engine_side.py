@@ -28,6 +28,7 @@ from millstream.runtime.messages import (
     encode,
 )
 from millstream.runtime.runner_protocol import Runner
+from millstream.runtime.start_reports import StartReports
 
 log = logging.getLogger(__name__)
 
@@ -80,23 +81,27 @@ def run_engine(
     build_runner: Callable[[], Runner],
     max_running: int,
     max_queue_seconds: float | None = None,
+    reports: StartReports | None = None,
 ) -> None:
     """Serves one engine on `endpoint` until told to stop.
 
     A StartupError of `build_runner` is reported as Fatal; any other exception ends the caller's
-    thread or process, which its supervisor notices.
+    thread or process, which its supervisor notices. reports: what `build_runner` calls.
     """
     socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
     socket.set_hwm(0)
     socket.linger = 1000
     socket.connect(endpoint)
     channel = SocketChannel(socket)
+    reports = reports or StartReports()
+    reports.connect(channel.send)
     try:
         try:
             runner = build_runner()
         except StartupError as error:
             channel.send(Fatal(error.message))
             return
+        reports.connect(None)
         info = runner.info
         scheduler = Scheduler(
             pool=BlockPool(num_blocks=info.num_blocks, block_size=info.block_size),

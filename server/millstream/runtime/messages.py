@@ -1,7 +1,8 @@
 """What crosses the boundary between the HTTP process and the engine, in MessagePack.
 
-To the engine: Add, Cancel, Stop. From it: Ready once, or Fatal instead; then one Step per forward
-step. The structs are the protocol: both ends decode with the types below and nothing else.
+To the engine: Add, Cancel, Stop. From it: Loading now and then, Ready once, or Fatal instead; then
+one Step per forward step. The structs are the protocol: both ends decode with the types below and
+nothing else.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ class Cancel(msgspec.Struct, tag=True, frozen=True):
 
 class Stop(msgspec.Struct, tag=True, frozen=True):
     """Leave now; whatever still runs is abandoned (the client has told everyone)."""
+
+
+class Loading(msgspec.Struct, tag=True, frozen=True):
+    """How far the engine's start is. fraction: of the step that is done, if that is known."""
+
+    step: str
+    fraction: float | None = None
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
@@ -65,7 +73,7 @@ class Step(msgspec.Struct, tag=True, frozen=True):
 
 
 ToEngine = Add | Cancel | Stop
-FromEngine = Ready | Fatal | Step
+FromEngine = Loading | Ready | Fatal | Step
 
 encode = msgspec.msgpack.Encoder().encode
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

@@ -1,6 +1,7 @@
 """Keeps one engine running: starts it, reads what it says, notices its end, starts it again.
 
-Rules: an engine that never became ready is not tried again; one that was is, with growing pauses.
+Rules: if no engine ever became ready, none is tried again; else the next one is, as `restarts.py`
+says.
 A step that takes longer than the time limit counts as an end, and so does an engine that cannot be
 started or understood. Each engine gets a fresh socket. Should the supervisor itself fail, its
 listener hears of a final end.
@@ -28,10 +29,10 @@ from millstream.runtime.messages import (
     decode_from_engine,
     encode,
 )
+from millstream.runtime.restarts import Restarts
 
 log = logging.getLogger(__name__)
 
-_MAX_RESTART_DELAY = 30.0
 _STOP_TIMEOUT = 5.0
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -55,15 +56,29 @@ class Listener(Protocol):
 class Supervisor:
     """Runs engines of one host, one after the other. Use from one event loop."""
 
-    def __init__(self, host: EngineHost, listener: Listener, *, engine_timeout: float) -> None:
+    def __init__(
+        self,
+        host: EngineHost,
+        listener: Listener,
+        *,
+        engine_timeout: float,
+        max_restarts: int | None = None,
+    ) -> None:
+        """max_restarts: in a row; None for any number."""
         self._host = host
         self._listener = listener
         self._engine_timeout = engine_timeout
         self._socket: zmq.asyncio.Socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._last_news = time.monotonic()
-        self._is_ready = False
+        self._ready_since: float | None = None
+        self._restarts = Restarts(max_restarts)
         self._is_last = asyncio.Event()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the engine said something, or somebody began to wait."""
+        return time.monotonic() - self._last_news
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="engine-supervisor")
@@ -88,7 +103,7 @@ class Supervisor:
         if self._task is None:
             return
         self.post(Stop())
-        if not self._is_ready:
+        if self._ready_since is None:
             self._host.kill()  # while it loads, the engine reads no messages
         await asyncio.wait([self._task], timeout=_STOP_TIMEOUT)
         self._host.kill()
@@ -103,15 +118,16 @@ class Supervisor:
             self._listener.on_end(f"its supervisor failed: {_in_words(error)}", is_final=True)
 
     async def _run_engines(self) -> None:
-        delay = 0.0
         has_been_ready = False
         context: Context = zmq.Context()
         while not self._is_last.is_set():
             how = await self._run_once(context)
-            has_been_ready |= self._is_ready
-            delay = 0.0 if self._is_ready else min(2 * delay + 1.0, _MAX_RESTART_DELAY)
-            self._is_ready = False
-            is_final = self._is_last.is_set() or not has_been_ready
+            began, self._ready_since = self._ready_since, None
+            has_been_ready |= began is not None
+            delay = self._restarts.delay(0.0 if began is None else time.monotonic() - began)
+            is_final = self._is_last.is_set() or not has_been_ready or delay is None
+            if has_been_ready and delay is None:
+                how = f"{how}; {self._restarts.num_ends} engines in a row have ended soon"
             self._listener.on_end(how, is_final=is_final)
             if is_final:
                 break
@@ -165,15 +181,16 @@ class Supervisor:
         while True:
             message = decode_from_engine(await socket.recv())
             self._last_news = time.monotonic()
-            self._is_ready |= isinstance(message, Ready)
+            if isinstance(message, Ready):
+                self._ready_since = self._last_news
             self._listener.on_message(message)
 
     async def _watch_progress(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._engine_timeout / 4))
-            silence = time.monotonic() - self._last_news
-            is_late = silence > self._engine_timeout
-            if is_late and self._is_ready and self._listener.is_waiting:
+            silence = self.silence
+            is_ready = self._ready_since is not None
+            if silence > self._engine_timeout and is_ready and self._listener.is_waiting:
                 log.error("no step for %.0f s: the engine is stuck and will be restarted", silence)
                 self._host.kill()
 

@@ -46,6 +46,11 @@ class Connected:
         opened = await asyncio.to_thread(open_database, address, busy_seconds=busy_seconds)
         return cls(opened, Limits(days, num_bytes))
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether what was tried last could not be written. Something is tried every minute."""
+        return self._writer.is_failing
+
     async def close(self) -> None:
         """Does what is queued, and gives everything back; idempotent."""
         for task in self._later:

@@ -120,6 +120,11 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="millstream-store", daemon=True)
         self._thread.start()
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether what was tried last could not be written."""
+        return self._is_failing
+
     def submit(
         self, work: Callable[[Connection], T], *, needs_events_of: str | None = None
     ) -> asyncio.Future[T]:

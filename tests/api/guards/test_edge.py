@@ -26,6 +26,7 @@ BODY = {"messages": [{"role": "user", "content": "!%"}], "max_tokens": 2}
 CHAT = "/v1/chat/completions"
 PAGE = "https://chat.example"
 OPEN = {
+    *(("GET", "/health/live"), ("GET", "/health/ready")),
     *(("GET", "/health"), ("GET", "/ping"), ("POST", "/ping"), ("GET", "/version")),
     *(("GET", "/docs"), ("GET", "/"), ("GET", "/page/{name}")),
 }

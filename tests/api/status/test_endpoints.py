@@ -21,6 +21,8 @@ from millstream.api.openai.tokenize.body import (
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Detokenized, Tokenized
 from millstream.api.status.health import HEALTH, Health
 from millstream.api.status.load import LOAD, PINGS, VERSION, Load
+from millstream.api.status.probes import LIVE, READY
+from millstream.errors import StartupError
 from millstream.settings import Settings
 from tests.api.conftest import Api, RecordingRunner, serve
 
@@ -101,8 +103,17 @@ async def test_ping_is_health(method: str, api: Api, monkeypatch: pytest.MonkeyP
     assert (ping.status_code, ping.json()["status"]) == (503, "restarting")
 
 
+async def test_probes_of_a_failed_engine(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = await api.ask("GET", "/health/live")
+    assert (live.status_code, live.json()) == (200, {"status": "live"})
+    monkeypatch.setattr(api.engine, "_failure", StartupError("it cannot go on"))
+    live, ready = [await api.ask("GET", f"/health/{each}") for each in ("live", "ready")]
+    assert (live.status_code, live.json()) == (503, {"status": "failed"})
+    assert (ready.status_code, ready.json()["status"]) == (503, "failed")
+
+
 DESCRIBED = [LIST_MODELS, RETRIEVE_MODEL, CANCEL_CHAT, CANCEL_COMPLETION, TOKENIZE, DETOKENIZE]
-DESCRIBED += [HEALTH, *PINGS, VERSION, LOAD]
+DESCRIBED += [HEALTH, *PINGS, LIVE, READY, VERSION, LOAD]
 
 
 @pytest.mark.parametrize("operation", DESCRIBED, ids=lambda one: f"{one.method} {one.path}")

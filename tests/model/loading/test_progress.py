@@ -34,7 +34,16 @@ def test_lines_come_while_transformers_loads(
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     caplog.set_level(level, logger="millstream")
     had_bar = transformers_logging.is_progress_bar_enabled()
-    loaded = load_model(tmp_path, Settings(model_id=str(tmp_path), threads=1))
+    reports: list[tuple[str, float | None]] = []
+    settings = Settings(model_id=str(tmp_path), threads=1)
+    loaded = load_model(
+        tmp_path, settings, report=lambda step, fraction=None: reports.append((step, fraction))
+    )
+    fractions = [fraction for step, fraction in reports if step == "loading weights"]
+    assert len(fractions) > 3, reports
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0.0
+    assert reports[0] == ("reading the model's folder", None)
     lines = [line for line in caplog.messages if line.startswith("loading weights: ")]
     count = len({parameter for parameter, _ in loaded.model.named_parameters()})
     assert bool(lines) == (level == "INFO")

@@ -23,7 +23,7 @@ from millstream.api.metrics.families import gauge
 from millstream.api.metrics.request_families import http_families, request_families
 from millstream.api.metrics.tgi_names import tgi_families
 from millstream.api.metrics.vllm_names import vllm_families
-from millstream.runtime.client import State
+from millstream.runtime.state import State
 from millstream.version import __version__
 
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -64,7 +64,7 @@ def all_families(context: ServerContext) -> Iterator[Metric]:
     """Everything but the process's own figures."""
     engine, http = context.engine, context.http_metrics
     labels = {"version": __version__, "model": context.settings.model_name}
-    if engine.state is State.READY:
+    if engine.state in (State.READY, State.STUCK):
         info = engine.info
         labels |= {"architecture": info.architecture, "device": info.device, "dtype": info.dtype}
     yield gauge("millstream_info", "What is served, and by which version", 1.0, labels)

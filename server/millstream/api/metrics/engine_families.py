@@ -9,7 +9,8 @@ from prometheus_client.core import Metric
 from millstream.api.metrics.families import counter, gauge, gauges
 from millstream.core.archive import ArchiveStatistics
 from millstream.core.status import Statistics
-from millstream.runtime.client import EngineClient, State
+from millstream.runtime.client import EngineClient
+from millstream.runtime.state import State
 
 
 def engine_families(engine: EngineClient) -> Iterator[Metric]:

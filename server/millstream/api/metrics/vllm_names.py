@@ -15,7 +15,8 @@ from millstream.api.metrics.engine_families import usage
 from millstream.api.metrics.families import counter, counters, gauge, histogram, same_as
 from millstream.core.status import EngineInfo
 from millstream.metrics.request_metrics import RequestMetrics
-from millstream.runtime.client import EngineClient, State
+from millstream.runtime.client import EngineClient
+from millstream.runtime.state import State
 
 
 def vllm_families(engine: EngineClient, *, model: str) -> Iterator[Metric]:
@@ -59,7 +60,7 @@ def vllm_families(engine: EngineClient, *, model: str) -> Iterator[Metric]:
         ("request_params_max_tokens", metrics.max_tokens, "request_max_tokens"),
     ):
         yield histogram(f"vllm:{name}", same_as(ours), values, labels)
-    if engine.state is State.READY:
+    if engine.state in (State.READY, State.STUCK):
         yield _cache_config(engine.info)
     yield gauge(
         "vllm:lora_requests_info",

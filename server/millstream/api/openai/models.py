@@ -21,7 +21,7 @@ from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.error_bodies import shown
 from millstream.api.wire.messages_errors import speaks_messages
 from millstream.errors import NotFound
-from millstream.runtime.client import State
+from millstream.runtime.state import State
 from millstream.settings import DEMO_MODEL
 
 

@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.wire.closed_shapes import closed
-from millstream.runtime.client import State
+from millstream.runtime.client import EngineClient
+from millstream.runtime.state import State
 
 
 @closed
@@ -48,19 +49,30 @@ class EngineLoad(TypedDict):
 
 
 @closed
+class StartProgress(TypedDict):
+    """How far an engine's start is: the step, and which part of it is done, if that is known."""
+
+    step: str
+    fraction: float | None
+
+
+@closed
 class Health(TypedDict):
-    """open_requests: those that hold a place. engine: what it said last of its work."""
+    """open_requests: those that hold a place. engine: what it said last of its work. start: how far
+    it is; null unless an engine is being started."""
 
     status: State
     open_requests: int
     engine: EngineLoad
+    start: StartProgress | None
 
 
 HEALTH = Operation(
     path="/health",
     method="GET",
     summary="Whether requests are served",
-    description="200 when requests are served, 503 while loading, restarting or shutting down.",
+    description="200 when requests are served, 503 while loading, restarting, stuck in a step or "
+    "shutting down.",
     answers={200: {JSON: Health}, 503: {JSON: Health}},
     is_open=True,
     is_probe=True,
@@ -74,7 +86,15 @@ def health(context: ServerContext) -> Handler:
             "status": engine.state.value,
             "open_requests": engine.num_open,
             "engine": asdict(engine.statistics),
+            "start": start_progress(engine),
         }
         return JSONResponse(body, status_code=200 if engine.state is State.READY else 503)
 
     return answer
+
+
+def start_progress(engine: EngineClient) -> StartProgress | None:
+    """What the engine has said of its start, while it is being made."""
+    if (progress := engine.progress) is None:
+        return None
+    return StartProgress(step=progress.step, fraction=progress.fraction)

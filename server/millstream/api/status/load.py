@@ -10,7 +10,7 @@ from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.status.health import Health
 from millstream.api.wire.closed_shapes import closed
-from millstream.runtime.client import State
+from millstream.runtime.state import State
 from millstream.version import __version__
 
 

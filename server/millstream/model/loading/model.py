@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from millstream.core.request import SamplingParams
+from millstream.core.status import Report, unreported
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
@@ -75,8 +76,12 @@ class _Recipe:
     text: PretrainedConfig | None
 
 
-def load_model(folder: Path, settings: Settings) -> LoadedModel:
-    """Loads the model of `folder` with millstream's attention. Raises StartupError if it can't."""
+def load_model(folder: Path, settings: Settings, *, report: Report = unreported) -> LoadedModel:
+    """Loads the model of `folder` with millstream's attention. Raises StartupError if it can't.
+
+    report: hears how far it is.
+    """
+    report("reading the model's folder")
     device = choose_device(settings.device)
     if device.type == "cpu":
         torch.set_num_threads(settings.threads or choose_threads(folder))
@@ -84,7 +89,7 @@ def load_model(folder: Path, settings: Settings) -> LoadedModel:
     identity = checkpoint_identity(folder) if settings.cache_folder else None
     started = time.monotonic()
     with memory.returning_freed_memory():
-        model = _load(recipe)
+        model = _load(recipe, report)
     log.info("loaded in %.1f s; next it is prepared and checked", time.monotonic() - started)
     attention.register()
     max_context = context.max_context(model.config, settings.max_total_tokens)
@@ -134,13 +139,13 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
     )
 
 
-def _load(recipe: _Recipe) -> PreTrainedModel:
+def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
     folder, device, plan = recipe.folder, recipe.device, recipe.plan
     options: dict[str, Any] = {} if plan is None else {"quantization_config": plan.config()}
     if recipe.text is not None:
         options["key_mapping"] = TEXT_KEYS
     try:
-        with progress_of_transformers():
+        with progress_of_transformers(report):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=recipe.text or recipe.config,

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 from transformers.utils import logging as hf_logging
 
+from millstream.core.status import Report
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -34,10 +36,10 @@ def quiet_transformers() -> Iterator[None]:
 
 
 @contextmanager
-def progress_of_transformers() -> Iterator[None]:
+def progress_of_transformers(report: Report) -> Iterator[None]:
     """Inside, transformers shows a bar in a terminal, logs lines elsewhere, and warns of nothing.
 
-    Nobody hears of progress who does not log at `info`.
+    Nobody reads of progress who does not log at `info`; `report` hears of all.
     """
     ours: Any = hf_logging  # not typed
     had_bar = ours.is_progress_bar_enabled()
@@ -45,7 +47,18 @@ def progress_of_transformers() -> Iterator[None]:
     has_terminal = sys.stderr.isatty()
     if not (has_terminal and is_heard):
         ours.disable_progress_bar()
-    had_hook = ours.set_tqdm_hook(None if has_terminal or not is_heard else _without_bar)
+    has_lines = is_heard and not has_terminal
+
+    def follow(factory: Callable[..., Any], args: tuple[Any, ...], options: Any) -> Any:
+        """What transformers iterates over. factory: makes a bar, which may be invisible."""
+        if args and hasattr(args[0], "__len__"):
+            total, what = len(args[0]), str(options.get("desc") or "loading").lower()
+            items = logged(args[0], what=what, total=total) if has_lines else args[0]
+            args = (_reported(items, report, what=what, total=total), *args[1:])
+            options = {"total": total, **options}
+        return factory(*args, **options)
+
+    had_hook = ours.set_tqdm_hook(follow)
     try:
         with quiet_transformers():
             yield
@@ -68,9 +81,11 @@ def logged(
         yield item
 
 
-def _without_bar(factory: Callable[..., Any], args: tuple[Any, ...], options: Any) -> Any:
-    """What transformers iterates over instead of a bar. factory: makes an invisible one."""
-    if args and hasattr(args[0], "__len__"):
-        what = str(options.get("desc") or "loading").lower()
-        args = (logged(args[0], what=what, total=len(args[0])), *args[1:])
-    return factory(*args, **options)
+def _reported(items: Iterable[T], report: Report, *, what: str, total: int) -> Iterator[T]:
+    """The items; `report` hears of each hundredth of them that is done."""
+    last = -1
+    for number, item in enumerate(items):
+        if (percent := 100 * number // total) > last:
+            last = percent
+            report(what, percent / 100)
+        yield item
