@@ -58,6 +58,8 @@ $(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json 
 	.venv-compat/litellm/bin/python -m pip install --quiet --constraint tests/compat/constraints-litellm.txt --requirement tests/compat/requirements-litellm.txt
 	$(PYTHON) -m venv .venv-compat/tgi
 	.venv-compat/tgi/bin/python -m pip install --quiet --constraint tests/compat/constraints-tgi.txt --requirement tests/compat/requirements-tgi.txt
+	$(PYTHON) -m venv .venv-compat/frameworks
+	.venv-compat/frameworks/bin/python -m pip install --quiet --constraint tests/compat/constraints-frameworks.txt --requirement tests/compat/requirements-frameworks.txt
 	! command -v npm >/dev/null || { npm ci --silent --prefix tests/compat/js && npm ci --silent --prefix clients/js; }
 	@touch $@
 

@@ -165,6 +165,6 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 def _suite_of(nodeid: str) -> str:
     """`test_js.py::test_case[openai.test: streams]` is of the suite `openai.test`."""
     file, _, case = nodeid.partition("::")
-    if file.endswith("test_js.py"):
+    if file.endswith(("test_js.py", "test_frameworks.py")):
         return case.partition("[")[2].partition(":")[0]
     return Path(file).stem

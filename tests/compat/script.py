@@ -137,7 +137,14 @@ _CLAUDE = (
     Line("Correct the spelling in (note.txt)", _THOUGHT + call("Read", file_path="{heard}")),
 )
 
-SCRIPT = (*_RESULTS, *_CALLS, *_TYPED, *_AGENT, *_CLAUDE, *_WORDS)
+# DSPy's adapters say how an answer is written; smolagents tells what came of a call in words.
+_FRAMEWORKS = (
+    Line(r"capital of Norway.*JSON object", _json({"answer": "Oslo"})),
+    Line("capital of Norway", "[[ ## answer ## ]]\nOslo\n\n[[ ## completed ## ]]"),
+    Line(r"Observation:\s*42", call("final_answer", answer="The result is 42.")),
+)
+
+SCRIPT = (*_FRAMEWORKS, *_RESULTS, *_CALLS, *_TYPED, *_AGENT, *_CLAUDE, *_WORDS)
 
 
 def answer_to(prompt: str) -> str | None:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 _PACKAGES = Path(__file__).parent / "js" / "package.json"
+_FRAMEWORKS = Path(__file__).parent / "requirements-frameworks.txt"
 _PROGRAMS = Path(__file__).parents[2] / "clients" / "js" / "package.json"
 
 
@@ -35,7 +36,9 @@ class Suite:
         if self.requirements is not None:
             text = self.requirements.read_text(encoding="utf-8")
             found = re.findall(r"^([\w-]+)(?:\[\w+\])?==(\S+)$", text, re.M)
-            return ", ".join(f"`{name}` {number}" for name, number in found)
+            return ", ".join(
+                f"`{name}` {number}" for name, number in found if name in self.packages
+            )
         return ", ".join(f"`{name}` {version(name)}" for name in self.packages)
 
 
@@ -69,6 +72,30 @@ SUITES = (
         ("text-generation",),
         requirements=Path(__file__).parent / "requirements-tgi.txt",
     ),
+    Suite(
+        "llama_index_cases",
+        "LlamaIndex",
+        (
+            "llama-index-core",
+            "llama-index-llms-openai-like",
+        ),
+        requirements=_FRAMEWORKS,
+    ),
+    Suite("haystack_cases", "Haystack", ("haystack-ai",), requirements=_FRAMEWORKS),
+    Suite("smolagents_cases", "smolagents", ("smolagents",), requirements=_FRAMEWORKS),
+    Suite(
+        "semantic_kernel_cases", "Semantic Kernel", ("semantic-kernel",), requirements=_FRAMEWORKS
+    ),
+    Suite(
+        "autogen_cases",
+        "AutoGen",
+        (
+            "autogen-agentchat",
+            "autogen-ext",
+        ),
+        requirements=_FRAMEWORKS,
+    ),
+    Suite("dspy_cases", "DSPy", ("dspy",), requirements=_FRAMEWORKS),
     Suite("test_streamlit", "Streamlit and LangGraph, in Chromium", ("streamlit", "langgraph")),
     Suite("test_chat_tabs", "Two tabs with chats, in Chromium", ("playwright",)),
     Suite("test_html_page", "A page of HTML and `fetch`, in Chromium", ("playwright",)),
