@@ -4,7 +4,7 @@ Rules:
 1. A character of the arguments is delivered as soon as the name is known; nothing past their end.
 2. Only the structure is checked. Control characters within strings, which JSON forbids and models
    write, are escaped; everything else is the model's own text.
-3. An object that has no name is no call; nor is one whose name no tool has, where no marker says
+3. An object that has no name is no call; nor is one whose name means no tool, where no marker says
    that it is meant as one.
 
 A reader is a generator that is sent one character at a time, so that the grammar of JSON is written
