@@ -121,10 +121,13 @@ def test_chats_are_exported_and_imported(talk: Talk, tmp_path: Path, script: Scr
     expect(talk.text).to_have_text("Are green")
     file.write_text("{", encoding="utf-8")
     talk.page.get_by_label("File of a chat").set_input_files(file)
-    expect(talk.page.get_by_role("alert")).to_have_text("Chat.json is not a JSON file.")
+    expect(talk.page.get_by_role("alert")).to_have_text("“chat.json” is not a JSON file.")
     file.write_text(json.dumps({"a": 1}), encoding="utf-8")
     talk.page.get_by_label("File of a chat").set_input_files(file)
-    expect(talk.page.get_by_role("alert")).not_to_contain_text("is not a JSON file")
+    refusal = talk.page.get_by_role("alert")
+    expect(refusal).to_contain_text("“chat.json” is not a chat that Millstream has exported (")
+    talk.button("Close this message").click()
+    expect(refusal).to_be_hidden()
 
 
 def test_settings_are_the_chats_own(talk: Talk, scripted: ScriptedServers) -> None:
@@ -134,7 +137,7 @@ def test_settings_are_the_chats_own(talk: Talk, scripted: ScriptedServers) -> No
     page.get_by_label("Temperature").fill("3")
     expect(page.get_by_text("This should be 2 or less.")).to_be_visible()
     expect(talk.button("Save")).to_be_disabled()
-    page.get_by_label("Temperature").fill("0.5")
+    page.get_by_label("Temperature").fill("0,5")
     page.get_by_label("Stop at").fill("END\nSTOP")
     page.get_by_label("Thinking", exact=True).select_option("low")
     talk.button("Save").click()

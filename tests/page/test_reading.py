@@ -49,6 +49,33 @@ def test_scrolling_follows_while_the_reader_is_at_the_end(
     wait_until(lambda: talk.page.evaluate(_BELOW) < 2, "the end is shown")
 
 
+def test_what_is_sent_is_followed(
+    profile: BrowserContext, scripted: ScriptedServers, script: Script
+) -> None:
+    script.say("Long", f"{_LINES}\n\nEnd.")
+    script.say("Short", "One")
+    talk = Talk.open(profile, scripted.url)
+    talk.send("Long")
+    expect(talk.text).to_contain_text("End.")
+    talk.button("Edit this question").click()
+    edited = talk.page.get_by_role("textbox", name="Edited question")
+    edited.fill("Short")
+    talk.page.mouse.move(600, 300)
+    talk.page.mouse.wheel(0, -100)
+    edited.press("Enter")
+    talk.expect_answer("One")
+    expect(talk.button("Newest")).to_be_hidden()
+    talk.send("Long")
+    expect(talk.text).to_contain_text("End.")
+    wait_until(lambda: talk.page.evaluate(_BELOW) < 2, "the end is shown")
+    talk.page.mouse.wheel(0, -300)
+    expect(talk.button("Newest")).to_be_visible()
+    talk.send("Long")
+    expect(talk.answers).to_have_count(3)
+    expect(talk.text).to_contain_text("End.")
+    wait_until(lambda: talk.page.evaluate(_BELOW) < 2, "the end is shown")
+
+
 def test_what_is_read_already_is_not_touched_by_what_comes(
     profile: BrowserContext, scripted: ScriptedServers, script: Script
 ) -> None:
@@ -78,6 +105,8 @@ def test_screen_readers_hear_the_begin_and_the_end_and_not_each_word(
     script.go_on("Count.")
     expect(said).to_have_text("The answer is complete. One two")
     expect(talk.answer).to_have_attribute("aria-busy", "false")
+    talk.button("New chat").click()
+    expect(said).to_be_empty()
     assert talk.page.locator("[aria-live]:not([aria-live=polite]), [role=log]").count() == 0
 
 
@@ -152,3 +181,30 @@ def test_an_empty_chat_says_whom_one_talks_to(
     talk.button("What is 3 plus 4?").click()
     expect(talk.questions).to_have_text([re.compile("What is 3 plus 4")])
     expect(talk.answer).to_have_attribute("data-status", "completed")
+
+
+def test_a_browser_that_keeps_nothing_and_has_old_parts_shows_the_page(
+    profile: BrowserContext, scripted: ScriptedServers, script: Script
+) -> None:
+    script.say("Hello", "Hi")
+    profile.add_init_script("""
+        const get = () => { throw new DOMException("no", "SecurityError"); };
+        for (const name of ["sessionStorage", "localStorage"])
+            Object.defineProperty(window, name, {get});
+        delete window.BroadcastChannel;
+    """)
+    talk = Talk.open(profile, scripted.url)
+    talk.say("Hello", "Hi")
+    talk.box.fill("More")
+    talk.button("New chat").click()
+    expect(talk.box).to_have_value("")
+    talk.list.get_by_role("link").click()
+    expect(talk.box).to_have_value("More")
+
+
+def test_a_page_without_script_says_so(new_profile: object, scripted: ScriptedServers) -> None:
+    assert callable(new_profile)
+    page = new_profile(java_script_enabled=False, reduced_motion="reduce").new_page()
+    page.goto(scripted.url)
+    expect(page.get_by_text("This page needs JavaScript")).to_be_visible()
+    assert page.get_by_role("link", name="all routes").get_attribute("href") == "docs"

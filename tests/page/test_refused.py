@@ -43,7 +43,7 @@ def test_who_waits_sees_the_place_in_the_queue(
     second = held(one_place, new_profile(), "Second")
     expect(second.answer).to_contain_text("Waiting in the queue: next")
     second.page.reload()
-    expect(second.answer).to_contain_text("Waiting in the queue")
+    expect(second.answer).to_contain_text("Waiting in the queue: next")
     one_place.script.go_on("First")
     expect(second.text).to_have_text("One")
     one_place.script.go_on("Second")

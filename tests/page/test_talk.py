@@ -147,3 +147,17 @@ def test_keys_send_and_begin_lines(
     talk.box.press("Control+Enter")
     talk.expect_answer("Lines")
     expect(talk.questions).to_have_text(["One\nTwo"])
+
+
+def test_the_page_works_under_a_prefix(
+    profile: BrowserContext, scripted_servers: ScriptedServers
+) -> None:
+    scripted_servers.script.clear()
+    scripted_servers.script.say("Hello", "Hi")
+    url = scripted_servers.serve("--root-path", "/llm")
+    talk = Talk.open(profile, f"{url.rstrip('/')}/llm/")
+    talk.say("Hello", "Hi")
+    talk.page.reload()
+    talk.expect_answer("Hi")
+    assert "/llm/#/c/" in talk.page.url
+    scripted_servers.wait_idle()

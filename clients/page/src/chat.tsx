@@ -4,4 +4,5 @@ import "./look/look.css";
 import "./look/chat.css";
 
 const place = document.getElementById("page");
+place?.replaceChildren();
 if (place) render(<App />, place);

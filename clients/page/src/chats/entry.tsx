@@ -13,6 +13,9 @@ interface Props {
   onOpen: () => void;
 }
 
+/** Letters of a title in a dialog. */
+const LONGEST_SHOWN = 100;
+
 export function titleOf(chat: ChatSummary): string {
   return chat.title?.trim() || "New chat";
 }
@@ -125,7 +128,7 @@ function Deleting({ chat, onDone }: { chat: ChatSummary; onDone: () => void }) {
   const title = titleOf(chat);
   return (
     <Dialog title="Delete this chat?" onClose={onDone}>
-      <p>“{title}” and all that was said in it will be gone, also in other tabs.</p>
+      <p>“{title.length > LONGEST_SHOWN ? `${title.slice(0, LONGEST_SHOWN)}…` : title}” and all that was said in it will be gone, also in other tabs.</p>
       <div class="buttons">
         <button type="button" onClick={onDone}>Keep it</button>
         <button

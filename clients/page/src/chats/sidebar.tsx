@@ -29,7 +29,14 @@ export function Sidebar({ onDone }: { onDone: () => void }) {
         </button>
       </div>
       <Search />
-      {listFailure.value !== null && <p class="notice danger" role="alert">{listFailure.value}</p>}
+      {listFailure.value !== null && (
+        <div class="notice danger failure">
+          <span role="alert">{listFailure.value}</span>
+          <button type="button" class="plain icon" aria-label="Close this message" title="Close" onClick={() => (listFailure.value = null)}>
+            <Close />
+          </button>
+        </div>
+      )}
       <List onDone={onDone} />
       <div class="bottom">
         <button type="button" class="plain" onClick={() => file.current?.click()}>Import a chat</button>

@@ -4,6 +4,7 @@
  * whether it got there.
  */
 import type { Chat, Message } from "../wire/types";
+import { ofTab } from "../wire/kept";
 import { previousOf, textOf } from "./texts";
 
 /** The name of the chat that is not on the server yet. */
@@ -20,20 +21,19 @@ export interface Departed {
 }
 
 export function draftOf(chat: string): string {
-  return sessionStorage.getItem(`millstream.draft.${chat}`) ?? "";
+  return ofTab.get(`millstream.draft.${chat}`) ?? "";
 }
 
 export function keepDraft(chat: string, text: string): void {
-  put(`millstream.draft.${chat}`, text);
+  ofTab.put(`millstream.draft.${chat}`, text || null);
 }
 
 export function departed(chat: string): Departed | null {
-  const kept = sessionStorage.getItem(`millstream.departed.${chat}`);
-  return kept === null ? null : (JSON.parse(kept) as Departed);
+  return ofTab.getJson<Departed>(`millstream.departed.${chat}`);
 }
 
 export function noteDeparture(chat: string, departure: Departed | null): void {
-  put(`millstream.departed.${chat}`, departure === null ? "" : JSON.stringify(departure));
+  ofTab.put(`millstream.departed.${chat}`, departure && JSON.stringify(departure));
 }
 
 /** The draft without what was sent of it: one may have typed on. */
@@ -49,13 +49,4 @@ export function hasArrived(chat: Chat, { text, parent, known }: Departed): boole
     textOf(message.items) === text &&
     previousOf(chat.messages, message) === parent;
   return chat.messages.some(isIt);
-}
-
-function put(place: string, text: string): void {
-  try {
-    if (text) sessionStorage.setItem(place, text);
-    else sessionStorage.removeItem(place);
-  } catch {
-    // The browser's room is full: the draft lives as long as the page.
-  }
 }

@@ -92,9 +92,12 @@ export function importFile(file: File): Promise<boolean> {
     try {
       content = JSON.parse(await file.text());
     } catch {
-      throw new Error(`${file.name} is not a JSON file`);
+      throw new Error(`“${file.name}” is not a JSON file`);
     }
-    const chat = await importChat(content);
+    const chat = await importChat(content).catch((error: unknown) => {
+      if (!(error instanceof Refused && error.status === 400)) throw error;
+      throw new Error(`“${file.name}” is not a chat that Millstream has exported (${error.message})`);
+    });
     tellTabs({ kind: "listed" });
     goTo(chat.id);
     await readList();
@@ -132,6 +135,12 @@ hearTabs((heard) => {
   if (!isShown.value) return;
   if (heard.kind === "changed" && heard.chat === openId.value) void refresh();
   void readList();
+});
+
+effect(() => {
+  // What went wrong with one chat is of no interest in another.
+  void openId.value;
+  listFailure.value = null;
 });
 
 whenChanged(() => void readList());

@@ -71,8 +71,6 @@ export class LiveAnswer {
         const failure = event.error as Failure;
         throw new Unreachable(failure.message);
       }
-      // What is read again may begin with what was read.
-      if (number !== null && number <= this.#last) continue;
       if (number !== null) this.#last = number;
       this.#waiting.push(event);
     }

@@ -9,8 +9,10 @@ import { batch, computed, effect, signal, untracked } from "@preact/signals";
 import { isGone } from "../wire/ask";
 import { changeChat, readChat, type ChatChanges } from "../wire/chats";
 import { Refused, Unreachable, isAbort, told } from "../wire/errors";
+import { ofTab } from "../wire/kept";
 import type { Chat, Message, Settings } from "../wire/types";
 import { beforeRetry, reached } from "./connection";
+import { isFollowing } from "./following";
 import { LiveAnswer } from "./live";
 import { goTo, openId } from "./router";
 import { tellTabs } from "./tabs";
@@ -30,7 +32,7 @@ export const openChat = signal<Chat | null>(null);
 export const trouble = signal<Trouble | null>(null);
 export const liveAnswers = signal<ReadonlyMap<string, LiveAnswer>>(new Map());
 /** What a new chat will be made with. */
-export const newSettings = signal<Settings>(readNewSettings());
+export const newSettings = signal<Settings>(ofTab.getJson<Settings>(NEW_SETTINGS) ?? {});
 
 export const isLoading = computed(
   () => openId.value !== null && openChat.value?.id !== openId.value && trouble.value === null,
@@ -105,7 +107,7 @@ export async function change(changes: ChatChanges): Promise<void> {
   const id = openId.value;
   if (id === null) {
     newSettings.value = changes.settings ?? newSettings.value;
-    sessionStorage.setItem(NEW_SETTINGS, JSON.stringify(newSettings.value));
+    ofTab.put(NEW_SETTINGS, JSON.stringify(newSettings.value));
     return;
   }
   const chat = await changeChat(id, changes);
@@ -117,7 +119,7 @@ export async function change(changes: ChatChanges): Promise<void> {
 /** A new chat that starts out with the settings of nothing. */
 export function openNew(): void {
   newSettings.value = {};
-  sessionStorage.removeItem(NEW_SETTINGS);
+  ofTab.put(NEW_SETTINGS, null);
   goTo(null);
 }
 
@@ -159,10 +161,6 @@ function follow(message: Message): LiveAnswer {
   return live;
 }
 
-function readNewSettings(): Settings {
-  return JSON.parse(sessionStorage.getItem(NEW_SETTINGS) ?? "{}") as Settings;
-}
-
 effect(() => {
   const id = openId.value;
   untracked(() => {
@@ -171,6 +169,7 @@ effect(() => {
       reading.abort();
       openChat.value = null;
       trouble.value = null;
+      isFollowing.value = true;
       followThose([]);
     });
     void refresh();

@@ -11,6 +11,7 @@ import { createChat, say, type Said } from "../wire/chats";
 import { Refused, Unreachable, isAbort, told } from "../wire/errors";
 import { readEvents, type NumberedEvent } from "../wire/events";
 import { sleep } from "./connection";
+import { isFollowing } from "./following";
 import { NEW, draftOf, hasArrived, keepDraft, noteDeparture, withoutSent } from "./drafts";
 import { addLive, makeLive, newSettings, openChat, refresh, show } from "./open";
 import { goTo, openId } from "./router";
@@ -51,6 +52,7 @@ export function stopSending(): void {
 export async function deliver(chat: string, attempt: Attempt, arrived: Arrived): Promise<boolean> {
   current.abort();
   const mine = (current = new AbortController());
+  isFollowing.value = true;
   for (let tries = 0; ; tries++) {
     sending.value = { state: "under way" };
     try {

@@ -8,11 +8,12 @@ export type Told =
   | { kind: "key wanted" }
   | { kind: "key"; key: string };
 
-const channel = new BroadcastChannel("millstream");
+/** Browsers without it have tabs that find out for themselves what has changed, later. */
+const channel = "BroadcastChannel" in window ? new BroadcastChannel("millstream") : null;
 let listener: (told: Told) => void = () => undefined;
 
 export function tellTabs(told: Told): void {
-  channel.postMessage(told);
+  channel?.postMessage(told);
 }
 
 /** Calls with what other tabs tell, but for keys. */
@@ -20,7 +21,7 @@ export function hearTabs(hear: (told: Told) => void): void {
   listener = hear;
 }
 
-channel.addEventListener("message", (message: MessageEvent<Told>) => {
+channel?.addEventListener("message", (message: MessageEvent<Told>) => {
   const told = message.data;
   const key = currentKey();
   if (told.kind === "key wanted") {

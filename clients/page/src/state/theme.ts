@@ -1,5 +1,6 @@
 /** Light or dark: the reader's choice, else the system's. */
 import { effect, signal } from "@preact/signals";
+import { ofBrowser } from "../wire/kept";
 
 export type Theme = "system" | "light" | "dark";
 
@@ -14,18 +15,10 @@ effect(() => {
 
 export function choose(chosen: Theme): void {
   theme.value = chosen;
-  try {
-    localStorage.setItem(PLACE, chosen);
-  } catch {
-    // Some browsers keep nothing for this page.
-  }
+  ofBrowser.put(PLACE, chosen);
 }
 
 function read(): Theme {
-  try {
-    const kept = localStorage.getItem(PLACE);
-    return kept === "light" || kept === "dark" ? kept : "system";
-  } catch {
-    return "system";
-  }
+  const kept = ofBrowser.get(PLACE);
+  return kept === "light" || kept === "dark" ? kept : "system";
 }

@@ -1,6 +1,7 @@
 /** What a screen reader is told of answers: that one began and how it ended, not each word. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { liveAnswers, openChat, runningAnswer } from "../state/open";
+import { openId } from "../state/router";
 import { textOf } from "../state/texts";
 
 const ENDS: Record<string, string> = {
@@ -14,6 +15,11 @@ export function Announcer() {
   const [said, say] = useState("");
   const before = useRef<string | null>(null);
   const running = runningAnswer.value;
+  const chat = openId.value;
+  useEffect(() => {
+    say("");
+    before.current = null;
+  }, [chat]);
   useEffect(() => {
     if (running !== null) say("The model is answering.");
     else if (before.current !== null) say(endOf(before.current));

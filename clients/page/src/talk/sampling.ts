@@ -39,10 +39,15 @@ export function formOf(settings: Settings): Form {
   return form;
 }
 
+/** The number that was typed; in many countries with a comma. */
+function numberOf(text: string): number {
+  return Number(text.trim().replace(",", "."));
+}
+
 /** What is wrong with a field; null if nothing is. */
 export function problemOf(field: NumberField, text: string): string | null {
   if (!text.trim()) return null;
-  const value = Number(text);
+  const value = numberOf(text);
   if (!Number.isFinite(value)) return "This is no number.";
   if (field.isWhole && !Number.isSafeInteger(value)) return "This should be a whole number.";
   if (field.isAboveMin && field.min !== undefined && value <= field.min) return `This should be above ${field.min}.`;
@@ -54,7 +59,7 @@ export function problemOf(field: NumberField, text: string): string | null {
 /** The settings with what the form says; others stay. */
 export function settingsOf(form: Form, before: Settings): Settings {
   const settings: Settings = { ...before };
-  for (const { name } of NUMBERS) put(settings, name, form[name]?.trim() ? Number(form[name]) : undefined);
+  for (const { name } of NUMBERS) put(settings, name, form[name]?.trim() ? numberOf(form[name]) : undefined);
   put(settings, "instructions", form["instructions"]?.trim() ? form["instructions"] : undefined);
   const stops = (form["stop"] ?? "").split("\n").filter((line) => line.length > 0);
   put(settings, "stop", stops.length ? stops : undefined);

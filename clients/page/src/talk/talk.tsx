@@ -2,12 +2,13 @@
 import { useRef } from "preact/hooks";
 import { Down } from "../look/icons";
 import { draft, type } from "../state/composing";
+import { isFollowing } from "../state/following";
 import { isLoading, liveAnswers, openChat, openNew, runningAnswer, trouble } from "../state/open";
 import { sending } from "../state/sending";
 import type { Message, OutputItem } from "../wire/types";
 import { Announcer } from "./announcer";
 import { Composer } from "./composer";
-import { isFollowing, toEnd, useFollowing } from "./following";
+import { useFollowing } from "./following";
 import { Question } from "./question";
 import { Reply } from "./reply";
 import { Welcome } from "./welcome";
@@ -32,7 +33,7 @@ export function Talk() {
       </div>
       <div class="below">
         {!isFollowing.value && (
-          <button type="button" class="to-end" onClick={() => toEnd(box.current)}>
+          <button type="button" class="to-end" onClick={() => (isFollowing.value = true)}>
             <Down /> Newest
           </button>
         )}

@@ -3,6 +3,7 @@
  * to further tabs of the same page that ask for it.
  */
 import { signal } from "@preact/signals";
+import { ofTab } from "./kept";
 
 const PLACE = "millstream.key";
 
@@ -13,7 +14,7 @@ export interface Wanted {
 /** Whether a key is to be asked for now, and why. */
 export const wantedKey = signal<Wanted | null>(null);
 
-let known: string | null = sessionStorage.getItem(PLACE);
+let known: string | null = ofTab.get(PLACE);
 let waiting: ((key: string) => void)[] = [];
 let askTabs: () => void = () => undefined;
 
@@ -24,7 +25,7 @@ export function currentKey(): string | null {
 /** Keeps the key, and lets everything go on that waits for one. */
 export function giveKey(key: string): void {
   known = key;
-  sessionStorage.setItem(PLACE, key);
+  ofTab.put(PLACE, key);
   wantedKey.value = null;
   const all = waiting;
   waiting = [];
