@@ -9,7 +9,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
 
 BYTES_PER_SECOND = 40e9
 GIB = 2**30
-INT4_GROUP = 32  # of torchao's layout, with a scale and a zero point of two bytes each
+INT4_GROUP = 32  # inputs, which share a multiplier of one byte
 
 
 class Model(NamedTuple):
@@ -57,9 +57,9 @@ MODELS = (
 
 def row(model: Model) -> str:
     # The experts of mixtures are no linear layers in transformers, so they keep two bytes.
-    sizes = (2, 1, 0.5 + 4 / INT4_GROUP) if model.active == model.parameters else (2,)
+    sizes = (2, 1, 0.5 + 1 / INT4_GROUP) if model.active == model.parameters else (2,)
     memory = " | ".join([*(f"{model.weights(s) / GIB:.1f}" for s in sizes), "", ""][:3])
-    speed = " | ".join([*(f"{BYTES_PER_SECOND / model.read(s):.0f}" for s in sizes[:2]), ""][:2])
+    speed = " | ".join([*(f"{BYTES_PER_SECOND / model.read(s):.0f}" for s in sizes), "", ""][:3])
     return f"| `{model.name}` | {memory} | {model.cache / GIB:.2f} | {speed} |"
 
 

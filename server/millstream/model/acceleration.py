@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import threading
 
+from millstream.errors import StartupError
 from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
 from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
 from millstream.model.cpu.packed_states import pack_states
-from millstream.model.cpu.packing import pack_int8, pack_linears, quantize_output
+from millstream.model.cpu.packing import pack_int4, pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
+from millstream.model.int4 import Int4Linear
+from millstream.model.loading.memory import available_bytes
 from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel
 from millstream.model.speedups import Speedups
 from millstream.settings import Settings
@@ -41,15 +44,46 @@ def load_kernels(
     return native.load()
 
 
-def prepare_int8(loaded: LoadedModel, kernels: native.Kernels | None, settings: Settings) -> None:
-    """Lays int8 layers out; with --quantize int8, the output layer becomes one of them."""
+def prepare_quantized(
+    loaded: LoadedModel, kernels: native.Kernels | None, settings: Settings
+) -> None:
+    """Lays quantised layers out. Where --quantize made them and kernels multiply them, the output
+    layer becomes int8. Raises StartupError for int4 layers without kernels if memory is short."""
     if loaded.is_shared:
         return
+    is_native = False
     if num_packed := pack_int8(loaded.model, kernels):
+        is_native = kernels is not None and kernels.fast_products()[1]
         log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
-        if kernels is not None and settings.quantize == "int8":
-            is_int8 = quantize_output(loaded.model, kernels)
-            log.info("the output layer %s int8", "is" if is_int8 else "is not")
+    if settings.quantize == "int4":
+        is_native = _prepare_int4(loaded, kernels)
+    elif settings.quantize == "none" or not num_packed:
+        return
+    if kernels is not None:
+        is_int8 = is_native and quantize_output(loaded.model, kernels)
+        log.info("the output layer %s int8", "is" if is_int8 else "is not")
+
+
+def _prepare_int4(loaded: LoadedModel, kernels: native.Kernels | None) -> bool:
+    if kernels is None or not kernels.fast_products()[3]:
+        _require_memory_of_plain_layers(loaded)
+    num_packed, is_native = pack_int4(loaded.model, kernels, loaded.dtype)
+    how = "multiplied by the kernels" if is_native else f"made {loaded.dtype} for lack of kernels"
+    log.info("int4 weights of %d linear layers are %s", num_packed, how)
+    return is_native
+
+
+def _require_memory_of_plain_layers(loaded: LoadedModel) -> None:
+    layers = [module for module in loaded.model.modules() if type(module) is Int4Linear]
+    numbers = sum(layer.in_features * layer.out_features for layer in layers)
+    needed, free = numbers * loaded.dtype.itemsize, available_bytes(loaded.device)
+    if needed > free:
+        raise StartupError(
+            "--quantize: without compiled kernels (the log says why there are none) int4 layers "
+            f"are computed in {str(loaded.dtype).removeprefix('torch.')}, which takes "
+            f"{needed / 2**30:,.2f} GiB more, and {free / 2**30:,.2f} GiB are free. Install a C++ "
+            "compiler, or choose --quantize int8."
+        )
 
 
 def accelerate(

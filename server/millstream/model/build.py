@@ -1,8 +1,8 @@
 """The order of start-up: from a loaded model to a runner that serves it.
 
 1. Kernels first: which linear layers can be packed, and how, depends on them.
-2. Int8 layers are laid out before the model's own logits are taken: the layout rounds, and what is
-   compared later must have been rounded alike.
+2. Quantised layers are laid out before the model's own logits are taken: the layout rounds, and
+   what is compared later must have been rounded alike.
 3. The model's own logits, by its own attention, while it is still as it was loaded.
 4. The probe, which runs the model with our attention in place of its own: it tells the shapes and
    windows that all later steps need; before it, what other layers keep. `Forward` before any
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from millstream.core.status import Report, unreported
 from millstream.errors import StartupError
-from millstream.model.acceleration import accelerate, load_kernels, prepare_int8
+from millstream.model.acceleration import accelerate, load_kernels, prepare_quantized
 from millstream.model.block_files.opening import open_archive
 from millstream.model.checks.model_failures import refusing
 from millstream.model.checks.probe import ProbedLayer, probe_layers
@@ -110,11 +110,11 @@ def build_runner(
     if settings.batch_invariant:
         _require_cpu(loaded)
         use_separate_experts(loaded.model)
-    num_parameters = loaded.model.num_parameters()
+    num_parameters = loaded.num_parameters or loaded.model.num_parameters()
     num_bytes = num_parameters * loaded.dtype.itemsize
     report("preparing kernels")
     kernels = load_kernels(loaded, settings, speedups, num_bytes=num_bytes)  # 1
-    prepare_int8(loaded, kernels, settings)  # 2
+    prepare_quantized(loaded, kernels, settings)  # 2
     report("probing layers")
     expected = own_logits(loaded)  # 3
     observed, layers = probe_model(loaded, settings)  # 4

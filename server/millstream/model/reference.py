@@ -98,9 +98,10 @@ def paged_attention_prefill(
     return torch.cat(out)
 
 
-def fast_products() -> tuple[bool, bool]:
-    """Whether `packed_linear` and `int8_linear` are the fastest there is on this processor."""
-    return False, False
+def fast_products() -> tuple[bool, bool, bool, bool]:
+    """Which are the fastest there is on this processor: `packed_linear`, `int8_linear` with rows of
+    8 bits, the same with rows of 12 bits, `int4_linear`."""
+    return False, False, False, False
 
 
 def use_threads(count: int) -> None:

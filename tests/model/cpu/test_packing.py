@@ -57,7 +57,7 @@ def test_only_plain_bfloat16_linears_are_replaced() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_compiled_product_is_used_where_it_is_the_fastest(bias: bool) -> None:
-    fast = replace(plain(), fast_products=lambda: (True, False))
+    fast = replace(plain(), fast_products=lambda: (True, False, False, False))
     linear = bfloat16_linear(bias=bias)
     model = nn.Sequential(linear, nn.Linear(160, 8))
     assert pack_linears(model, fast) == 1

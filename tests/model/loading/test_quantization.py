@@ -17,11 +17,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, Torc
 
 from millstream.errors import StartupError
 from millstream.model import acceleration
-from millstream.model.acceleration import prepare_int8
+from millstream.model.acceleration import prepare_quantized
 from millstream.model.cpu import linears, packing
 from millstream.model.cpu.kernels import Kernels, plain
 from millstream.model.cpu.linears import Int8Linear, NativeInt8Linear
 from millstream.model.cpu.packing import is_supported, pack_int8, pack_linears, quantize_output
+from millstream.model.int4 import Int4Linear
 from millstream.model.loading import quantization
 from millstream.model.loading.checkpoint import build_skeleton
 from millstream.model.loading.model import load_model
@@ -174,6 +175,7 @@ def test_int8_is_packed_and_bfloat16_packing_leaves_quantised_layers(folder: Pat
     assert sum(type(module) is Int8Linear for module in model.modules()) == 14
     model = load(folder, quantize="int4", dtype="bfloat16")
     assert pack_linears(model) == int(is_supported())  # the output layer only
+    assert sum(type(module) is Int4Linear for module in model.modules()) == 14
 
 
 def test_without_the_packed_operators_the_library_computes(
@@ -192,7 +194,7 @@ def test_without_the_packed_operators_the_library_computes(
 def test_int8_by_the_compiled_kernel(folder: Path) -> None:
     """The kernel's layers give what oneDNN's give, up to the order of two roundings."""
     kernels = plain()
-    fast = replace(kernels, fast_products=lambda: (False, True))
+    fast = replace(kernels, fast_products=lambda: (False, True, True, False))
     native, library = load(folder, quantize="int8"), load(folder, quantize="int8")
     assert pack_int8(native, fast) == pack_int8(library, kernels) == 14
     assert sum(type(module) is NativeInt8Linear for module in native.modules()) == 14
@@ -225,19 +227,60 @@ def test_the_output_layer_is_kept_where_the_kernels_are_slow(folder: Path) -> No
     assert type(model.get_output_embeddings()) is nn.Linear
 
 
-@pytest.mark.parametrize(("quantize", "is_int8"), [("int8", True), ("int4", False)])
-def test_only_int8_makes_the_output_layer_int8(
-    quantize: str, is_int8: bool, folder: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_the_output_layer_is_int8_where_kernels_multiply_the_others(
+    quantize: str, is_fast: bool, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(model_id=str(folder), threads=1, quantize=quantize)
     loaded = load_model(folder, settings)
+    fast = (False, is_fast and quantize == "int8", True, is_fast and quantize == "int4")
     with caplog.at_level(logging.INFO):
-        prepare_int8(loaded, fast_int8(), settings)
-    assert (type(loaded.model.get_output_embeddings()) is NativeInt8Linear) == is_int8
-    assert ("the output layer is int8" in caplog.text) == is_int8
+        prepare_quantized(loaded, replace(plain(), fast_products=lambda: fast), settings)
+    assert (type(loaded.model.get_output_embeddings()) is NativeInt8Linear) == is_fast
+    assert ("the output layer is int8" in caplog.text) == is_fast
     shared = replace(load_model(folder, settings), is_shared=True)
-    prepare_int8(shared, fast_int8(), settings)
+    prepare_quantized(shared, fast_int8(), settings)
     assert type(shared.model.get_output_embeddings()) is nn.Linear
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_int4_without_kernels_is_computed_by_plain_layers(
+    dtype: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings(model_id=str(folder), threads=1, quantize="int4", dtype=dtype)
+    loaded = load_model(folder, settings)
+    expected = logits(loaded.model)
+    with caplog.at_level(logging.INFO):
+        prepare_quantized(loaded, None, settings)
+    assert "int4 weights of 14 linear layers are made" in caplog.text
+    layers = [module for module in loaded.model.modules() if isinstance(module, nn.Linear)]
+    assert len(layers) == 15
+    assert {layer.weight.dtype for layer in layers} == {loaded.dtype}
+    assert F.cosine_similarity(logits(loaded.model), expected, dim=-1).min() > 0.98
+
+
+def test_int4_without_kernels_is_refused_where_plain_layers_do_not_fit(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(model_id=str(folder), threads=1, quantize="int4")
+    loaded = load_model(folder, settings)
+    monkeypatch.setattr(acceleration, "available_bytes", lambda device: 1000)
+    prepare_quantized(loaded, fast_int4(), settings)
+    loaded = load_model(folder, settings)
+    with pytest.raises(StartupError, match=r"--quantize: without compiled kernels .* compiler"):
+        prepare_quantized(loaded, fast_int8(), settings)
+
+
+def test_int4_needs_no_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(quantization, "_torchao")
+    assert sum(type(m) is Int4Linear for m in load(folder, quantize="int4").modules()) == 14
+
+
+def test_what_int4_made_is_counted_as_it_was(folder: Path) -> None:
+    plain_runner, runner = make_runner(folder), make_runner(folder, quantize="int4")
+    assert runner.info.num_parameters == plain_runner.info.num_parameters
+    assert runner.info.quantization == "int4"
 
 
 def test_a_checkpoint_that_is_int8_keeps_its_output_layer(
@@ -246,12 +289,16 @@ def test_a_checkpoint_that_is_int8_keeps_its_output_layer(
     settings = Settings(model_id=str(folder), threads=1)
     loaded = load_model(folder, settings)
     monkeypatch.setattr(acceleration, "pack_int8", lambda model, kernels: 14)
-    prepare_int8(loaded, fast_int8(), settings)
+    prepare_quantized(loaded, fast_int8(), settings)
     assert type(loaded.model.get_output_embeddings()) is nn.Linear
 
 
 def fast_int8() -> Kernels:
-    return replace(plain(), fast_products=lambda: (False, True))
+    return replace(plain(), fast_products=lambda: (False, True, True, False))
+
+
+def fast_int4() -> Kernels:
+    return replace(plain(), fast_products=lambda: (False, False, True, True))
 
 
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,42 +309,44 @@ def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert model[0] is quantized
 
 
-@pytest.mark.parametrize(("scheme", "bits"), [("int8", 8), ("int4", 4)])
-def test_weights_take_what_was_foretold(scheme: Scheme, bits: int, folder: Path) -> None:
+@pytest.mark.parametrize(("scheme", "bits"), [("int8", 8), ("int4", 4.25)])
+def test_weights_take_what_was_foretold(scheme: Scheme, bits: float, folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder)
     skeleton = build_skeleton(config, torch.bfloat16, trust_remote_code=False)
     plan = quantization.plan(scheme, skeleton, config, CPU)
     assert len(plan.quantized) == 14
     assert plan.kept == ("lm_head",)
-    linears = sum(skeleton.get_parameter(f"{name}.weight").numel() for name in plan.quantized)
+    shapes = [skeleton.get_parameter(f"{name}.weight").shape for name in plan.quantized]
+    linears = sum(shape.numel() for shape in shapes)
     everything = sum(parameter.numel() for parameter in skeleton.parameters())
     foretold = quantization.weight_bytes(skeleton, plan)
-    assert foretold == (everything - linears) * 2 + linears * bits // 8
+    assert foretold == (everything - linears) * 2 + linears * bits / 8
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.bfloat16, quantization_config=plan.config()
     )
     stored = 0
     for name in plan.quantized:
-        weight: Any = model.get_parameter(f"{name}.weight")
-        stored += weight.qdata.nbytes
-    assert stored == linears * bits // 8
+        layer: Any = model.get_submodule(name)
+        stored += (layer.packed if scheme == "int4" else layer.weight.qdata).nbytes
+    block = 64 if scheme == "int4" else 1
+    assert stored == sum(-(-rows // block) * block * inputs for rows, inputs in shapes) * bits / 8
     assert type(model.get_output_embeddings().weight) is nn.Parameter
 
 
-def test_layers_that_do_not_fit_are_kept_and_counted(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    make_model("llama", tmp_path, intermediate_size=72, num_hidden_layers=2)
+def test_layers_of_any_size_are_quantised(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make_model(
+        "llama", tmp_path, hidden_size=40, head_dim=10, intermediate_size=72, num_hidden_layers=2
+    )
     with caplog.at_level(logging.INFO, logger="millstream"):
         runner = make_runner(tmp_path, quantize="int4")
-    assert "int4: 8 linear layers quantised, 7 kept as they are" in caplog.text
+    assert "int4: 14 linear layers quantised, 1 kept as they are" in caplog.text
     request = greedy_request(0, (5, 6, 7), 4)
     assert len(answers(runner, [request], max_step_tokens=64)[0]) == 4
 
 
 def test_a_model_without_such_layers_is_refused(tmp_path: Path) -> None:
-    make_model("llama", tmp_path, hidden_size=40, head_dim=10, intermediate_size=72)
-    with pytest.raises(StartupError, match="--quantize: LlamaForCausalLM has no linear layer"):
+    make_model("gpt2", tmp_path)  # its layers are of another class
+    with pytest.raises(StartupError, match="--quantize: GPT2LMHeadModel has no linear layer"):
         load(tmp_path, quantize="int4")
 
 

@@ -7,10 +7,12 @@ computes what that layer computes; what differs is who multiplies:
     weight      torch's oneDNN    the compiled kernels
     bfloat16    PackedLinear      NativeLinear
     int8        Int8Linear        NativeInt8Linear
+    int4                          NativeInt4Linear
 
-An int8 layer rounds its rows on their way in. A row x becomes whole numbers q of at most
+A quantised layer rounds its rows on their way in. A row x becomes whole numbers q of at most
 `activation_bits` bits and a scale s, x = s q; the weight has whole numbers w and a scale t per
-output channel. The product of q and w is exact, and s t times it is the result.
+output channel (of int4, each group of 32 has a multiplier as well, see int4.py). The product of q
+and w is exact, and s t times it is the result.
 
 Rule: a row's result depends on that row only; with the kernels' products, bit for bit, whatever the
 number of rows.
@@ -21,12 +23,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import cache
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, Self, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from millstream.model.cpu.kernels import Kernels
+from millstream.model.int4 import Int4Linear
+
+BLOCK_CHANNELS = 64  # output channels that the kernels multiply at a time
 
 UNSIGNED_ZERO = 128
 """The unsigned byte that stands for 0, as oneDNN is told."""
@@ -174,7 +179,49 @@ class NativeLinear(nn.Module):
         return out if hidden.dim() == 2 else out.view(*hidden.shape[:-1], self.out_features)
 
 
-class NativeInt8Linear(nn.Module):
+class NativeQuantizedLinear(nn.Module):
+    """A linear layer whose quantised weight the compiled kernels multiply.
+
+    packed: blocks of 64 output channels first; per_channel: what the product needs of each output
+    channel, in the order of its arguments.
+    """
+
+    def __init__(self, size: Sequence[int], bias: Any, multiply: Any, *operands: Tensor) -> None:
+        """size: outputs, inputs; bias [outputs] or None; operands: packed, then per_channel."""
+        super().__init__()
+        self.out_features, self.in_features = size
+        # A plain tensor: merged() gives its copy another one, which a parameter would share.
+        self.bias = None if bias is None else bias.detach()
+        self.packed, *rest = operands
+        self.per_channel, self._multiply = tuple(rest), multiply
+
+    @staticmethod
+    def can_merge(linears: Sequence[NativeQuantizedLinear]) -> bool:
+        """Whether they are of one kind, and all but the last fill their last block of channels."""
+        return len({type(linear) for linear in linears}) == 1 and all(
+            linear.out_features % BLOCK_CHANNELS == 0 for linear in linears[:-1]
+        )
+
+    @classmethod
+    def merged(cls, linears: Sequence[Self]) -> Self:
+        """One layer whose outputs are those of `linears` side by side; see `can_merge()`."""
+        merged = copy(linears[0])
+        sizes = [linear.out_features for linear in linears]
+        merged.out_features = sum(sizes)
+        merged.packed = torch.cat([linear.packed for linear in linears])
+        columns = zip(*(linear.per_channel for linear in linears), strict=True)
+        merged.per_channel = tuple(torch.cat(column) for column in columns)
+        merged.bias = joined_biases([linear.bias for linear in linears], sizes)
+        return merged
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden [..., in_features] -> [..., out_features]."""
+        rows = hidden if hidden.dim() == 2 else hidden.reshape(-1, self.in_features)
+        out: Tensor = self._multiply(rows, self.packed, *self.per_channel, self.bias)
+        return out if hidden.dim() == 2 else out.view(*hidden.shape[:-1], self.out_features)
+
+
+class NativeInt8Linear(NativeQuantizedLinear):
     """A linear layer by an int8 weight with a scale per output channel.
 
     Rows are rounded to 8 bits, or to 12 where the layer's errors would reach the logits directly.
@@ -190,34 +237,14 @@ class NativeInt8Linear(nn.Module):
         activation_bits: Literal[8, 12] = 8,
     ) -> None:
         """quantized [outputs, inputs], int8; scales [outputs] or [outputs, 1]; bias [outputs]."""
-        super().__init__()
-        self.out_features, self.in_features = quantized.shape
-        # A plain tensor: merged() gives its copy another one, which a parameter would share.
-        self.bias = None if bias is None else bias.detach()
-        self.packed = kernels.pack_weight(quantized.contiguous(), activation_bits=activation_bits)
-        self.sums = quantized.sum(1, dtype=torch.int32)
-        self.scales = scales.flatten().float().contiguous()
-        self._multiply = kernels.int8_linear
+        packed = kernels.pack_weight(quantized.contiguous(), activation_bits=activation_bits)
+        sums, scales = quantized.sum(1, dtype=torch.int32), scales.flatten().float().contiguous()
+        super().__init__(quantized.shape, bias, kernels.int8_linear, packed, sums, scales)
 
-    @staticmethod
-    def can_merge(linears: Sequence[NativeInt8Linear]) -> bool:
-        """Whether all but the last fill their last block of output channels."""
-        return all(linear.out_features % linear.packed.shape[2] == 0 for linear in linears[:-1])
 
-    @classmethod
-    def merged(cls, linears: Sequence[NativeInt8Linear]) -> NativeInt8Linear:
-        """One layer whose outputs are those of `linears` side by side; see `can_merge()`."""
-        merged = copy(linears[0])
-        sizes = [linear.out_features for linear in linears]
-        merged.out_features = sum(sizes)
-        merged.packed = torch.cat([linear.packed for linear in linears])
-        merged.sums = torch.cat([linear.sums for linear in linears])
-        merged.scales = torch.cat([linear.scales for linear in linears])
-        merged.bias = joined_biases([linear.bias for linear in linears], sizes)
-        return merged
+class NativeInt4Linear(NativeQuantizedLinear):
+    """An Int4Linear by the compiled kernels; shares its weight."""
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """hidden [..., in_features] -> [..., out_features]."""
-        rows = hidden if hidden.dim() == 2 else hidden.reshape(-1, self.in_features)
-        out = self._multiply(rows, self.packed, self.sums, self.scales, self.bias)
-        return out if hidden.dim() == 2 else out.view(*hidden.shape[:-1], self.out_features)
+    def __init__(self, linear: Int4Linear, kernels: Kernels) -> None:
+        size, operands = (linear.out_features, linear.in_features), (linear.packed, linear.scales)
+        super().__init__(size, linear.bias, kernels.int4_linear, *operands)

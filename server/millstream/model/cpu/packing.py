@@ -1,4 +1,4 @@
-"""Laying out the linear layers of a loaded model anew, in place: bfloat16 and torchao's int8.
+"""Laying out the linear layers of a loaded model anew, in place: bfloat16, torchao's int8, int4.
 
 The operators of torch that are used here are those that its own compiler freezes linears to
 (`torch._inductor`, mkldnn fusion). They are not public, so they are tried first, and a model is
@@ -20,11 +20,13 @@ from transformers import PreTrainedModel
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     Int8Linear,
+    NativeInt4Linear,
     NativeInt8Linear,
     NativeLinear,
     PackedLinear,
     is_plain,
 )
+from millstream.model.int4 import Int4Linear
 from millstream.model.tolerance import INT8_LINEAR, PACKED_LINEAR_ABSOLUTE, PACKED_LINEAR_RELATIVE
 from millstream.model.weight_reads import children_read
 
@@ -108,6 +110,22 @@ def pack_int8(model: nn.Module, kernels: Kernels | None = None) -> int:
     return len(positions)
 
 
+def pack_int4(model: nn.Module, kernels: Kernels | None, dtype: torch.dtype) -> tuple[int, bool]:
+    """Replaces the Int4Linears of a model in place; says how many there were, and if they are four
+    bits still. Where kernels are not fast at them, or missing, they become plain layers of `dtype`.
+    """
+    is_fast = kernels is not None and kernels.fast_products()[3]
+    positions = _positions(model, lambda module: type(module) is Int4Linear)
+    for parent, name in positions:
+        linear: Int4Linear = getattr(parent, name)
+        made = (
+            NativeInt4Linear(linear, kernels) if kernels and is_fast else linear.dequantized(dtype)
+        )
+        setattr(parent, name, made)
+        del linear
+    return len(positions), is_fast
+
+
 @torch.inference_mode()
 def quantize_output(
     model: PreTrainedModel, kernels: Kernels, *, channels_at_once: int = 4096
@@ -118,7 +136,7 @@ def quantize_output(
     channels that are in float32 at a time; a whole large vocabulary would take gigabytes.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if not (kernels.fast_products()[1] and isinstance(head, nn.Module) and is_plain(head)):
+    if not (kernels.fast_products()[2] and isinstance(head, nn.Module) and is_plain(head)):
         return False
     quantized = torch.empty(head.weight.shape, dtype=torch.int8)
     scales = torch.empty(len(quantized))

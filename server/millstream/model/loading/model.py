@@ -45,6 +45,7 @@ class LoadedModel:
     defaults: the sampling that its authors recommend.
     is_shared: the tensors belong to somebody else too, so they must stay as they are.
     identity: what tells its checkpoint from others, where that is asked for.
+    num_parameters: where the model has layers whose weights torch does not count.
     """
 
     model: PreTrainedModel
@@ -56,6 +57,7 @@ class LoadedModel:
     defaults: SamplingParams = field(default_factory=SamplingParams)
     is_shared: bool = False
     identity: str | None = None
+    num_parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class _Recipe:
     """How a checkpoint is loaded, as decided before its weights are read.
 
     plan: for quantising it while it is read; quantization: as in LoadedModel. text: of the text
-    half of a larger model, if only that is loaded.
+    half of a larger model, if only that is loaded. num_parameters: before it is quantised.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class _Recipe:
     quantization: str | None
     trust_remote_code: bool
     text: PretrainedConfig | None
+    num_parameters: int
 
 
 def load_model(folder: Path, settings: Settings, *, report: Report = unreported) -> LoadedModel:
@@ -104,6 +107,7 @@ def load_model(folder: Path, settings: Settings, *, report: Report = unreported)
         stop_token_ids=defaults.stop_token_ids(generation, recipe.config),
         defaults=defaults.sampling_defaults(generation),
         identity=identity,
+        num_parameters=recipe.num_parameters if recipe.plan else None,
     )
 
 
@@ -136,6 +140,7 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         quantization=stored or (plan.scheme if plan else None),
         trust_remote_code=trust,
         text=text,
+        num_parameters=skeleton.num_parameters(),
     )
 
 

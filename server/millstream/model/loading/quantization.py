@@ -1,14 +1,14 @@
-"""Fewer bits per weight: `--quantize`, done by torchao while transformers loads the model.
+"""Fewer bits per weight: `--quantize`, done while transformers loads the model.
 
-int8 is eight bits per weight with a scale per output channel, and activations rounded to eight
-bits with a scale per row; int4 is four bits per weight in groups of 32, activations as they are.
+int8 is torchao's: eight bits per weight with a scale per output channel. int4 is ours: four bits
+per weight in groups of 32 (see int4.py). Both round activations to eight bits with a scale per row.
 
 Rules:
 1. Nothing depends on other rows of the batch: activation scales are per row, never per tensor.
 2. Linear layers only, and those that are called. Embeddings and what the format cannot hold keep
-   the model's dtype; the start log says how many layers those are. So does the output layer, but
-   for int8 with compiled kernels, which round its activations to twelve bits: its rows are many,
-   and its errors nobody evens out (see `quantize_output`).
+   the model's dtype; the start log says how many layers those are. So does the output layer, unless
+   compiled kernels multiply the others; then it is int8, and its activations have twelve bits: its
+   rows are many, and its errors nobody evens out (see `quantize_output`).
 3. What cannot be quantised is refused before the weights are read.
 """
 
@@ -23,14 +23,16 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, TorchAoConfig
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from millstream.errors import StartupError
+from millstream.model import int4
+from millstream.model.loading.int4_quantizer import Int4Config
 from millstream.model.weight_reads import children_read
 
 Scheme = Literal["int8", "int4"]
 
-_INT4_GROUP = 32
-_INT4_OUTPUTS = 16  # torch's int4 product computes this many output channels at a time
+_BITS: dict[Scheme, float] = {"int8": 8, "int4": int4.BITS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,13 @@ class QuantizationPlan:
     quantized: tuple[str, ...]
     kept: tuple[str, ...]
 
-    def config(self) -> TorchAoConfig:
-        """The plan as transformers takes it."""
-        return TorchAoConfig(_torchao_config(self.scheme), modules_to_not_convert=[*self.kept])
+    def config(self) -> QuantizationConfigMixin:
+        """The plan as transformers takes it. Raises StartupError if torchao is missing for int8."""
+        if self.scheme == "int4":
+            return Int4Config(self.quantized)
+        # torch's compiler is not used, so its settings are left alone.
+        made = _torchao().Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
+        return TorchAoConfig(made, modules_to_not_convert=[*self.kept])
 
 
 def stored_method(config: PretrainedConfig) -> str | None:
@@ -78,7 +84,8 @@ def plan(
             f"--quantize: {scheme} is implemented for the CPU only; on {device.type} leave it out "
             "or choose a checkpoint that is quantised already"
         )
-    _torchao_config(scheme)  # is the library there?
+    if scheme == "int8":
+        _torchao()  # is it there?
     head: Any = skeleton.get_output_embeddings()  # type: ignore[no-untyped-call]
     quantized: list[str] = []
     kept: list[str] = []
@@ -87,7 +94,7 @@ def plan(
             parent, _, child = name.rpartition(".")
             is_read = child in children_read(type(skeleton.get_submodule(parent)))
             is_plain = type(module) is nn.Linear and module is not head and not is_read
-            (quantized if is_plain and _fits(scheme, module) else kept).append(name)
+            (quantized if is_plain else kept).append(name)
     if not quantized:
         raise StartupError(
             f"--quantize: {type(skeleton).__name__} has no linear layer that {scheme} can hold; "
@@ -101,36 +108,21 @@ def weight_bytes(skeleton: PreTrainedModel, plan: QuantizationPlan | None) -> in
     total = sum(parameter.nbytes for parameter in skeleton.parameters())
     if plan is None:
         return total
-    bits = 8 if plan.scheme == "int8" else 4
+    bits = _BITS[plan.scheme]
     for name in plan.quantized:
         weight = skeleton.get_parameter(f"{name}.weight")
-        total -= weight.nbytes - weight.numel() * bits // 8
+        total -= weight.nbytes - int(weight.numel() * bits / 8)
     return total
 
 
-def _fits(scheme: Scheme, linear: nn.Linear) -> bool:
-    if scheme == "int8":
-        return True
-    return linear.in_features % _INT4_GROUP == 0 and linear.out_features % _INT4_OUTPUTS == 0
-
-
-def _torchao_config(scheme: Scheme) -> Any:
-    # torch's compiler is not used, so its settings are left alone.
-    if scheme == "int8":
-        module = _torchao("torchao.quantization")
-        return module.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
-    module = _torchao("torchao.prototype.quantization.int4")
-    return module.PrototypeInt4WeightOnlyConfig(group_size=_INT4_GROUP, set_inductor_config=False)
-
-
-def _torchao(name: str) -> ModuleType:
-    """A module of torchao. Raises StartupError if it is not installed.
+def _torchao() -> ModuleType:
+    """torchao's quantisation. Raises StartupError if it is not installed.
 
     Intentional: imported when asked for. It is an extra, slow to import, and prints warnings.
     """
     try:
-        return importlib.import_module(name)
+        return importlib.import_module("torchao.quantization")
     except ImportError as error:
         raise StartupError(
-            "--quantize needs torchao: pip install 'millstream[quantize]'"
+            "--quantize int8 needs torchao: pip install 'millstream[quantize]'; int4 does without"
         ) from error

@@ -85,7 +85,7 @@ def test_it_gives_what_the_model_s_own_code_gives(
 ) -> None:
     make_model(model_type, tmp_path, **options)
     is_native = settings.pop("is_native", False)
-    chosen = replace(kernels, fast_products=lambda: (is_native, is_native))
+    chosen = replace(kernels, fast_products=lambda: (is_native, is_native, is_native, True))
     model = FusedModel.load(tmp_path, chosen, **settings)
     plans = mixed(Sequence.all())
     expected = model.run(plans)
@@ -124,7 +124,7 @@ def test_the_last_layer_finishes_only_what_is_wanted(
     """Chunks of which nothing, the last token, or a part is asked for, beside rows that decode."""
     make_model(model_type, tmp_path, **options)
     is_native = settings["dtype"] == "bfloat16"
-    chosen = replace(kernels, fast_products=lambda: (is_native, is_native))
+    chosen = replace(kernels, fast_products=lambda: (is_native, is_native, is_native, True))
     model = FusedModel.load(tmp_path, chosen, **settings)
     plans = mixed(Sequence.all())
     whole = by_position(plans, model.run(plans))
@@ -258,7 +258,7 @@ def test_a_step_that_samples_nothing_has_no_logits(
     dtype: str, kernels: Kernels, tmp_path: Path
 ) -> None:
     make_model("llama", tmp_path)
-    fast = replace(kernels, fast_products=lambda: (True, True))
+    fast = replace(kernels, fast_products=lambda: (True, True, True, True))
     model = FusedModel.load(tmp_path, fast, dtype=dtype)
     chunk = Sequence.all()[3].chunk(0, 20)._replace(score_from=None)
     assert not chunk.is_last

@@ -37,11 +37,11 @@ def assert_same(actual: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def onednn(kernels: Kernels) -> Kernels:
-    return replace(kernels, fast_products=lambda: (False, False))
+    return replace(kernels, fast_products=lambda: (False, False, False, False))
 
 
 def native(kernels: Kernels) -> Kernels:
-    return replace(kernels, fast_products=lambda: (True, True))
+    return replace(kernels, fast_products=lambda: (True, True, True, True))
 
 
 @pytest.mark.parametrize(("dtype", "is_native"), [("float32", 0), ("bfloat16", 0), ("bfloat16", 1)])
@@ -63,12 +63,13 @@ def test_it_gives_what_python_gives(
     assert_same(model.run(plans), model.run_from_python(plans))
 
 
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_int8_layers_are_merged_and_run_in_one_call(
-    dtype: str, kernels: Kernels, tmp_path: Path
+def test_quantised_layers_are_merged_and_run_in_one_call(
+    dtype: str, scheme: str, kernels: Kernels, tmp_path: Path
 ) -> None:
     make_model("qwen2", tmp_path, num_key_value_heads=4, intermediate_size=128)
-    model = FusedModel.load(tmp_path, native(kernels), dtype=dtype, quantize="int8")
+    model = FusedModel.load(tmp_path, native(kernels), dtype=dtype, quantize=scheme)
     assert model.fused.summary.endswith("in one call")
     assert model.fused.is_whole
     plans = mixed(Sequence.all())
@@ -115,7 +116,6 @@ def changed_options(model: FusedModel, **options: Any) -> LayerOptions:
         ("llama", {"hidden_act": "relu"}, {}, "another MLP"),
         ("llama", {}, {"quantize": "int8"}, "linear layers that cannot be merged"),
         ("llama", {}, {"quantize": "int4"}, "linear layers that cannot be merged"),
-        ("phi3", {}, {"quantize": "int4"}, "Linear layers"),
     ],
 )
 def test_other_stacks_are_called_from_python(

@@ -17,10 +17,16 @@ from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
 from millstream.model.cpu.decoder.runs import PathComparison
 from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack
 from millstream.model.cpu.kernels import Kernels
-from millstream.model.cpu.linears import NativeInt8Linear, NativeLinear, PackedLinear, is_plain
+from millstream.model.cpu.linears import (
+    NativeInt4Linear,
+    NativeInt8Linear,
+    NativeLinear,
+    PackedLinear,
+    is_plain,
+)
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
-_NATIVE = (NativeLinear, NativeInt8Linear)
+_NATIVE = (NativeLinear, NativeInt8Linear, NativeInt4Linear)
 
 
 class UnknownPartError(Exception):
@@ -97,7 +103,9 @@ def made_linear(linear: nn.Module, kernels: Kernels) -> Any:
     """The linear layer as the decoder takes it. Raises UnknownPartError."""
     make = kernels.classes.Linear
     if type(linear) is NativeInt8Linear:
-        return make(linear.packed, linear.out_features, linear.bias, linear.sums, linear.scales)
+        return make(linear.packed, linear.out_features, linear.bias, *linear.per_channel)
+    if type(linear) is NativeInt4Linear:
+        return make(linear.packed, linear.out_features, linear.bias, None, *linear.per_channel)
     if type(linear) in (NativeLinear, PackedLinear):
         return make(linear.packed, linear.out_features, linear.bias, None, None)
     if is_plain(linear):

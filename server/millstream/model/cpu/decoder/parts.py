@@ -22,8 +22,10 @@ from millstream.model.checks.model_failures import MODEL_FAILURES
 from millstream.model.cpu.decoder.called_operators import GATED, NORM, recording
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
+    NativeInt4Linear,
     NativeInt8Linear,
     NativeLinear,
+    NativeQuantizedLinear,
     PackedLinear,
     is_plain,
     merge,
@@ -31,7 +33,7 @@ from millstream.model.cpu.linears import (
 from millstream.model.tolerance import OPERATORS, is_close
 
 _ROWS = 4
-_PACKED = (PackedLinear, NativeLinear, NativeInt8Linear)
+_PACKED = (PackedLinear, NativeLinear, NativeInt8Linear, NativeInt4Linear)
 
 Pack = Callable[[nn.Linear], nn.Module]
 
@@ -67,11 +69,11 @@ class Joined:
     def merge(self, pack: Pack) -> None:
         """Packs the layers, as one unless they are of different kinds (some quantised, say)."""
         plain = [linear for linear in self.linears if is_plain(linear)]
-        int8 = [linear for linear in self.linears if type(linear) is NativeInt8Linear]
+        quantized = [one for one in self.linears if isinstance(one, NativeQuantizedLinear)]
         if 1 < len(plain) == len(self.linears):
             self.linears = [merge(plain)]
-        elif len(int8) == len(self.linears) and NativeInt8Linear.can_merge(int8):
-            self.linears = [NativeInt8Linear.merged(int8)]
+        elif 1 < len(quantized) == len(self.linears) and quantized[0].can_merge(quantized):
+            self.linears = [quantized[0].merged(quantized)]
         self.linears = [pack(linear) if is_plain(linear) else linear for linear in self.linears]
         self._calls = [caller(linear) for linear in self.linears]
 

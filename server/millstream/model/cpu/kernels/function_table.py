@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from millstream.model import recurrent_reference, reference
+from millstream.model import int4, recurrent_reference, reference
 
 DTYPES = (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Functions of `reference` and `recurrent_reference`, by name: their meaning is written there.
+    """Functions of `reference`, `recurrent_reference` and `int4`: their meaning is written there.
 
     The compiled ones take tensors on the CPU, all of a call's in the same one of DTYPES (sinks may
     differ); caches, weights, cos and sin are contiguous, and the last dimension of everything else
@@ -26,11 +26,12 @@ class Kernels:
 
     paged_attention_decode: Callable[..., Tensor]
     paged_attention_prefill: Callable[..., Tensor]
-    fast_products: Callable[[], tuple[bool, bool]]
+    fast_products: Callable[[], tuple[bool, bool, bool, bool]]
     use_threads: Callable[[int], None]
     pack_weight: Callable[..., Tensor]
     packed_linear: Callable[..., Tensor]
     int8_linear: Callable[..., Tensor]
+    int4_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
     best_tokens: Callable[[Tensor], Tensor]
@@ -54,4 +55,5 @@ class Kernels:
 
 def plain() -> Kernels:
     """The functions in plain torch, for any device."""
-    return Kernels.of(SimpleNamespace(**{**vars(recurrent_reference), **vars(reference)}))
+    parts = (vars(int4), vars(recurrent_reference), vars(reference))
+    return Kernels.of(SimpleNamespace(**{name: part[name] for part in parts for name in part}))

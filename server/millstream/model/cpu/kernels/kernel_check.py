@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from millstream.model.cpu.kernels.function_table import Kernels
+from millstream.model.int4 import quantize_int4
 from millstream.model.tolerance import OPERATORS
 
 _TOKENS = 3
+_MANY_TOKENS = 37  # products by matrix units are for many rows
 
 
 def differences(kernels: Kernels, expected: Kernels) -> list[str]:
@@ -100,6 +102,10 @@ def _linears(kernels: Kernels, random: _Random, dim: int) -> Results:
         packed = kernels.pack_weight(matrix, activation_bits=activation_bits)
         out = kernels.int8_linear(x, packed, sums, scales, bias)
         yield f"int8_linear {dim} {activation_bits}", (packed, out)
+    packed, scales = quantize_int4(random(70, dim))
+    for rows in (_TOKENS, _MANY_TOKENS):
+        out = kernels.int4_linear(random(rows, dim), packed, scales, bias)
+        yield f"int4_linear {dim} {rows}", (out,)
 
 
 def _recurrent(kernels: Kernels, random: _Random, dim: int) -> Results:

@@ -88,6 +88,11 @@ struct Int12Format {
   using Sum = IntVec;
   using Scalar = int32_t;
   static constexpr int STEP = 2, SHIFT = 0;
+#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+  static constexpr bool IS_FAST = true;
+#else
+  static constexpr bool IS_FAST = false;
+#endif
   static constexpr int most(int64_t inputs) {
     return std::min<int64_t>(2047, INT32_MAX / (127 * inputs));
   }

@@ -8,6 +8,7 @@
 #include "decode.h"
 #include "decoder.h"
 #include "delta_rule.h"
+#include "int4.h"
 #include "linear.h"
 #include "row_kernels.h"
 #include "prefill.h"
@@ -88,7 +89,9 @@ void use_threads(int64_t count) {
   chosen_threads = count;
 }
 
-std::tuple<bool, bool> fast_products() { return {Bfloat16Format::IS_FAST, Int8Format::IS_FAST}; }
+std::tuple<bool, bool, bool, bool> fast_products() {
+  return {Bfloat16Format::IS_FAST, Int8Format::IS_FAST, Int12Format::IS_FAST, Int4Format::IS_FAST};
+}
 
 TORCH_LIBRARY(millstream, library) {
   library.class_<NormLayer>("Norm").def(torch::init<Tensor, double, bool>());
@@ -108,13 +111,14 @@ TORCH_LIBRARY(millstream, library) {
       "paged_attention_prefill(Tensor query, Tensor key_cache, Tensor value_cache, "
       "Tensor block_tables, Tensor starts, Tensor lengths, *, float scale, int? window=None, "
       "float? softcap=None, Tensor? sinks=None) -> Tensor");
-  library.def("fast_products() -> (bool, bool)", &fast_products);
+  library.def("fast_products() -> (bool, bool, bool, bool)", &fast_products);
   library.def("use_threads(int count) -> ()", &use_threads);
   library.def("pack_weight(Tensor weight, *, int activation_bits=8) -> Tensor");
   library.def("packed_linear(Tensor x, Tensor packed, int outputs, Tensor? bias=None) -> Tensor");
   library.def(
       "int8_linear(Tensor x, Tensor packed, Tensor sums, Tensor scales, Tensor? bias=None) "
       "-> Tensor");
+  library.def("int4_linear(Tensor x, Tensor packed, Tensor scales, Tensor? bias=None) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps, *, bool unit_offset=False) -> Tensor");
   library.def(
       "add_rms_norm(Tensor x, Tensor residual, Tensor weight, *, float eps, "
@@ -140,6 +144,7 @@ TORCH_LIBRARY_IMPL(millstream, CPU, library) {
   library.impl("pack_weight", &pack_weight);
   library.impl("packed_linear", &packed_linear);
   library.impl("int8_linear", &int8_linear);
+  library.impl("int4_linear", &int4_linear);
   library.impl("rms_norm", &rms_norm);
   library.impl("add_rms_norm", &add_rms_norm);
   library.impl("best_tokens", &best_tokens);

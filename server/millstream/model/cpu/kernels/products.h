@@ -27,11 +27,28 @@ constexpr int64_t LARGEST_PART = 1 << 18;  // bytes of which two stay in a core'
 template <typename P>
 constexpr int STEP_BYTES = CHANNELS * P::STEP * sizeof(typename P::Weight);  // of a block
 
+// How one format is multiplied. ROW_STEP: elements of a row for a step; MOST_ROWS: at once.
+template <typename P>
+struct RowsProduct {
+  static constexpr int ROW_STEP = P::STEP, MOST_ROWS = LINEAR_ROWS;
+
+  // How often a step of VECS vectors asks for memory.
+  static constexpr int fetches(int) { return 1; }
+
+  template <int ROWS, int VECS>
+  static void run(const typename P::Row* rows, int64_t stride, const typename P::Weight* block,
+                  int64_t channel, int64_t steps, bool add, Prefetcher& prefetcher,
+                  typename P::Scalar* sums);
+};
+
 // sums [ROWS, CHANNELS] = (add ? sums : 0) + ROWS rows times `steps` steps of VECS vectors of a
-// block's channels.
-template <typename P, int ROWS, int VECS>
-void multiply_rows(const typename P::Row* rows, int64_t stride, const typename P::Weight* block,
-                   int64_t steps, bool add, Prefetcher& prefetcher, typename P::Scalar* sums) {
+// block's channels, from `channel` on.
+template <typename P>
+template <int ROWS, int VECS>
+void RowsProduct<P>::run(const typename P::Row* rows, int64_t stride,
+                         const typename P::Weight* block, int64_t channel, int64_t steps, bool add,
+                         Prefetcher& prefetcher, typename P::Scalar* sums) {
+  block += channel * P::STEP;
   typename P::Sum acc[ROWS][VECS];
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; r++)
@@ -55,28 +72,28 @@ void multiply_rows(const typename P::Row* rows, int64_t stride, const typename P
       *reinterpret_cast<typename P::Sum*>(sums + r * CHANNELS + v * WIDTH) = acc[r][v];
 }
 
-template <typename P, int VECS>
-void multiply_some(int count, const typename P::Row* rows, int64_t stride,
-                   const typename P::Weight* block, int64_t steps, bool add, Prefetcher& prefetcher,
-                   typename P::Scalar* sums) {
+template <typename P, int VECS, typename... Arguments>
+void multiply_some(int count, Arguments&&... arguments) {
   switch (count) {
-    case 1: return multiply_rows<P, 1, VECS>(rows, stride, block, steps, add, prefetcher, sums);
-    case 2: return multiply_rows<P, 2, VECS>(rows, stride, block, steps, add, prefetcher, sums);
-    case 3: return multiply_rows<P, 3, VECS>(rows, stride, block, steps, add, prefetcher, sums);
-    case 4: return multiply_rows<P, 4, VECS>(rows, stride, block, steps, add, prefetcher, sums);
-    case 5: return multiply_rows<P, 5, VECS>(rows, stride, block, steps, add, prefetcher, sums);
-    default: return multiply_rows<P, 6, VECS>(rows, stride, block, steps, add, prefetcher, sums);
+    case 1: return RowsProduct<P>::template run<1, VECS>(arguments...);
+    case 2: return RowsProduct<P>::template run<2, VECS>(arguments...);
+    case 3: return RowsProduct<P>::template run<3, VECS>(arguments...);
+    case 4: return RowsProduct<P>::template run<4, VECS>(arguments...);
+    case 5: return RowsProduct<P>::template run<5, VECS>(arguments...);
+    default: return RowsProduct<P>::template run<6, VECS>(arguments...);
   }
 }
 
-// Weights as they are read: [blocks, steps, CHANNELS, STEP].
+// Weights as they are read, block by block, and of each block step by step.
 template <typename P>
 struct PackedWeight {
   const typename P::Weight* start;
   int64_t outputs, steps;
 
   int64_t blocks() const { return padded(outputs, CHANNELS) / CHANNELS; }
-  const typename P::Weight* block(int64_t n) const { return start + n * steps * CHANNELS * P::STEP; }
+  const typename P::Weight* block(int64_t n, int64_t step = 0) const {
+    return start + (n * steps + step) * (STEP_BYTES<P> / sizeof(typename P::Weight));
+  }
   int64_t block_bytes() const { return steps * STEP_BYTES<P>; }
 };
 
@@ -127,19 +144,19 @@ class Multiplier {
   void run(int64_t block, int64_t channel, Prefetcher after, F&& finish) {
     alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS];
     bool is_one_part = this->is_one_part();
-    if (is_one_part) pace(after, passes(count_));
+    if (is_one_part) pace(after, passes(count_), VECS);
     for (int64_t first = 0; first < count_; first += ROWS_OF_SUMS) {
       int64_t some = std::min<int64_t>(ROWS_OF_SUMS, count_ - first);
       for (int64_t k = 0; k < weight_.steps; k += part_) {
-        auto start = weight_.block(block) + (k * CHANNELS + channel) * P::STEP;
+        auto start = weight_.block(block, k);
         Prefetcher part = is_one_part ? after : next_part(block, k, first + some < count_, after);
-        if (!is_one_part) pace(part, passes(some));
+        if (!is_one_part) pace(part, passes(some), VECS);
         Prefetcher& prefetcher = is_one_part ? after : part;
         for (int64_t r = 0, left = passes(some), rows; r < some; r += rows, left--) {
           rows = (some - r + left - 1) / left;
-          multiply_some<P, VECS>(rows, rows_ + (first + r) * stride_ + k * P::STEP, stride_, start,
-                                 std::min(part_, weight_.steps - k), k > 0, prefetcher,
-                                 sums + r * CHANNELS);
+          multiply_some<P, VECS>(
+              rows, rows_ + (first + r) * stride_ + k * RowsProduct<P>::ROW_STEP, stride_, start,
+              channel, std::min(part_, weight_.steps - k), k > 0, prefetcher, sums + r * CHANNELS);
         }
       }
       for (int64_t r = 0; r < some; r++) finish(first + r, sums + r * CHANNELS);
@@ -147,13 +164,15 @@ class Multiplier {
   }
 
  private:
-  static int64_t passes(int64_t rows) { return (rows + LINEAR_ROWS - 1) / LINEAR_ROWS; }
+  static int64_t passes(int64_t rows) {
+    return (rows + RowsProduct<P>::MOST_ROWS - 1) / RowsProduct<P>::MOST_ROWS;
+  }
 
   // As many lines a step as a pass reads, and one more if something is needed later. In one pass, the
   // processor sees by itself what comes next.
-  static void pace(Prefetcher& prefetcher, int64_t passes) {
+  static void pace(Prefetcher& prefetcher, int64_t passes, int vecs) {
     int64_t lines = STEP_BYTES<P> / LINE + prefetcher.has_more();
-    prefetcher.set_pace(passes == 1 ? 0 : lines, passes);
+    prefetcher.set_pace(passes == 1 ? 0 : lines, passes * RowsProduct<P>::fetches(vecs));
   }
 
   Prefetcher next_part(int64_t block, int64_t k, bool has_more_rows, const Prefetcher& after) const {
