@@ -65,7 +65,7 @@ def test_answers_are_json_of_the_schema(
     _use(panel, "JSON schema", _SCHEMA)
     talk.send("Count to 5.")
     expect(talk.answer).to_have_attribute("data-status", "completed")
-    answer = json.loads(talk.text.locator(".markdown").last.inner_text())
+    answer = json.loads(talk.text.locator("code").inner_text())
     assert answer.keys() == {"count"}
     assert answer["count"] in range(1, 10)
     panel.get_by_role("button", name="Use none").click()
@@ -135,9 +135,8 @@ def test_the_developer_gives_the_results_of_calls(
     expect(talk.page.get_by_role("form", name="Results of tools")).to_be_hidden()
 
 
-@pytest.mark.parametrize("name", _PROGRAMS)
-def test_the_request_is_shown_as_a_program_that_runs(
-    profile: BrowserContext, scripted: ScriptedServers, script: Script, name: str
+def test_the_request_is_shown_as_programs_that_run(
+    profile: BrowserContext, scripted: ScriptedServers, script: Script
 ) -> None:
     script.say("First", "<think>\nHm\n</think>\nOne")
     question = 'It\'s "2" \\ $HOME `now`\nand \N{FOX FACE}?'
@@ -148,14 +147,14 @@ def test_the_request_is_shown_as_a_program_that_runs(
     panel = _panel(talk)
     _use(panel, "Tools", [_TOOL])
     talk.box.fill(question)
-    program = _program(panel, name)
-    assert all(part in program for part in ("First", "One", "reasoning", "get_weather"))
-    assert _said(name, _output(name, program, {})) == "Two and no more"
+    for name in _PROGRAMS:
+        program = _program(panel, name)
+        assert all(part in program for part in ("First", "One", "reasoning", "get_weather"))
+        assert _said(name, _output(name, program, {})) == "Two and no more"
 
 
-@pytest.mark.parametrize("name", _PROGRAMS)
-def test_the_key_is_a_variable_of_the_program(
-    profile: BrowserContext, scripted_servers: ScriptedServers, name: str
+def test_the_key_is_a_variable_of_the_programs(
+    profile: BrowserContext, scripted_servers: ScriptedServers
 ) -> None:
     scripted_servers.script.clear()
     scripted_servers.script.say("Hello!", "Hi there")
@@ -165,10 +164,12 @@ def test_the_key_is_a_variable_of_the_program(
     page.get_by_role("dialog").get_by_role("textbox").fill("secret-0123")
     page.get_by_role("dialog").get_by_role("textbox").press("Enter")
     expect(page.get_by_role("dialog")).to_be_hidden()
-    program = _program(_panel(Talk(page)), name)
-    assert "secret" not in program
-    output = _output(name, program, {"MILLSTREAM_API_KEY": "secret-0123"})
-    assert _said(name, output) == "Hi there"
+    panel = _panel(Talk(page))
+    for name in _PROGRAMS:
+        program = _program(panel, name)
+        assert "secret" not in program
+        output = _output(name, program, {"MILLSTREAM_API_KEY": "secret-0123"})
+        assert _said(name, output) == "Hi there"
 
 
 def _said(name: str, output: str) -> str:

@@ -2,7 +2,7 @@ import { partsText } from "../state/texts";
 import type { CallOutputItem, OutputItem, Timing } from "../wire/types";
 import "./answer.css";
 import { isCall, isOutput } from "./items";
-import { Markdown } from "./markdown/markdown";
+import { Said } from "./said";
 import { Thinking } from "./thinking";
 import { ToolCall, ToolResult } from "./tool_call";
 
@@ -40,7 +40,7 @@ interface ItemProps {
 function Item({ item, output, isRunning, seconds }: ItemProps) {
   switch (item.type) {
     case "message":
-      return <Markdown text={partsText(item.content)} isRunning={isRunning} />;
+      return <Said text={partsText(item.content)} isRunning={isRunning} />;
     case "reasoning":
       return <Thinking text={partsText(item.content ?? item.summary)} isRunning={isRunning} seconds={seconds} />;
     case "function_call":

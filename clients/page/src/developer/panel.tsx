@@ -12,10 +12,11 @@ import { bodyOf, type ShownRequest } from "./request";
 import { RequestView } from "./request_view";
 import { formatTyped, toolsTyped } from "./typed_json";
 
+/** Its texts are short: some models would not end a long one by themselves. */
 const SCHEMA = {
   type: "object",
-  properties: { city: { type: "string" }, population: { type: "integer" } },
-  required: ["city", "population"],
+  properties: { answer: { type: "string", maxLength: 60 }, is_certain: { type: "boolean" } },
+  required: ["answer", "is_certain"],
   additionalProperties: false,
 };
 const TOOLS = [
