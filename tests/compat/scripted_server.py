@@ -24,6 +24,7 @@ from torch import Tensor
 
 from millstream import cli, engine_process, server_process
 from millstream.core.plan import Chunk, Plan
+from millstream.core.status import Report
 from millstream.model.build import runner_factory
 from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.runner import DrawnStep, ModelRunner
@@ -78,9 +79,11 @@ class ScriptedHost(ProcessHost):
         super().__init__([python, __file__, *arguments], environment=environment)
 
 
-def build_scripted_runner(folder: Path, settings: Settings) -> Callable[[], ModelRunner]:
+def build_scripted_runner(
+    folder: Path, settings: Settings, *, report: Report
+) -> Callable[[], ModelRunner]:
     """The server's own factory of runners, and a prompter for what it makes."""
-    build_own = runner_factory(folder, settings)
+    build_own = runner_factory(folder, settings, report=report)
 
     def build() -> ModelRunner:
         runner = build_own()
