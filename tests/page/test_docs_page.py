@@ -141,3 +141,29 @@ def test_axe_finds_nothing_serious(
     found = page.evaluate("axe.run()")["violations"]
     serious = [one for one in found if one["impact"] in ("serious", "critical")]
     assert not serious, [(one["id"], [n["html"] for n in one["nodes"]][:3]) for one in serious]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_where_no_script_runs_a_sentence_says_so(
+    new_profile: Any, demo_server: RunningServer, path: str
+) -> None:
+    page = new_profile(java_script_enabled=False).new_page()
+    page.goto(demo_server.url + path)
+    sentence = page.get_by_text("This page needs JavaScript")
+    expect(sentence).to_be_visible()
+    page = new_profile().new_page()
+    page.route("**/page/*.js", lambda asked: asked.abort())
+    page.goto(demo_server.url + path)
+    expect(page.get_by_text("This page needs JavaScript")).to_be_visible()
+
+
+def test_who_waits_for_the_script_does_not_see_that_sentence(
+    profile: BrowserContext, demo_server: RunningServer
+) -> None:
+    page = profile.new_page()
+    page.route("**/page/docs.js", lambda asked: None)
+    page.goto(f"{demo_server.url}/docs", wait_until="commit")
+    sentence = page.get_by_text("This page needs JavaScript")
+    # Seconds count here, and this machine may be slow: it is the rule that is looked at.
+    expect(sentence).to_have_css("animation-name", "late")
+    expect(sentence).to_have_css("animation-duration", "3s")

@@ -5,4 +5,5 @@ import "./look/look.css";
 import "./docs/docs.css";
 
 const place = document.getElementById("page");
+place?.replaceChildren();
 if (place) render(<Routes />, place);
