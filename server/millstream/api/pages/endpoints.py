@@ -79,7 +79,8 @@ def page_at(root: str, name: str) -> Asset:
     page = asset_files()[name]
     if not root:
         return page
-    placed = re.sub(r'((?:src|href)=")(page/)', rf"\g<1>{root}/\g<2>", page.content.decode())
+    text = page.content.decode()
+    placed = re.sub(r'((?:src|href)=")(page/|docs")', rf"\g<1>{root}/\g<2>", text)
     return Asset(placed.encode(), media=HTML)
 
 
