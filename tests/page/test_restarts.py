@@ -44,6 +44,9 @@ def test_a_server_that_was_restarted_shows_what_it_kept(
     expect(talk.answer).to_contain_text("The server was restarted while it made this answer.")
     expect(talk.answer).to_contain_text("What was said until then is kept.")
     expect(talk.page.get_by_text("It is asked again")).to_be_hidden()
+    talk.button("Continue").click()
+    script.go_on("Count.")
+    talk.expect_answer("One two")
     talk.say("More.", "Three")
     scripted_servers.clear()
 

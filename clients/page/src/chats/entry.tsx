@@ -30,10 +30,17 @@ export const Entry = memo(({ chat, isOpen, onOpen }: Props) => {
     setDoing("nothing");
     requestAnimationFrame(() => more.current?.focus());
   };
-  if (doing === "renaming") return <li><Renaming chat={chat} onDone={back} /></li>;
+  if (doing === "renaming")
+    return (
+      <li>
+        <Renaming chat={chat} onDone={back} />
+      </li>
+    );
   return (
     <li class={isOpen ? "open" : ""}>
-      <a href={hashOf(chat.id)} aria-current={isOpen ? "page" : undefined} onClick={onOpen}>{title}</a>
+      <a href={hashOf(chat.id)} aria-current={isOpen ? "page" : undefined} onClick={onOpen}>
+        {title}
+      </a>
       <button
         ref={more}
         type="button"
@@ -62,7 +69,8 @@ function Actions({ chat, onChoice, onLeave }: ActionsProps) {
   useEffect(() => {
     menu.current?.querySelector("button")?.focus();
     const away = (event: Event) => {
-      if (event.target instanceof Node && !menu.current?.parentElement?.contains(event.target)) onChoice("nothing");
+      if (event.target instanceof Node && !menu.current?.parentElement?.contains(event.target))
+        onChoice("nothing");
     };
     document.addEventListener("pointerdown", away);
     return () => document.removeEventListener("pointerdown", away);
@@ -79,7 +87,9 @@ function Actions({ chat, onChoice, onLeave }: ActionsProps) {
         onLeave();
       }}
     >
-      <button type="button" class="plain" onClick={() => onChoice("renaming")}>Rename</button>
+      <button type="button" class="plain" onClick={() => onChoice("renaming")}>
+        Rename
+      </button>
       <button
         type="button"
         class="plain"
@@ -90,7 +100,9 @@ function Actions({ chat, onChoice, onLeave }: ActionsProps) {
       >
         Export as JSON
       </button>
-      <button type="button" class="plain danger" onClick={() => onChoice("deleting")}>Delete</button>
+      <button type="button" class="plain danger" onClick={() => onChoice("deleting")}>
+        Delete
+      </button>
     </div>
   );
 }
@@ -128,9 +140,14 @@ function Deleting({ chat, onDone }: { chat: ChatSummary; onDone: () => void }) {
   const title = titleOf(chat);
   return (
     <Dialog title="Delete this chat?" onClose={onDone}>
-      <p>“{title.length > LONGEST_SHOWN ? `${title.slice(0, LONGEST_SHOWN)}…` : title}” and all that was said in it will be gone, also in other tabs.</p>
+      <p>
+        “{title.length > LONGEST_SHOWN ? `${title.slice(0, LONGEST_SHOWN)}…` : title}” and all that was said
+        in it will be gone, also in other tabs.
+      </p>
       <div class="buttons">
-        <button type="button" onClick={onDone}>Keep it</button>
+        <button type="button" onClick={onDone}>
+          Keep it
+        </button>
         <button
           type="button"
           class="danger"

@@ -24,7 +24,13 @@ export function Sidebar({ onDone }: { onDone: () => void }) {
         >
           <Plus /> New chat
         </button>
-        <button type="button" class="plain icon drawer-only" aria-label="Close the list of chats" title="Close" onClick={onDone}>
+        <button
+          type="button"
+          class="plain icon drawer-only"
+          aria-label="Close the list of chats"
+          title="Close"
+          onClick={onDone}
+        >
           <Close />
         </button>
       </div>
@@ -32,14 +38,22 @@ export function Sidebar({ onDone }: { onDone: () => void }) {
       {listFailure.value !== null && (
         <div class="notice danger failure">
           <span role="alert">{listFailure.value}</span>
-          <button type="button" class="plain icon" aria-label="Close this message" title="Close" onClick={() => (listFailure.value = null)}>
+          <button
+            type="button"
+            class="plain icon"
+            aria-label="Close this message"
+            title="Close"
+            onClick={() => (listFailure.value = null)}
+          >
             <Close />
           </button>
         </div>
       )}
       <List onDone={onDone} />
       <div class="bottom">
-        <button type="button" class="plain" onClick={() => file.current?.click()}>Import a chat</button>
+        <button type="button" class="plain" onClick={() => file.current?.click()}>
+          Import a chat
+        </button>
         <input
           ref={file}
           type="file"
@@ -84,7 +98,11 @@ function List({ onDone }: { onDone: () => void }) {
   const known = chats.value;
   if (known === null) return <p class="quiet">Loading…</p>;
   if (!known.length) {
-    return <p class="quiet" role="status">{query.value.trim() ? "No chat has these words." : "No chats yet."}</p>;
+    return (
+      <p class="quiet" role="status">
+        {query.value.trim() ? "No chat has these words." : "No chats yet."}
+      </p>
+    );
   }
   return (
     <div class="list">
@@ -93,7 +111,11 @@ function List({ onDone }: { onDone: () => void }) {
           <Entry key={chat.id} chat={chat} isOpen={chat.id === openId.value} onOpen={onDone} />
         ))}
       </ul>
-      {hasMore.value && <button type="button" class="plain" onClick={() => void readMore()}>Show more</button>}
+      {hasMore.value && (
+        <button type="button" class="plain" onClick={() => void readMore()}>
+          Show more
+        </button>
+      )}
     </div>
   );
 }

@@ -10,7 +10,9 @@ export function Banner() {
       <span role="status">{now.why} What was said is kept.</span>
       <span>
         It is asked again <Countdown until={now.retryAt} />.
-        <button type="button" onClick={tryNow}>Try now</button>
+        <button type="button" onClick={tryNow}>
+          Try now
+        </button>
       </span>
     </div>
   );

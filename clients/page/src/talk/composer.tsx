@@ -50,7 +50,13 @@ export function Composer() {
           onKeyDown={onKey}
         />
         {(isAnswering.value || isUnderWay) && (
-          <button type="button" class="icon" aria-label="Stop" title="Stop (Escape)" onClick={() => void stop()}>
+          <button
+            type="button"
+            class="icon"
+            aria-label="Stop"
+            title="Stop (Escape)"
+            onClick={() => void stop()}
+          >
             <Square />
           </button>
         )}

@@ -18,20 +18,46 @@ export function Head({ title, isListOpen, onList, onHelp, onSettings, onDevelope
   const next = NEXT[theme.value];
   return (
     <header class="head">
-      <button type="button" class="plain icon drawer-only" aria-label="List of chats" title="List of chats" aria-controls="sidebar" aria-expanded={isListOpen} onClick={onList}>
+      <button
+        type="button"
+        class="plain icon drawer-only"
+        aria-label="List of chats"
+        title="List of chats"
+        aria-controls="sidebar"
+        aria-expanded={isListOpen}
+        onClick={onList}
+      >
         <Menu />
       </button>
       <h1>{title}</h1>
       <button type="button" class="plain icon wide-only" aria-label="Keys" title="Keys" onClick={onHelp}>
         <Question />
       </button>
-      <button type="button" class="plain icon" aria-label={`Colours: ${theme.value}`} title={`Colours: ${theme.value}; next: ${next}`} onClick={() => choose(next)}>
+      <button
+        type="button"
+        class="plain icon"
+        aria-label={`Colours: ${theme.value}`}
+        title={`Colours: ${theme.value}; next: ${next}`}
+        onClick={() => choose(next)}
+      >
         {DRAWN[theme.value]}
       </button>
-      <button type="button" class="plain icon" aria-label="For developers" title="For developers" onClick={onDeveloper}>
+      <button
+        type="button"
+        class="plain icon"
+        aria-label="For developers"
+        title="For developers"
+        onClick={onDeveloper}
+      >
         <Braces />
       </button>
-      <button type="button" class="plain icon" aria-label="Settings of this chat" title="Settings of this chat" onClick={onSettings}>
+      <button
+        type="button"
+        class="plain icon"
+        aria-label="Settings of this chat"
+        title="Settings of this chat"
+        onClick={onSettings}
+      >
         <Sliders />
       </button>
     </header>

@@ -13,14 +13,29 @@ export function KeyDialog({ isWrong }: { isWrong: boolean }) {
           if (key.trim()) giveKey(key.trim());
         }}
       >
-        {isWrong && <p class="notice danger" role="alert">The server does not take the key that it was given.</p>}
-        <p>Whoever runs it can tell you the key. It is kept until this tab is closed, and sent to this server only.</p>
+        {isWrong && (
+          <p class="notice danger" role="alert">
+            The server does not take the key that it was given.
+          </p>
+        )}
+        <p>
+          Whoever runs it can tell you the key. It is kept until this tab is closed, and sent to this server
+          only.
+        </p>
         <div class="field">
           <label for="key">Key</label>
-          <input id="key" type="password" autoComplete="current-password" value={key} onInput={(event) => setKey(event.currentTarget.value)} />
+          <input
+            id="key"
+            type="password"
+            autoComplete="current-password"
+            value={key}
+            onInput={(event) => setKey(event.currentTarget.value)}
+          />
         </div>
         <div class="buttons">
-          <button type="submit" class="primary" disabled={!key.trim()}>Use this key</button>
+          <button type="submit" class="primary" disabled={!key.trim()}>
+            Use this key
+          </button>
         </div>
       </form>
     </Dialog>

@@ -27,8 +27,21 @@ export const Question = memo(({ message, isLocked }: Props) => {
       {isEdited ? <Editor message={message} text={text} onClose={close} /> : <p class="question">{text}</p>}
       {!isEdited && (
         <footer>
-          <Versions versions={message.versions} shown={message.response_id} what="question" isLocked={isLocked} />
-          <button ref={edit} type="button" class="plain icon" aria-label="Edit this question" title="Edit this question" disabled={isLocked} onClick={() => setEdited(true)}>
+          <Versions
+            versions={message.versions}
+            shown={message.response_id}
+            what="question"
+            isLocked={isLocked}
+          />
+          <button
+            ref={edit}
+            type="button"
+            class="plain icon"
+            aria-label="Edit this question"
+            title="Edit this question"
+            disabled={isLocked}
+            onClick={() => setEdited(true)}
+          >
             <Pen />
           </button>
         </footer>
@@ -68,11 +81,21 @@ function Editor({ message, text, onClose }: { message: Message; text: string; on
         void send();
       }}
     >
-      <textarea ref={box} aria-label="Edited question" value={edited} onInput={(event) => setText(event.currentTarget.value)} onKeyDown={onKey} />
+      <textarea
+        ref={box}
+        aria-label="Edited question"
+        value={edited}
+        onInput={(event) => setText(event.currentTarget.value)}
+        onKeyDown={onKey}
+      />
       <p class="quiet">The question as it was stays as another version.</p>
       <div class="buttons">
-        <button type="button" onClick={onClose}>Cancel</button>
-        <button type="submit" class="primary" disabled={!edited.trim()}>Send</button>
+        <button type="button" onClick={onClose}>
+          Cancel
+        </button>
+        <button type="submit" class="primary" disabled={!edited.trim()}>
+          Send
+        </button>
       </div>
     </form>
   );

@@ -6,7 +6,7 @@ import { Again, Onward } from "../look/icons";
 import { memo } from "../look/memo";
 import { answerAgain, answerOn } from "../state/composing";
 import type { LiveAnswer, Shown } from "../state/live";
-import { isRunning, withOutputs } from "../state/texts";
+import { isRunning, partsText, withOutputs } from "../state/texts";
 import { sentence } from "../wire/errors";
 import type { Message, OutputItem } from "../wire/types";
 import { Facts } from "./facts";
@@ -25,19 +25,42 @@ export const Reply = memo(({ message, live, outputs, isLocked }: Props) => {
   const running = isRunning(now.status);
   const items = useMemo(() => withOutputs(now.items, outputs), [now.items, outputs]);
   return (
-    <article data-role="assistant" data-id={message.response_id} data-status={now.status} aria-label="Answer" aria-busy={running}>
+    <article
+      data-role="assistant"
+      data-id={message.response_id}
+      data-status={now.status}
+      aria-label="Answer"
+      aria-busy={running}
+    >
       {running && <Progress now={now} isInQueue={message.timing?.queue_seconds === null} />}
       <Answer items={items} isRunning={running} timing={message.timing ?? null} />
       {!running && <Ending now={now} />}
       {!running && (
         <footer>
-          <Versions versions={message.versions} shown={message.response_id} what="answer" isLocked={isLocked} />
-          {isCut(now) && (
-            <button type="button" class="plain" disabled={isLocked} onClick={() => void answerOn(message.response_id)}>
+          <Versions
+            versions={message.versions}
+            shown={message.response_id}
+            what="answer"
+            isLocked={isLocked}
+          />
+          {canGoOn(now) && (
+            <button
+              type="button"
+              class="plain"
+              disabled={isLocked}
+              onClick={() => void answerOn(message.response_id)}
+            >
               <Onward /> Continue
             </button>
           )}
-          <button type="button" class="plain icon" aria-label="Answer again" title="Answer again" disabled={isLocked} onClick={() => void answerAgain(message.response_id)}>
+          <button
+            type="button"
+            class="plain icon"
+            aria-label="Answer again"
+            title="Answer again"
+            disabled={isLocked}
+            onClick={() => void answerAgain(message.response_id)}
+          >
             <Again />
           </button>
           <CopyAnswer items={now.items} />
@@ -53,8 +76,11 @@ function shownOf(message: Message): Shown {
   return { items, status: status ?? "completed", position: null, usage, error };
 }
 
-function isCut(now: Shown): boolean {
-  return now.status === "incomplete" || now.status === "cancelled";
+/** Whether the server can go on with it: it was cut, however, in something that it said. */
+function canGoOn({ status, items }: Shown): boolean {
+  if (isRunning(status) || status === "completed") return false;
+  const said = items.filter((item) => item.type === "message" || item.type === "reasoning");
+  return said.length === items.length && said.some((item) => partsText(item.content).trim() !== "");
 }
 
 /** isInQueue: whether the engine has not begun with it, as far as is known. */
@@ -71,11 +97,25 @@ function Ending({ now }: { now: Shown }) {
   if (now.status === "failed") {
     const why = now.error ? sentence(now.error.message) : "It is not known why.";
     const kept = now.items.length ? " What was said until then is kept." : "";
-    return <p class="notice danger" role="note">This answer failed. {why}{kept}</p>;
+    return (
+      <p class="notice danger" role="note">
+        This answer failed. {why}
+        {kept}
+      </p>
+    );
   }
-  if (now.status === "cancelled") return <p class="quiet" role="note">Stopped.</p>;
+  if (now.status === "cancelled")
+    return (
+      <p class="quiet" role="note">
+        Stopped.
+      </p>
+    );
   if (now.status === "incomplete") {
-    return <p class="quiet" role="note">Cut off: it came to its limit of tokens.</p>;
+    return (
+      <p class="quiet" role="note">
+        Cut off: it came to its limit of tokens.
+      </p>
+    );
   }
   return null;
 }

@@ -11,7 +11,9 @@ export function SendingNotice() {
     return (
       <p class="notice" role="status">
         Your message is sent when this answer is complete.
-        <button type="button" class="plain" onClick={dontSend}>Don’t send</button>
+        <button type="button" class="plain" onClick={dontSend}>
+          Don’t send
+        </button>
         <button
           type="button"
           class="plain"
@@ -31,8 +33,12 @@ export function SendingNotice() {
         <p role="status">Not sent yet. {sentence(now.why)}</p>
         <p>
           It is tried again <Countdown until={now.retryAt} />.
-          <button type="button" onClick={tryNow}>Try now</button>
-          <button type="button" onClick={dontSend}>Stop trying</button>
+          <button type="button" onClick={tryNow}>
+            Try now
+          </button>
+          <button type="button" onClick={dontSend}>
+            Stop trying
+          </button>
         </p>
       </div>
     );
@@ -45,7 +51,11 @@ export function SendingNotice() {
     );
   }
   if (actionFailure.value !== null) {
-    return <p class="notice danger" role="alert">{actionFailure.value}</p>;
+    return (
+      <p class="notice danger" role="alert">
+        {actionFailure.value}
+      </p>
+    );
   }
   return null;
 }

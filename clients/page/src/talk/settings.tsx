@@ -38,22 +38,52 @@ export function SettingsDialog({ onClose }: { onClose: () => void }) {
           void save();
         }}
       >
-        <LongField name="instructions" label="System prompt" hint="Tells the model who it is and how it should answer." rows={5} value={form["instructions"] ?? ""} onInput={put("instructions")} refusal={refusal} />
+        <LongField
+          name="instructions"
+          label="System prompt"
+          hint="Tells the model who it is and how it should answer."
+          rows={5}
+          value={form["instructions"] ?? ""}
+          onInput={put("instructions")}
+          refusal={refusal}
+        />
         <fieldset>
           <legend>How words are drawn</legend>
           <p class="quiet">What is left empty is as the model’s makers advise.</p>
           <div class="grid">
             {NUMBERS.map((field) => (
-              <NumberInput key={field.name} field={field} value={form[field.name] ?? ""} onInput={put(field.name)} refusal={refusal} />
+              <NumberInput
+                key={field.name}
+                field={field}
+                value={form[field.name] ?? ""}
+                onInput={put(field.name)}
+                refusal={refusal}
+              />
             ))}
             <Effort value={form["effort"] ?? ""} onInput={put("effort")} refusal={refusal} />
           </div>
         </fieldset>
-        <LongField name="stop" label="Stop at" hint="An answer ends before one of these texts; each on a line of its own." rows={2} value={form["stop"] ?? ""} onInput={put("stop")} refusal={refusal} />
-        {refusal && refusal.field === null && <p class="notice danger" role="alert">{refusal.message}</p>}
+        <LongField
+          name="stop"
+          label="Stop at"
+          hint="An answer ends before one of these texts; each on a line of its own."
+          rows={2}
+          value={form["stop"] ?? ""}
+          onInput={put("stop")}
+          refusal={refusal}
+        />
+        {refusal && refusal.field === null && (
+          <p class="notice danger" role="alert">
+            {refusal.message}
+          </p>
+        )}
         <div class="buttons">
-          <button type="button" onClick={() => setForm(formOf({}))}>Leave all to the model</button>
-          <button type="submit" class="primary" disabled={hasProblem}>Save</button>
+          <button type="button" onClick={() => setForm(formOf({}))}>
+            Leave all to the model
+          </button>
+          <button type="submit" class="primary" disabled={hasProblem}>
+            Save
+          </button>
         </div>
       </form>
     </Dialog>
@@ -72,8 +102,20 @@ function NumberInput({ field, value, onInput, refusal }: FieldProps & { field: N
   return (
     <div class="field">
       <label for={id}>{field.label}</label>
-      <input id={id} name={field.name} inputMode={field.isWhole ? "numeric" : "decimal"} value={value} placeholder="as the model’s" autoComplete="off" aria-invalid={problem !== null} aria-describedby={`${id}-hint`} onInput={(event) => onInput(event.currentTarget.value)} />
-      <span id={`${id}-hint`} class={problem ? "problem" : "quiet"}>{problem ?? field.hint}</span>
+      <input
+        id={id}
+        name={field.name}
+        inputMode={field.isWhole ? "numeric" : "decimal"}
+        value={value}
+        placeholder="as the model’s"
+        autoComplete="off"
+        aria-invalid={problem !== null}
+        aria-describedby={`${id}-hint`}
+        onInput={(event) => onInput(event.currentTarget.value)}
+      />
+      <span id={`${id}-hint`} class={problem ? "problem" : "quiet"}>
+        {problem ?? field.hint}
+      </span>
     </div>
   );
 }
@@ -84,10 +126,22 @@ function Effort({ value, onInput, refusal }: FieldProps) {
   return (
     <div class="field">
       <label for={id}>Thinking</label>
-      <select id={id} name="effort" value={value} aria-describedby={`${id}-hint`} onChange={(event) => onInput(event.currentTarget.value)}>
-        {EFFORTS.map((effort) => <option key={effort} value={effort}>{effort || "as the model’s"}</option>)}
+      <select
+        id={id}
+        name="effort"
+        value={value}
+        aria-describedby={`${id}-hint`}
+        onChange={(event) => onInput(event.currentTarget.value)}
+      >
+        {EFFORTS.map((effort) => (
+          <option key={effort} value={effort}>
+            {effort || "as the model’s"}
+          </option>
+        ))}
       </select>
-      <span id={`${id}-hint`} class={problem ? "problem" : "quiet"}>{problem ?? "how much, where the model lets one choose"}</span>
+      <span id={`${id}-hint`} class={problem ? "problem" : "quiet"}>
+        {problem ?? "how much, where the model lets one choose"}
+      </span>
     </div>
   );
 }
@@ -105,8 +159,17 @@ function LongField({ name, label, hint, rows, value, onInput, refusal }: LongPro
   return (
     <div class="field">
       <label for={id}>{label}</label>
-      <textarea id={id} name={name} rows={rows} value={value} aria-describedby={`${id}-hint`} onInput={(event) => onInput(event.currentTarget.value)} />
-      <span id={`${id}-hint`} class={problem ? "problem" : "quiet"}>{problem ?? hint}</span>
+      <textarea
+        id={id}
+        name={name}
+        rows={rows}
+        value={value}
+        aria-describedby={`${id}-hint`}
+        onInput={(event) => onInput(event.currentTarget.value)}
+      />
+      <span id={`${id}-hint`} class={problem ? "problem" : "quiet"}>
+        {problem ?? hint}
+      </span>
     </div>
   );
 }

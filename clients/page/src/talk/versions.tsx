@@ -19,7 +19,14 @@ export function Versions({ versions, shown, what, isLocked }: Props) {
   };
   return (
     <span class="versions">
-      <button type="button" class="plain icon" aria-label={`Previous version of this ${what}`} title={`Previous version of this ${what}`} disabled={isLocked || place === 0} onClick={() => go(-1)}>
+      <button
+        type="button"
+        class="plain icon"
+        aria-label={`Previous version of this ${what}`}
+        title={`Previous version of this ${what}`}
+        disabled={isLocked || place === 0}
+        onClick={() => go(-1)}
+      >
         <Left />
       </button>
       <span class="quiet">
@@ -29,7 +36,14 @@ export function Versions({ versions, shown, what, isLocked }: Props) {
         <span class="for-readers"> of </span>
         {versions.length}
       </span>
-      <button type="button" class="plain icon" aria-label={`Next version of this ${what}`} title={`Next version of this ${what}`} disabled={isLocked || place === versions.length - 1} onClick={() => go(1)}>
+      <button
+        type="button"
+        class="plain icon"
+        aria-label={`Next version of this ${what}`}
+        title={`Next version of this ${what}`}
+        disabled={isLocked || place === versions.length - 1}
+        onClick={() => go(1)}
+      >
         <Right />
       </button>
     </span>
