@@ -100,6 +100,12 @@ def test_long_lists_come_in_pages(talk: Talk, scripted: ScriptedServers) -> None
     talk.button("Show more").click()
     expect(talk.list).to_have_count(42)
     expect(talk.button("Show more")).to_be_hidden()
+    with talk.page.expect_response(re.compile("v1/chats.limit=42")):
+        choose(talk, "Pears", "Rename")
+        talk.page.get_by_label("New title").fill("Cherries")
+        talk.page.get_by_label("New title").press("Enter")
+    expect(talk.list.filter(has_text="Cherries")).to_have_count(1)
+    expect(talk.list).to_have_count(42)
 
 
 def test_chats_are_exported_and_imported(talk: Talk, tmp_path: Path, script: Script) -> None:

@@ -145,6 +145,7 @@ def test_a_phone_has_the_list_in_a_drawer(
     expect(talk.button("New chat")).to_be_focused()
     talk.page.keyboard.press("Escape")
     expect(talk.list).to_be_hidden()
+    expect(talk.button("List of chats")).to_be_focused()
     talk.button("List of chats").click()
     talk.list.get_by_role("link").click()
     expect(talk.list).to_be_hidden()

@@ -42,8 +42,10 @@ export function App() {
       if (hear(event, { onSearch, onHelp: () => (isHelping.value = true) })) return;
       if (event.key !== "Escape") return;
       const isInList = event.target instanceof Element && event.target.closest(".sidebar") !== null;
-      if (isListOpen.value) isListOpen.value = false;
-      if (isInList) focusOn(".composer textarea");
+      if (isListOpen.value) {
+        isListOpen.value = false;
+        focusOn("[aria-label='List of chats']");
+      } else if (isInList) focusOn(".composer textarea");
       else void stop();
     };
     document.addEventListener("keydown", onKey);
@@ -59,7 +61,7 @@ export function App() {
       <a class="skip" href="#message" onClick={toBox}>To the message box</a>
       <Sidebar onDone={closeList} />
       <div class="shade" onClick={closeList} />
-      <main>
+      <main inert={isListOpen.value}>
         <Head
           title={title}
           isListOpen={isListOpen.value}

@@ -38,7 +38,7 @@ export const Entry = memo(({ chat, isOpen, onOpen }: Props) => {
     );
   return (
     <li class={isOpen ? "open" : ""}>
-      <a href={hashOf(chat.id)} aria-current={isOpen ? "page" : undefined} onClick={onOpen}>
+      <a href={hashOf(chat.id)} dir="auto" aria-current={isOpen ? "page" : undefined} onClick={onOpen}>
         {title}
       </a>
       <button

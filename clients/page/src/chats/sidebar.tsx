@@ -4,6 +4,7 @@ import { Close, Plus } from "../look/icons";
 import { chats, hasMore, importFile, listFailure, query, readList, readMore } from "../state/list";
 import { openNew } from "../state/open";
 import { openId } from "../state/router";
+import { address } from "../wire/ask";
 import { Entry } from "./entry";
 
 const TYPING_MILLISECONDS = 250;
@@ -54,6 +55,9 @@ export function Sidebar({ onDone }: { onDone: () => void }) {
         <button type="button" class="plain" onClick={() => file.current?.click()}>
           Import a chat
         </button>
+        <a class="button plain-link" href={address("docs")}>
+          API
+        </a>
         <input
           ref={file}
           type="file"

@@ -1,8 +1,8 @@
 /** The list of chats: search, more pages, and what is done with a chat in it. */
 import { effect, signal, untracked } from "@preact/signals";
-import { changeChat, deleteChat, exportChat, importChat, listChats } from "../wire/chats";
+import { changeChat, deleteChat, exportChat, importChat, listChats, PAGE } from "../wire/chats";
 import { Refused, Unreachable, told } from "../wire/errors";
-import type { ChatSummary } from "../wire/types";
+import type { ChatSummary, Listed } from "../wire/types";
 import { beforeRetry, reached } from "./connection";
 import { OFF, closeOpen, openChat, refresh, trouble, whenChanged } from "./open";
 import { goTo, openId } from "./router";
@@ -20,14 +20,20 @@ export const listFailure = signal<string | null>(null);
 
 let newest = 0;
 
-/** Reads the first page again; what was asked for last holds. */
+/** The words that the list was read with. */
+let readWith = "";
+
+/** Reads again what is shown, at least a page; what was asked for last holds. */
 export async function readList(): Promise<void> {
   const mine = ++newest;
   for (let attempt = 0; mine === newest; attempt++) {
     try {
-      const page = await listChats(query.value.trim(), null);
+      const words = query.value.trim();
+      const known = words === readWith ? (chats.value?.length ?? 0) : 0;
+      const page = await listFirst(words, known);
       reached();
       if (mine !== newest) return;
+      readWith = words;
       chats.value = page.data;
       hasMore.value = page.has_more;
       notice(page.data);
@@ -38,6 +44,17 @@ export async function readList(): Promise<void> {
       await beforeRetry(attempt, told(error));
     }
   }
+}
+
+/** The first so many, in as many pages as that takes. */
+async function listFirst(words: string, number: number): Promise<Listed<ChatSummary>> {
+  const found = await listChats(words, null, Math.max(number, PAGE));
+  while (found.has_more && found.data.length < number) {
+    const page = await listChats(words, found.data.at(-1)?.id ?? null, number - found.data.length);
+    found.data.push(...page.data);
+    found.has_more = page.has_more;
+  }
+  return found;
 }
 
 export async function readMore(): Promise<void> {

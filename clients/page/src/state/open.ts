@@ -125,7 +125,9 @@ export function openNew(): void {
 
 /** Nothing can be said here any more. */
 export function closeOpen(message: string): void {
+  if (trouble.value?.kind === "gone") return;
   trouble.value = { kind: "gone", message };
+  followThose([]);
 }
 
 function fail(error: unknown): void {

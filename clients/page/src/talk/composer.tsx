@@ -40,6 +40,7 @@ export function Composer() {
         <textarea
           ref={box}
           aria-label="Message"
+          dir="auto"
           placeholder={isOff ? "Nothing can be sent here" : "Write a message"}
           rows={1}
           value={draft.value}

@@ -29,7 +29,7 @@ export function Head({ title, isListOpen, onList, onHelp, onSettings, onDevelope
       >
         <Menu />
       </button>
-      <h1>{title}</h1>
+      <h1 dir="auto">{title}</h1>
       <button type="button" class="plain icon wide-only" aria-label="Keys" title="Keys" onClick={onHelp}>
         <Question />
       </button>

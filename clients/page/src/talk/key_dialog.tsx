@@ -1,16 +1,17 @@
 /** Asks for the key of a server that wants one. */
 import { useState } from "preact/hooks";
 import { Dialog } from "../look/dialog";
-import { giveKey } from "../wire/key";
+import { giveKey, sendable } from "../wire/key";
 
 export function KeyDialog({ isWrong }: { isWrong: boolean }) {
   const [key, setKey] = useState("");
+  const canBeSent = sendable(key.trim()) !== null;
   return (
     <Dialog title="This server wants a key">
       <form
         onSubmit={(event) => {
           event.preventDefault();
-          if (key.trim()) giveKey(key.trim());
+          if (canBeSent) giveKey(key.trim());
         }}
       >
         {isWrong && (
@@ -31,9 +32,14 @@ export function KeyDialog({ isWrong }: { isWrong: boolean }) {
             value={key}
             onInput={(event) => setKey(event.currentTarget.value)}
           />
+          {key.trim() !== "" && !canBeSent && (
+            <span class="problem" role="alert">
+              A key has only letters, digits and signs of ASCII, and no blanks.
+            </span>
+          )}
         </div>
         <div class="buttons">
-          <button type="submit" class="primary" disabled={!key.trim()}>
+          <button type="submit" class="primary" disabled={!canBeSent}>
             Use this key
           </button>
         </div>

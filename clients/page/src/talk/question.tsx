@@ -24,7 +24,7 @@ export const Question = memo(({ message, isLocked }: Props) => {
   };
   return (
     <article data-role="user" data-id={message.response_id} aria-label="You">
-      {isEdited ? <Editor message={message} text={text} onClose={close} /> : <p class="question">{text}</p>}
+      {isEdited ? <Editor message={message} text={text} onClose={close} /> : <p class="question" dir="auto">{text}</p>}
       {!isEdited && (
         <footer>
           <Versions
@@ -84,6 +84,7 @@ function Editor({ message, text, onClose }: { message: Message; text: string; on
       <textarea
         ref={box}
         aria-label="Edited question"
+        dir="auto"
         value={edited}
         onInput={(event) => setText(event.currentTarget.value)}
         onKeyDown={onKey}

@@ -25,7 +25,6 @@ export function Talk() {
     <>
       <div class="scroll" ref={box} tabIndex={-1}>
         <div class="messages" ref={inner}>
-          {trouble.value !== null && <TroubleNotice />}
           {isLoading.value && trouble.value === null && <p class="quiet">Loading…</p>}
           {!chat?.messages.length && !isLoading.value && trouble.value === null && <Welcome />}
           {chat && <Messages messages={chat.messages} />}
@@ -37,6 +36,7 @@ export function Talk() {
             <Down /> Newest
           </button>
         )}
+        {trouble.value !== null && <TroubleNotice />}
         <Composer />
       </div>
       <Announcer />
@@ -45,7 +45,8 @@ export function Talk() {
 }
 
 function Messages({ messages }: { messages: Message[] }) {
-  const isLocked = runningAnswer.value !== null || sending.value.state === "under way";
+  const isLocked =
+    runningAnswer.value !== null || sending.value.state === "under way" || trouble.value?.kind === "gone";
   return (
     <>
       {messages.map((message, place) => {
@@ -72,7 +73,7 @@ function Messages({ messages }: { messages: Message[] }) {
 function TroubleNotice() {
   const text = draft.value.trim();
   return (
-    <div class="notice warning" role="alert">
+    <div class="notice warning trouble" role="alert">
       <p>{trouble.value?.message}</p>
       {trouble.value?.kind === "gone" && text !== "" && (
         <button

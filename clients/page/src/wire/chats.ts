@@ -2,10 +2,12 @@
 import { ask, askJson } from "./ask";
 import type { Chat, ChatSummary, Listed, OutputItem, ResponseObject, Settings } from "./types";
 
-const PAGE = 40;
+export const PAGE = 40;
+const LARGEST_PAGE = 100;
 
-export function listChats(query: string, after: string | null): Promise<Listed<ChatSummary>> {
-  const page = new URLSearchParams({ limit: String(PAGE) });
+/** A page of chats; of so many, if that many are allowed. */
+export function listChats(query: string, after: string | null, limit = PAGE): Promise<Listed<ChatSummary>> {
+  const page = new URLSearchParams({ limit: String(Math.min(limit, LARGEST_PAGE)) });
   if (query) page.set("query", query);
   if (after !== null) page.set("after", after);
   return askJson(`v1/chats?${page}`);

@@ -14,7 +14,7 @@ export interface Wanted {
 /** Whether a key is to be asked for now, and why. */
 export const wantedKey = signal<Wanted | null>(null);
 
-let known: string | null = ofTab.get(PLACE);
+let known: string | null = sendable(ofTab.get(PLACE));
 let waiting: ((key: string) => void)[] = [];
 let askTabs: () => void = () => undefined;
 
@@ -22,7 +22,12 @@ export function currentKey(): string | null {
   return known;
 }
 
-/** Keeps the key, and lets everything go on that waits for one. */
+/** The key if a header can have it: printable letters of ASCII, no blanks; else null. */
+export function sendable(key: string | null): string | null {
+  return key !== null && /^[\x21-\x7e]+$/.test(key) ? key : null;
+}
+
+/** Keeps a key that can be sent, and lets everything go on that waits for one. */
 export function giveKey(key: string): void {
   known = key;
   ofTab.put(PLACE, key);
