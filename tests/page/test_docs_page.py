@@ -54,6 +54,8 @@ def test_every_route_and_schema_is_shown(
     # A field with its limits, and a link to what it is made of.
     chat = route(page, "post", "/v1/chat/completions")
     expect(chat.get_by_role("heading", name="Request")).to_be_visible()
+    # Words between backticks are code.
+    expect(chat.locator("p code").first).to_have_text("stream")
     chat.get_by_role("link", name="ChatRequest").first.click()
     target = page.locator("#schema-ChatRequest")
     expect(target).to_have_attribute("open", "")

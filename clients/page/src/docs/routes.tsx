@@ -5,6 +5,7 @@ import type { ApiDocument, Operation, SchemaObject } from "./document";
 import { Contents, Fields, SchemaLine } from "./schema";
 import { locate, send } from "./sending";
 import { Trial } from "./trial";
+import { Words } from "./words";
 
 export function Routes() {
   const [key, setKey] = useState(currentKey() ?? "");
@@ -28,7 +29,7 @@ export function Routes() {
           <label for="key">API key</label>
           <input id="key" type="password" autocomplete="off" value={key} onInput={(event) => setKey(event.currentTarget.value)} onChange={useKey} />
           <button type="submit">Load</button>
-          <span class="quiet">Kept for this tab only.</span>
+          <span class="quiet">Only if the server asks for one. Kept for this tab.</span>
         </form>
         {problem && <p class="notice danger" role="alert">{problem}</p>}
       </header>
@@ -63,9 +64,9 @@ function Route({ path, method, operation, apiKey }: RouteProps) {
   return (
     <details class="route">
       <summary>
-        <span class="method">{method.toUpperCase()}</span> <code>{path}</code> <span class="quiet">{operation.summary}</span>
+        <span class="method">{method.toUpperCase()}</span> <code>{path}</code> <span class="quiet"><Words text={operation.summary} /></span>
       </summary>
-      {operation.description && <p>{operation.description}</p>}
+      {operation.description && <p><Words text={operation.description} /></p>}
       {operation.security && <p class="quiet">Needs an API key.</p>}
       <Trial path={path} method={method} operation={operation} apiKey={apiKey} />
       {operation.requestBody && <h3>Request</h3>}
@@ -76,7 +77,7 @@ function Route({ path, method, operation, apiKey }: RouteProps) {
           {Object.entries(operation.responses).map(([status, answer]) => (
             <tr key={status}>
               <td class="status">{status}</td>
-              <td class="meaning">{answer.description}</td>
+              <td class="meaning"><Words text={answer.description} /></td>
               <td><Contents content={answer.content} /></td>
             </tr>
           ))}
@@ -90,7 +91,7 @@ function NamedSchema({ name, schema }: { name: string; schema: SchemaObject }) {
   return (
     <details id={`schema-${name}`}>
       <summary><code>{name}</code></summary>
-      <p class="quiet">{schema.description}</p>
+      <p class="quiet"><Words text={schema.description} /></p>
       {schema.properties ? <Fields schema={schema} /> : <SchemaLine schema={schema} />}
     </details>
   );

@@ -2,6 +2,7 @@
 import { Fragment } from "preact";
 import type { ComponentChildren } from "preact";
 import type { Content, Schema, SchemaObject } from "./document";
+import { Words } from "./words";
 
 const LIMITS: Record<string, string> = {
   minimum: "at least",
@@ -63,7 +64,7 @@ export function Fields({ schema }: { schema: SchemaObject }) {
             </td>
             <td>
               <SchemaLine schema={field} />
-              {field !== true && field.description && <div class="quiet">{field.description}</div>}
+              {field !== true && field.description && <div class="quiet"><Words text={field.description} /></div>}
             </td>
           </tr>
         ))}
