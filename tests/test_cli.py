@@ -34,7 +34,8 @@ def test_hyphens_and_underscores_are_the_same() -> None:
 def test_every_field_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = {"dtype": "float32", "block_size": "32", "log_level": "error", "device": "cpu"}
     examples["quantize"] = "int8"
-    examples |= {"native_kernels": "off", "page": "off"}
+    examples |= {"native_kernels": "off", "page": "off", "log_format": "json"}
+    examples |= {"otlp_traces_endpoint": "http://localhost:4318"}
     examples |= {"allowed_origins": "https://chat.example", "root_path": "/llm"}
     field = Settings.model_fields[name]
     is_flag = field.annotation is bool

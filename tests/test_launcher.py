@@ -59,12 +59,12 @@ def test_flags_become_settings() -> None:
         "--hostname=0.0.0.0", "-p", "9000", "--max_input_length", "100", "-g", "5",
         "--cors-allow-origin", "https://a.example", "--cors-allow-origin", "https://b.example",
         "--disable-custom-kernels", "--max-best-of", "4", "--sharded", "false", "--num-shard", "1",
-        "--enable-prefill-logprobs", "--huggingface-hub-cache", "/data",
+        "--enable-prefill-logprobs", "--huggingface-hub-cache", "/data", "--json-output",
     )  # fmt: skip
     settings = parse_settings(found.options)
     assert (settings.host, settings.port, settings.max_input_tokens) == ("0.0.0.0", 9000, 100)
     assert settings.allowed_origins == ("https://a.example", "https://b.example")
-    assert settings.native_kernels == "off"
+    assert (settings.native_kernels, settings.log_format) == ("off", "json")
     assert settings.graceful_termination_timeout == 5
     assert found.hub_cache == "/data"
     assert found.notes == []
@@ -170,4 +170,4 @@ def test_the_command_says_what_it_took(
 
 def test_all_kinds_are_told_apart() -> None:
     kinds = [set(RENAMED), set(HUB_CACHE), set(LIMITS), set(REFUSED), set(IGNORED)]
-    assert sum(map(len, kinds)) + 2 == len(set(FOREIGN))
+    assert sum(map(len, kinds)) + 3 == len(set(FOREIGN))

@@ -192,6 +192,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     # time and processes
     "runtime": {"core", "errors", "metrics"},
+    # what has ended, for OpenTelemetry
+    "tracing": {"errors", "metrics", "settings", "version"},
     # beside the event loop
     "workers": {"errors", "parent", "text/grammars"},
     # from a checked request to its answers
@@ -245,6 +247,7 @@ ALLOWED: dict[str, set[str]] = {
         "generation",
         "intake/fields",
         "intake/requests",
+        "metrics",
         "runtime",
         "store",
         "text",
@@ -298,6 +301,7 @@ ALLOWED: dict[str, set[str]] = {
         "generation",
         "intake",
         "intake/responses",
+        "metrics",
         "runtime",
         "store",
         "text",
@@ -384,6 +388,7 @@ ALLOWED: dict[str, set[str]] = {
         "intake",
         "intake/requests",
         "intake/tgi",
+        "metrics",
         "runtime",
         "text",
         "version",
@@ -486,11 +491,13 @@ ALLOWED: dict[str, set[str]] = {
         "api/guards",
         "api/wire",
         "log",
+        "metrics",
         "model/loading",
         "runtime",
         "server_context",
         "server_parts",
         "settings",
+        "tracing",
     },
     "launcher": {"errors", "intake", "intake/requests"},
     "command_line": {"errors", "launcher", "settings", "version"},
@@ -520,6 +527,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "msgspec": {"runtime", "api"},
     "llguidance": {"model", "text"},
     "prometheus_client": {"api"},
+    "opentelemetry": {"tracing"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
 }
@@ -528,6 +536,7 @@ LAZY_IMPORTS = {
     "cli.py",
     "model/loading/chat_template.py",
     "model/loading/tokenizer.py",
+    "tracing/tracer.py",
 }
 
 

@@ -53,6 +53,7 @@ def flag_rows() -> list[str]:
     rows += [f"| `{flag(name)}` | the variable `{HUB_CACHE_VARIABLE}` |" for name in HUB_CACHE]
     rows += ["| `--disable-custom-kernels` | `--native-kernels off` |"]
     rows += ["| `--enable-prefill-logprobs` | always so |"]
+    rows += ["| `--json-output` | `--log-format json` |"]
     rows += [
         f"| `{flag(name)}` | up to {limit}, which is fixed |" for name, limit in LIMITS.items()
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from dataclasses import asdict
 
 from millstream.core.status import EngineInfo
 from millstream.settings import DEMO_MODEL, Settings
@@ -15,8 +16,14 @@ _EVERYWHERE = ("0.0.0.0", "::")
 
 
 def announce(info: EngineInfo, settings: Settings, listener: socket.socket, *, store: str) -> None:
-    """Prints it, and says in the log if that fails. store: where conversations are kept."""
+    """Prints it, and says in the log if that fails; where the log is JSON, it is a line of that.
+
+    store: where conversations are kept.
+    """
     host, port = listener.getsockname()[:2]
+    if settings.log_format == "json":
+        _log(info, settings, host=host, port=port, store=store)
+        return
     try:
         print(describe(info, settings, host=host, port=port, store=store), flush=True)
     except (OSError, ValueError) as error:
@@ -25,8 +32,7 @@ def announce(info: EngineInfo, settings: Settings, listener: socket.socket, *, s
 
 def describe(info: EngineInfo, settings: Settings, *, host: str, port: int, store: str) -> str:
     """What the operator wants to know once the server is ready."""
-    shown = f"[{host}]" if ":" in host else host
-    base = f"{'http' if settings.ssl_certfile is None else 'https'}://{shown}:{port}"
+    base = _address(settings, host=host, port=port)
     key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
     tokens = info.num_blocks * info.block_size
     note = ""
@@ -71,3 +77,16 @@ def _pages(base: str, host: str, settings: Settings) -> str:
     base += settings.root_path or ""
     chat = f"  chat       {base}/ in a browser\n" if settings.page == "on" else ""
     return f"{chat}  routes     {base}/docs shows each, and lets you try it"
+
+
+def _log(info: EngineInfo, settings: Settings, *, host: str, port: int, store: str) -> None:
+    facts = asdict(info)
+    kept = ("architecture", "device", "dtype", "num_blocks", "block_size", "max_context")
+    fields = {"url": _address(settings, host=host, port=port), "version": __version__}
+    fields |= {"model": settings.model_name, "store": store}
+    log.info("ready", extra={"fields": fields | {name: facts[name] for name in kept}})
+
+
+def _address(settings: Settings, *, host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'http' if settings.ssl_certfile is None else 'https'}://{shown}:{port}"

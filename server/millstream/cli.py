@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from millstream.command_line import build_engine_parser, build_parser, parse_settings
 from millstream.errors import StartupError
 from millstream.launcher import HUB_CACHE_VARIABLE, translate
-from millstream.log import quiet_libraries
+from millstream.log import configure_logging, quiet_libraries, tell_operator
 from millstream.token_stream_environment import read_token_stream
 
 
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             _serve(given)
     except StartupError as error:
-        print(f"millstream: {error.message}", file=sys.stderr)
+        tell_operator(error.message)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -38,11 +38,12 @@ def _serve(arguments: Sequence[str]) -> None:
     quiet_libraries()
     said = translate(options, os.environ)
     defaults, notes = read_token_stream(os.environ)
-    for note in (*notes, *said.notes):
-        print(f"millstream: {note}", file=sys.stderr)
     if said.hub_cache is not None:
         os.environ[HUB_CACHE_VARIABLE] = said.hub_cache
     settings = parse_settings(defaults | said.options)
+    configure_logging(settings.log_level, form=settings.log_format)
+    for note in (*notes, *said.notes):
+        tell_operator(note)
 
     from millstream import server_process
 

@@ -21,7 +21,7 @@ def run(*, settings: str, folder: str, endpoint: str) -> None:
     # Ctrl-C is the server's to handle; it tells us when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     options = Settings.model_validate_json(settings)
-    configure_logging(options.log_level)
+    configure_logging(options.log_level, form=options.log_format)
     reports = StartReports()
     run_engine(
         context=zmq.Context.instance(),

@@ -35,6 +35,7 @@ SAME = (
     "port",
     "api_key",
     "graceful_termination_timeout",
+    "otlp_service_name",
 )
 """Flags of TGI that are flags here."""
 
@@ -66,7 +67,6 @@ IGNORED = {
     "cuda_memory_fraction": "see `--kv-cache-memory`",
     "disable_grammar_support": "grammars cost nothing where none is asked for",
     "env": "`/info` and the start log say it",
-    "json_output": "the log is text",
     "master_addr": "one process serves",
     "master_port": "one process serves",
     "master_shard_uds_path": "one process serves",
@@ -77,8 +77,7 @@ IGNORED = {
     "ngrok": "no tunnels",
     "ngrok_authtoken": "no tunnels",
     "ngrok_edge": "no tunnels",
-    "otlp_endpoint": "no traces",
-    "otlp_service_name": "no traces",
+    "otlp_endpoint": "traces go over HTTP; see `--otlp-traces-endpoint`",
     "prometheus_port": "no port of its own",
     "shard_uds_path": "one process serves",
     "speculate": "no speculation; answers are the same",
@@ -142,6 +141,7 @@ FOREIGN = (
     *IGNORED,
     "disable_custom_kernels",
     "enable_prefill_logprobs",
+    "json_output",
 )
 """All flags of TGI that are not flags here."""
 
@@ -229,6 +229,8 @@ def _apply(said: _Said, found: LauncherOptions) -> None:
         return  # a request asks for them
     elif name == "disable_custom_kernels":
         found.options.setdefault("native_kernels", "off")
+    elif name == "json_output":
+        found.options.setdefault("log_format", "json")
     elif name in IGNORED:
         found.ignored.append(how)
     elif shown not in NEUTRAL.get(name, ()):

@@ -1,14 +1,20 @@
-"""Log lines: one format for the server and its engine, control characters never raw."""
+"""Log lines: one format for the server and its engine, as text or as JSON; control characters never
+raw."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 # They warn at import, of kernels for other hardware and of each other's old interfaces.
 _TALKATIVE = ("torchao", "torch.utils._pytree")
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_ERASE_LINE = "\r\x1b[K"
 
 
 class _OneLine(logging.Formatter):
@@ -18,12 +24,60 @@ class _OneLine(logging.Formatter):
         return _CONTROL.sub(lambda match: repr(match.group())[1:-1], super().format(record))
 
 
-def configure_logging(level: str) -> None:
-    """Sends our log and uvicorn's to standard error; other libraries only when they warn."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+class _JsonLine(logging.Formatter):
+    """One JSON object for each line. Who logs with `extra={"fields": {...}}` gives it members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "timestamp": when.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)  # which escapes all that is not ASCII
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to standard error; in a terminal over what `live_line.py` shows there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_terminal = self.stream.isatty()
+
+    def format(self, record: logging.LogRecord) -> str:
+        return (_ERASE_LINE if self._is_terminal else "") + super().format(record)
+
+
+def configure_logging(level: str, *, form: str = "text") -> None:
+    """Sends our log and uvicorn's to standard error; other libraries only when they warn.
+
+    form: text or json.
+    """
+    handler = _Handler()
+    if form == "json":
+        handler.setFormatter(_JsonLine())
+        logging.captureWarnings(capture=True)  # else they would be lines of text
+    else:
+        handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger("millstream").setLevel(level.upper())
+
+
+def tell_operator(message: str) -> None:
+    """Says something on standard error whatever the level of the log: a line of text, or a line of
+    the log if that is JSON."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, _JsonLine):
+            record = logging.LogRecord(
+                "millstream", logging.ERROR, "", 0, message, args=None, exc_info=None
+            )
+            handler.handle(record)
+            return
+    print(f"millstream: {message}", file=sys.stderr)
 
 
 def quiet_libraries() -> None:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -19,12 +20,14 @@ from millstream.api.guards.protection import check_origins
 from millstream.api.wire.listening import listen
 from millstream.api.wire.server import Server, load_tls
 from millstream.log import configure_logging
+from millstream.metrics.ended_request import Trace
 from millstream.model.loading.source import resolve
 from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
 from millstream.server_context import make_context
 from millstream.server_parts import running_parts
 from millstream.settings import Settings
+from millstream.tracing.tracer import traces
 
 # GNU OpenMP's threads spin for long while they wait for each other. Beside anything else that runs
 # on their cores, and the HTTP side does, that takes the time of the one they wait for; not to spin
@@ -34,14 +37,15 @@ _ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000"}
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP. Raises StartupError when it cannot start."""
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, form=settings.log_format)
     check_origins(settings)
     tls = load_tls(settings)
     _forget_secrets()
     with contextlib.ExitStack() as stack:
         listeners = [stack.enter_context(listener) for listener in listen(settings)]
+        trace = stack.enter_context(traces(settings))
         folder = resolve(settings)
-        uvloop.run(_serve(settings, folder, listeners, tls))
+        uvloop.run(_serve(settings, folder, listeners, tls, trace))
 
 
 def _forget_secrets() -> None:
@@ -53,7 +57,11 @@ def _forget_secrets() -> None:
 
 
 async def _serve(
-    settings: Settings, folder: Path, listeners: list[socket.socket], tls: ssl.SSLContext | None
+    settings: Settings,
+    folder: Path,
+    listeners: list[socket.socket],
+    tls: ssl.SSLContext | None,
+    trace: Trace | None,
 ) -> None:
     command = [sys.executable, "-m", "millstream", "engine"]
     command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
@@ -69,7 +77,7 @@ async def _serve(
     )
     async with running_parts(engine, settings) as parts:
         # The engine loads in its process while the tokenizer loads here.
-        context = await make_context(settings, folder, parts)
+        context = replace(await make_context(settings, folder, parts), trace=trace)
         _settle_garbage()
         server = Server(
             build_app(context),

@@ -209,6 +209,16 @@ class Settings(BaseSettings):
     graceful_termination_timeout: Annotated[float, Field(ge=0)] = Field(
         90.0, description="seconds that running requests get to finish after SIGTERM"
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="how it logs; json is an object for each line"
+    )
+    otlp_traces_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="collector of OpenTelemetry that gets traces (OTLP over HTTP), like "
+        "http://localhost:4318; needs millstream[otel]",
+    )
+    otlp_service_name: str = Field("millstream", description="what traces call this server")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much the server logs"
     )

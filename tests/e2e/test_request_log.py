@@ -6,6 +6,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,7 +63,7 @@ class Line:
         """Those of the fields between the first and the last, which every line has."""
         first, *between, last = self.fields
         assert (first, last) == ("id", "time")
-        return between
+        return [name for name in between if name != "owner"]
 
     def seconds(self, name: str) -> float:
         found = re.fullmatch(r"(\d+\.\d{3})s", self.fields[name])
@@ -109,6 +110,14 @@ def test_a_whole_answer(path: str, server: RunningServer, client: httpx.Client) 
     assert int(line.fields["cached"]) == usage["prompt_tokens_details"]["cached_tokens"]
     assert int(line.fields["answer"]) == usage["completion_tokens"] == 5
     assert 0 <= line.seconds("queue") <= line.seconds("first") <= line.seconds("time") < 60
+
+
+def test_a_line_says_whose_a_request_is(server: RunningServer, client: httpx.Client) -> None:
+    lines = [line_of(server, named(client.get("/v1/models"))) for _ in range(2)]
+    owners = {line.fields["owner"] for line in lines}
+    assert owners == {sha256(KEY.encode()).hexdigest()[:8]}
+    stranger = client.get("/v1/models", headers={"authorization": "Bearer x"})
+    assert "owner" not in line_of(server, named(stranger)).fields
 
 
 def test_the_answers_of_one_request_share_a_line(

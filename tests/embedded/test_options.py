@@ -28,7 +28,9 @@ SERVER_ONLY = {
     *("max_queue_tokens", "max_queue_seconds", "request_timeout", "max_output_tokens"),
     *("api_key", "allowed_hosts", "allowed_origins", "allow_credentials", "root_path"),
     *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"),
-    *("store", "store_days", "store_bytes", "session_days"),
+    *("store", "store_days", "store_bytes", "session_days", "page"),
+    *("open_metrics", "max_engine_restarts", "log_format"),
+    *("otlp_traces_endpoint", "otlp_service_name"),
 }
 GIVEN: dict[str, Any] = {
     "max_tokens": 7,

@@ -40,5 +40,6 @@ def build_app(context: ServerContext) -> ASGIApp:
         context.settings,
         session_secret=context.session_secret,
         metrics=context.http_metrics,
+        trace=context.trace,
         owner=context.owner,
     )

@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from millstream.answering.runs import Runs
 from millstream.api.wire.json_body import read_json
 from millstream.generation.context import ModelContext
+from millstream.metrics.ended_request import Trace
 from millstream.metrics.http_metrics import HttpMetrics
 from millstream.settings import Settings
 from millstream.store.store import Store
@@ -30,7 +31,7 @@ class ServerContext(ModelContext):
     owner: says whose a request is, where keys and cookies do not. store: None if nothing is kept.
     runs: answers being made.
     socket_answers: what is being said over WebSockets, until its last word. http_metrics: counts of
-    what was answered.
+    what was answered. trace: hears of each request when it has ended.
     """
 
     settings: Settings
@@ -41,6 +42,7 @@ class ServerContext(ModelContext):
     runs: Runs = field(default_factory=Runs)
     socket_answers: set[asyncio.Task[None]] = field(default_factory=set)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
+    trace: Trace | None = None
 
     async def read_body(self, http: Request, check: Callable[[dict[str, Any]], T]) -> T:
         """What `check` makes of a request's JSON object. Raises as `read_json()` does."""

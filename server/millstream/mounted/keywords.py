@@ -16,6 +16,7 @@ class MountedSettings(EngineSettings, total=False):
 
     served_model_name: str | None
     api_key: str | Sequence[str] | None
+    open_metrics: bool
     allowed_hosts: str | Sequence[str] | None
     allowed_origins: str | Sequence[str] | None
     allow_credentials: bool

@@ -35,6 +35,7 @@ from millstream.api.sessions.guard import KnowSession
 from millstream.api.wire.messages_errors import speaks_messages
 from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
+from millstream.metrics.ended_request import Trace
 from millstream.metrics.http_metrics import HttpMetrics
 from millstream.settings import Settings
 
@@ -64,11 +65,13 @@ def protect(
     *,
     session_secret: bytes,
     metrics: HttpMetrics,
+    trace: Trace | None = None,
     owner: OwnerFunction | None = None,
 ) -> ASGIApp:
     """The application as the socket sees it. session_secret: what its cookies are signed with.
 
-    metrics: counts what is answered. owner: says whose a request is, instead of keys and cookies.
+    metrics: counts what is answered. trace: hears of it. owner: says whose a request is, instead of
+    keys and cookies.
     """
     root_path = settings.root_path or ""
     is_open = OpenRoutes(routes, root_path=root_path)
@@ -94,7 +97,7 @@ def protect(
     paths = [route.path for route in routes if route.operation.is_probe]
     probes = {*paths, *(root_path + path for path in paths)}
     app = RootPath(app, root_path=root_path)
-    return RequestId(app, probes=probes, metrics=metrics, root_path=root_path)
+    return RequestId(app, probes=probes, metrics=metrics, trace=trace, root_path=root_path)
 
 
 def _know_session(
@@ -164,12 +167,13 @@ class RequestId:
         *,
         probes: Collection[str],
         metrics: HttpMetrics,
+        trace: Trace | None = None,
         root_path: str = "",
     ) -> None:
         self._app = app
         self._root_path = root_path
         self._probes = frozenset(probes)
-        self._metrics = metrics
+        self._metrics, self._trace = metrics, trace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -179,7 +183,11 @@ class RequestId:
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         is_probe = scope["path"] in self._probes
         record = RequestRecord(
-            scope, request_id=request_id, is_probe=is_probe, metrics=self._metrics
+            scope,
+            request_id=request_id,
+            is_probe=is_probe,
+            metrics=self._metrics,
+            trace=self._trace,
         )
         scope.setdefault("state", {}).update(request_id=request_id, record=record)
 

@@ -148,6 +148,7 @@ class SocketConnection(ABC, Generic[Event, Asked]):
             request_id=self._request_id,
             is_probe=False,
             metrics=self._context.http_metrics,
+            trace=self._context.trace,
         )
         record.route, record.is_for_answer = self._route, True
         return record

@@ -20,7 +20,6 @@ from millstream.api.tgi.generation import ERRORS, Generations
 from millstream.api.tgi.shapes import Generated, Predictions, StreamedGeneration
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.error_bodies import ErrorBody
-from millstream.api.wire.request_log import AnswerFacts
 from millstream.api.wire.tgi_errors import TgiErrorBody
 from millstream.errors import InvalidRequest
 from millstream.generation.choices import close_all
@@ -35,6 +34,7 @@ from millstream.intake.tgi.instances import (
 )
 from millstream.intake.tgi.parameters import GenerateBody
 from millstream.intake.tgi.request import TextGeneration
+from millstream.metrics.ended_request import AnswerFacts
 from millstream.runtime.stream import TokenStream
 
 INVOCATIONS = Operation(
@@ -172,4 +172,5 @@ def _facts(answers: Sequence[StartedAnswer]) -> AnswerFacts:
         queue_seconds=max((each.queue_seconds or 0.0 for each in facts), default=None),
         first_token=min((each.first_token for each in facts if each.first_token), default=None),
         ending=next((each.ending for each in facts if each.ending), None),
+        lives=[life for each in facts for life in each.lives],
     )

@@ -1,7 +1,7 @@
 """One line in the log for each request: who it was, what it cost, how it ended.
 
-    POST /v1/chat/completions 200 id=3f… completion=chatcmpl-… prompt=31 cached=16 answer=20
-    finish=stop queue=0.000s first=0.031s time=0.210s
+    POST /v1/chat/completions 200 id=3f… owner=9c56… completion=chatcmpl-… prompt=31 cached=16
+    answer=20 finish=stop queue=0.000s first=0.031s time=0.210s
 
 Rules: nothing that a client wrote into its body, its key or its query is in a line, and what is of
 its path and headers has no blanks, so that it cannot look like another field. A line is written
@@ -14,14 +14,14 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from starlette.types import Scope
 
 from millstream.errors import MillstreamError
+from millstream.metrics.ended_request import AnswerFacts, EndedRequest, Trace
 from millstream.metrics.http_metrics import NO_ROUTE, HttpMetrics
 
 log = logging.getLogger("millstream.requests")
@@ -33,25 +33,8 @@ _SAFE = "/:@!$&'()*+,;[]~"
 _MAX_SHOWN = 120
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,80}")
 _ORIGINS_FLAG = "--allowed-origins"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerFacts:
-    """What an answer came to, or what of it there was when it ended.
-
-    num_prompt, num_cached, num_generated: tokens. finish_reasons: of the choices that are complete.
-    queue_seconds: how long the engine let it wait; None if it never ran. first_token: when that
-    came, by `time.monotonic()`. ending: an error's code, or CLIENT_LEFT; None if it is complete.
-    """
-
-    completion_id: str
-    num_prompt: int
-    num_cached: int
-    num_generated: int
-    finish_reasons: Sequence[str]
-    queue_seconds: float | None
-    first_token: float | None
-    ending: str | None
+_TRACE_HEADERS = ("traceparent", "tracestate")
+_OWNER_LENGTH = 8
 
 
 class RequestRecord:
@@ -62,14 +45,22 @@ class RequestRecord:
     """
 
     def __init__(
-        self, scope: Scope, *, request_id: str, is_probe: bool, metrics: HttpMetrics
+        self,
+        scope: Scope,
+        *,
+        request_id: str,
+        is_probe: bool,
+        metrics: HttpMetrics,
+        trace: Trace | None = None,
     ) -> None:
-        """is_probe: asked every few seconds by a machine, so not worth a line if it goes well."""
+        """is_probe: asked every few seconds by a machine, so not worth a line if it goes well.
+        trace: hears of the request when it has ended."""
         self._method, self._path = scope.get("method", "GET"), scope["path"]
         self._headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self._request_id = request_id
         self._is_probe = is_probe
-        self._metrics = metrics
+        self._metrics, self._trace = metrics, trace
+        self._state: dict[str, Any] = scope.setdefault("state", {})
         self._began = time.monotonic()
         self._status: int | None = None
         self._error: MillstreamError | None = None
@@ -105,29 +96,54 @@ class RequestRecord:
 
     def write(self) -> None:
         """Counts the request, and writes its line. Called once, when it has ended."""
-        self._count()
+        ended = time.monotonic()
+        facts = None if self.answer is None else self.answer()
+        self._count(ended)
+        if self._trace is not None and not self._is_probe:
+            self._trace(self._ended(facts, ended))
         is_well = self._is_probe and self._status in (200, 503) and self._refused_origin is None
         level = logging.DEBUG if is_well else logging.INFO
         if not log.isEnabledFor(level):
             return
-        fields = " ".join(f"{name}={value}" for name, value in self._fields())
-        log.log(level, "%s %s %s %s", self._method, shown(self._path), self._status or "-", fields)
+        path, fields = shown(self._path), list(self._fields(facts, ended))
+        text = " ".join(f"{name}={_as_text(value)}" for name, value in fields)
+        members = {"method": self._method, "path": path, "status": self._status}
+        members |= {_with_unit(name, value): value for name, value in fields}
+        extra = {"fields": members}
+        log.log(level, "%s %s %s %s", self._method, path, self._status or "-", text, extra=extra)
 
-    def _count(self) -> None:
-        seconds = time.monotonic() - self._began
+    def _ended(self, facts: AnswerFacts | None, ended: float) -> EndedRequest:
+        headers = ((name, self._headers.get(name.encode())) for name in _TRACE_HEADERS)
+        return EndedRequest(
+            method=self._method,
+            route=self.route,
+            status=self._status,
+            request_id=self._request_id,
+            began=self._began,
+            ended=ended,
+            error=self._ending(facts),
+            trace={name: value.decode("latin-1") for name, value in headers if value},
+            answer=facts,
+        )
+
+    def _ending(self, facts: AnswerFacts | None) -> str | None:
+        error = None if self._error is None else self._error.code
+        return self.ending or error or (None if facts is None else facts.ending)
+
+    def _count(self, ended: float) -> None:
+        seconds = ended - self._began
         self._metrics.on_response(self._method, self.route, status=self._status, seconds=seconds)
         if self._error is not None and not self._is_begun:
             self._metrics.on_refused(self._error.code, is_for_answer=self.is_for_answer)
 
-    def _fields(self) -> Iterator[tuple[str, object]]:
+    def _fields(self, facts: AnswerFacts | None, ended: float) -> Iterator[tuple[str, object]]:
         yield "id", self._request_id
-        now = time.monotonic()
-        facts = None if self.answer is None else self.answer()
+        if owner := self._state.get("tenant"):
+            yield "owner", owner[:_OWNER_LENGTH]
         if facts is not None:
             yield from self._facts(facts)
         error = self._error
-        ending = self.ending or (error and error.code) or (facts and facts.ending)
-        if ending:
+        if ending := self._ending(facts):
             yield "error", ending
         if error is not None and error.param and _FIELD_NAME.fullmatch(error.param):
             yield "param", error.param
@@ -136,7 +152,7 @@ class RequestRecord:
         flag = _ORIGINS_FLAG if self._refused_origin is not None else error and error.flag
         if flag:
             yield "flag", flag
-        yield "time", f"{now - self._began:.3f}s"
+        yield "time", ended - self._began
 
     def _facts(self, facts: AnswerFacts) -> Iterator[tuple[str, object]]:
         yield "completion", facts.completion_id
@@ -144,11 +160,22 @@ class RequestRecord:
         yield "cached", facts.num_cached
         yield "answer", facts.num_generated
         if facts.finish_reasons:
-            yield "finish", ",".join(facts.finish_reasons)
+            yield "finish", list(facts.finish_reasons)
         if facts.queue_seconds is not None:
-            yield "queue", f"{facts.queue_seconds:.3f}s"
+            yield "queue", facts.queue_seconds
         if facts.first_token is not None:
-            yield "first", f"{facts.first_token - self._began:.3f}s"
+            yield "first", facts.first_token - self._began
+
+
+def _as_text(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.3f}s"
+    return ",".join(value) if isinstance(value, list) else value
+
+
+def _with_unit(name: str, value: object) -> str:
+    """What a field is called where its value is a bare number: floats are seconds."""
+    return f"{name}_seconds" if isinstance(value, float) else name
 
 
 def record_of(scope: Scope) -> RequestRecord | None:
@@ -160,7 +187,8 @@ def record_of(scope: Scope) -> RequestRecord | None:
 def log_unread(error: MillstreamError, metrics: HttpMetrics) -> None:
     """Counts a connection that was refused before it had a request, and writes its line."""
     metrics.on_refused(error.code, is_for_answer=False)
-    log.info("- - %d error=%s", error.status, error.code)
+    fields = {"status": error.status, "error": error.code}
+    log.info("- - %d error=%s", error.status, error.code, extra={"fields": fields})
 
 
 def shown(text: str) -> str:

@@ -19,9 +19,10 @@ from millstream.api.openai.generate.answer import Report, WholeChoice
 from millstream.api.openai.generate.answer_builder import AnswerBuilder
 from millstream.api.openai.generate.usage import usage
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
-from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
+from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.errors import MillstreamError
 from millstream.generation.choices import Choice, close_all, merge
+from millstream.metrics.ended_request import AnswerFacts
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextDelta
 
@@ -142,6 +143,7 @@ class StartedAnswer:
             queue_seconds=self._choices[0].stream.queue_seconds,
             first_token=self._first_token if self._num_generated else None,
             ending=ending if self._failure is None else self._failure.code,
+            lives=[choice.stream.life for choice in self._choices],
         )
 
     def _usage(self) -> dict[str, Any]:

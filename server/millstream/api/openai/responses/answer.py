@@ -22,9 +22,10 @@ from millstream.api.openai.responses.resource import (
     response_usage,
 )
 from millstream.api.openai.responses.timing import AnswerTiming
-from millstream.api.wire.request_log import CLIENT_LEFT, AnswerFacts
+from millstream.api.wire.request_log import CLIENT_LEFT
 from millstream.errors import MillstreamError, RequestCancelled
 from millstream.generation.choices import Choice
+from millstream.metrics.ended_request import AnswerFacts
 from millstream.store.records import EventBatch, StoredItem
 from millstream.store.store import Store
 from millstream.text.assembler import TextDelta
@@ -192,6 +193,7 @@ class ResponseAnswer:
             queue_seconds=self._choice.stream.queue_seconds,
             first_token=self._timing.first_token,
             ending=ending if self.failure is None else self.failure.code,
+            lives=[self._choice.stream.life],
         )
 
 

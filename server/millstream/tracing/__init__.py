@@ -1,0 +1,1 @@
+"""Traces for OpenTelemetry, made of what is known of a request when it has ended."""
