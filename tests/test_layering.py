@@ -485,11 +485,13 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
     },
     "announcement": {"core", "settings", "version"},
+    "live_line": {"runtime", "settings"},
     "server_process": {
         "announcement",
         "api/app",
         "api/guards",
         "api/wire",
+        "live_line",
         "log",
         "metrics",
         "model/loading",

@@ -19,6 +19,7 @@ from millstream.api.app import build_app
 from millstream.api.guards.protection import check_origins
 from millstream.api.wire.listening import listen
 from millstream.api.wire.server import Server, load_tls
+from millstream.live_line import show_load
 from millstream.log import configure_logging
 from millstream.metrics.ended_request import Trace
 from millstream.model.loading.source import resolve
@@ -89,7 +90,9 @@ async def _serve(
         )
         place = "nothing" if parts.store is None else parts.store.description
         watching = asyncio.create_task(_watch_engine(server, settings, listeners[0], place))
+        live = asyncio.create_task(show_load(engine, settings))
         await server.serve(sockets=listeners)
+        live.cancel()
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching

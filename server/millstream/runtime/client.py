@@ -84,15 +84,13 @@ class EngineClient:
         if self._is_draining:
             return State.DRAINING
         if self._info is not None:
-            is_stuck = (self.silence or 0.0) > self._stuck_seconds
-            return State.STUCK if is_stuck else State.READY
+            return State.STUCK if (self.silence or 0.0) > self._stuck_seconds else State.READY
         return State.RESTARTING if self._has_been_ready else State.LOADING
 
     @property
     def silence(self) -> float | None:
         """Seconds in which requests were in the engine and no step came; None if there are none."""
-        is_awaited = self._info is not None and self.is_waiting
-        return self._supervisor.silence if is_awaited else None
+        return self._supervisor.silence if self._info is not None and self.is_waiting else None
 
     @property
     def max_open(self) -> int:

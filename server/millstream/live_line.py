@@ -1,0 +1,69 @@
+"""A line at the foot of a terminal that says how busy the server is.
+
+Rules: it is there only while there is something to say, and only in a terminal; a line of the log
+takes its place, and it comes again below. It is written in a thread, because a terminal that its
+user has stopped takes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from contextlib import suppress
+from typing import TextIO
+
+from millstream.runtime.client import EngineClient
+from millstream.settings import Settings
+
+_SECONDS = 1.0
+_ERASE_LINE = "\r\x1b[K"
+
+
+class LiveLine:
+    """What the line says, from one look to the next."""
+
+    def __init__(self, engine: EngineClient) -> None:
+        self._engine = engine
+        self._num_tokens = engine.streams.metrics.num_generated_tokens
+        self._looked = time.monotonic()
+
+    def text(self) -> str:
+        """The line; empty while nothing happens."""
+        now, num_tokens = time.monotonic(), self._engine.streams.metrics.num_generated_tokens
+        rate = (num_tokens - self._num_tokens) / max(now - self._looked, 1e-9)
+        self._looked, self._num_tokens = now, num_tokens
+        stands = self._engine.statistics
+        if not (self._engine.num_open or rate):
+            return ""
+        held = stands.num_blocks_used / stands.num_blocks if stands.num_blocks else 0.0
+        return (
+            f"{stands.num_running} running, {stands.num_waiting} waiting, "
+            f"{rate:,.0f} tokens/s, KV cache {held:.0%}"
+        )
+
+
+async def show_load(engine: EngineClient, settings: Settings, *, out: TextIO | None = None) -> None:
+    """Shows the line on standard error until it is cancelled; nothing where that is no terminal, or
+    the log is for machines, or tells of nothing but trouble."""
+    out = out or sys.stderr
+    is_wanted = settings.log_format == "text" and settings.log_level in ("debug", "info")
+    if not (is_wanted and out.isatty()):
+        return
+    line, shown = LiveLine(engine), ""
+    try:
+        while True:
+            await asyncio.sleep(_SECONDS)
+            text = line.text()
+            if text or shown:
+                await asyncio.to_thread(_write, out, text)
+            shown = text
+    finally:
+        if shown:
+            _write(out, "")
+
+
+def _write(out: TextIO, text: str) -> None:
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        out.write(_ERASE_LINE + text)
+        out.flush()
