@@ -212,6 +212,10 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="how it logs; json is an object for each line"
     )
+    log_prompts: bool = Field(
+        default=False,
+        description="log what clients send to be answered, word for word; nothing of it otherwise",
+    )
     otlp_traces_endpoint: str | None = Field(
         None,
         pattern=r"^https?://",

@@ -29,7 +29,7 @@ SERVER_ONLY = {
     *("api_key", "allowed_hosts", "allowed_origins", "allow_credentials", "root_path"),
     *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"),
     *("store", "store_days", "store_bytes", "session_days", "page"),
-    *("open_metrics", "max_engine_restarts", "log_format"),
+    *("open_metrics", "max_engine_restarts", "log_format", "log_prompts"),
     *("otlp_traces_endpoint", "otlp_service_name"),
 }
 GIVEN: dict[str, Any] = {

@@ -46,6 +46,8 @@ class ServerContext(ModelContext):
 
     async def read_body(self, http: Request, check: Callable[[dict[str, Any]], T]) -> T:
         """What `check` makes of a request's JSON object. Raises as `read_json()` does."""
+        if self.settings.log_prompts:
+            check = http.state.record.logging(check)
         return await read_json(
             http, limit=self.settings.payload_limit, check=check, threads=self.workers.bodies
         )

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from millstream.api.context import ServerContext
 from millstream.api.sockets.lanes import Lanes
 from millstream.api.wire.json_body import checked_object
-from millstream.api.wire.request_log import CLIENT_LEFT, RequestRecord
+from millstream.api.wire.request_log import CLIENT_LEFT, RequestRecord, log_prompt
 from millstream.api.wire.resuming import owner_of
 from millstream.api.wire.sockets import Socket, SocketGone
 from millstream.errors import InvalidRequest, MillstreamError, PayloadTooLarge
@@ -77,6 +77,10 @@ class SocketConnection(ABC, Generic[Event, Asked]):
     def _error_text(self, error: MillstreamError, asked: Asked | None) -> str:
         """The message that says what went wrong. asked: with what, if that is known."""
 
+    def _read_logged(self, fields: dict[str, Any]) -> Event:
+        log_prompt(fields, request_id=self._request_id)
+        return self._read(fields)
+
     def _submit(self, lane: object, asked: Asked, size: int) -> None:
         """Answers it in its turn. Raises as `Lanes.submit()` does."""
         self._lanes.submit(lane, partial(self._answer, asked, size), size=size)
@@ -110,7 +114,8 @@ class SocketConnection(ABC, Generic[Event, Asked]):
                 f"the message has {len(content)} bytes, more than the limit of {self._limit}"
             )
         threads = self._context.workers.bodies
-        event = await checked_object(content, check=self._read, threads=threads)
+        check = self._read_logged if self._context.settings.log_prompts else self._read
+        event = await checked_object(content, check=check, threads=threads)
         await self._take(event, len(content))
 
     async def _answer(self, asked: Asked, size: int) -> None:

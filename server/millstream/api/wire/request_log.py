@@ -3,19 +3,21 @@
     POST /v1/chat/completions 200 id=3f… owner=9c56… completion=chatcmpl-… prompt=31 cached=16
     answer=20 finish=stop queue=0.000s first=0.031s time=0.210s
 
-Rules: nothing that a client wrote into its body, its key or its query is in a line, and what is of
-its path and headers has no blanks, so that it cannot look like another field. A line is written
-when the request has ended, streams included, and then it is counted as well; while it is answered
-nothing is written or counted here.
+Rules: nothing that a client wrote into its body, its key or its query is in a line, unless the
+operator asks for bodies, which then have lines of their own; what is of its path and headers has no
+blanks, so that it cannot look like another field. A line is written when the request has ended,
+streams included, and then it is counted as well; while it is answered nothing is written or counted
+here.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from starlette.types import Scope
@@ -24,7 +26,10 @@ from millstream.errors import MillstreamError
 from millstream.metrics.ended_request import AnswerFacts, EndedRequest, Trace
 from millstream.metrics.http_metrics import NO_ROUTE, HttpMetrics
 
+T = TypeVar("T")
+
 log = logging.getLogger("millstream.requests")
+prompt_log = logging.getLogger("millstream.prompts")
 
 CLIENT_LEFT = "client_left"
 CLIENT_STOPPED_READING = "client_stopped_reading"
@@ -93,6 +98,15 @@ class RequestRecord:
         self.ending = error.code
         if self._status is None:
             self._status, self._error, self._is_broken_off = error.status, error, True
+
+    def logging(self, check: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], T]:
+        """Has a line written with what is checked, if it asks for an answer: for --log-prompts."""
+
+        def logged(body: dict[str, Any]) -> T:
+            log_prompt(body, request_id=self._request_id)
+            return check(body)
+
+        return logged if self.is_for_answer else check
 
     def write(self) -> None:
         """Counts the request, and writes its line. Called once, when it has ended."""
@@ -189,6 +203,12 @@ def log_unread(error: MillstreamError, metrics: HttpMetrics) -> None:
     metrics.on_refused(error.code, is_for_answer=False)
     fields = {"status": error.status, "error": error.code}
     log.info("- - %d error=%s", error.status, error.code, extra={"fields": fields})
+
+
+def log_prompt(body: dict[str, Any], *, request_id: str) -> None:
+    """Writes a line with all that a client sent to be answered."""
+    fields = {"id": request_id, "body": body}
+    prompt_log.info("id=%s body=%s", request_id, json.dumps(body), extra={"fields": fields})
 
 
 def shown(text: str) -> str:
