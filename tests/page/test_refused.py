@@ -168,6 +168,21 @@ def test_a_server_that_keeps_nothing_says_what_to_change(
     scripted_servers.clear()
 
 
+def test_who_answers_in_the_servers_place_is_told(
+    profile: BrowserContext, scripted: ScriptedServers
+) -> None:
+    def log_in(route: Route) -> None:
+        route.fulfill(status=200, body="<h1>Log in</h1>", content_type="text/html")
+
+    profile.route("**/v1/**", log_in)
+    talk = Talk.open(profile, scripted.url)
+    told = "Something between here and the server answers in its place"
+    expect(talk.page.get_by_role("alert")).to_contain_text(told)
+    talk.send("Hello")
+    expect(talk.page.get_by_text(f"Not sent. {told}")).to_be_visible()
+    expect(talk.box).to_have_value("Hello")
+
+
 def test_what_the_server_refuses_stays_in_the_box(
     profile: BrowserContext, scripted: ScriptedServers, script: Script
 ) -> None:

@@ -22,7 +22,7 @@ export async function ask(path: string, wish: Wish = {}): Promise<Response> {
   for (;;) {
     const key = currentKey();
     const answer = await send(path, wish, key);
-    if (answer.ok) return answer;
+    if (answer.ok) return ofTheServer(answer);
     const refusal = await refusalOf(answer);
     if (refusal.code === "invalid_api_key") {
       await anotherKey(key);
@@ -33,6 +33,14 @@ export async function ask(path: string, wish: Wish = {}): Promise<Response> {
       throw refusal;
     }
   }
+}
+
+/** The answer, if the server itself can have given it. Throws Refused. */
+function ofTheServer(answer: Response): Response {
+  const type = answer.headers.get("content-type") ?? "";
+  if (/^(application\/json|text\/event-stream)\b/.test(type)) return answer;
+  const why = "something between here and the server answers in its place, perhaps a login page; reload the page";
+  throw new Refused(answer.status, "not_the_server", why, null, null);
 }
 
 /** The answer's JSON. Throws as `ask` does. */
