@@ -146,5 +146,6 @@ def test_everything_can_be_reached_and_used_by_keyboard(
     assert "def f(x: int = 1)" in page.evaluate("navigator.clipboard.readText()")
     _tab_to(page, "Copy answer")
     page.keyboard.press("Enter")
-    expect(talk.button("Copied")).to_be_visible()
+    copied = talk.answer.locator("footer").get_by_role("button", name="Copied")
+    expect(copied).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()").startswith("# A heading")

@@ -97,6 +97,17 @@ def test_json_is_checked_as_one_types(
     expect(field.get_by_role("button", name="Use", exact=True)).to_be_disabled()
 
 
+def test_what_is_typed_outlives_a_closed_panel(
+    profile: BrowserContext, scripted: ScriptedServers
+) -> None:
+    talk = Talk.open(profile, scripted.url)
+    panel = _panel(talk)
+    panel.get_by_label("JSON schema").fill('{"half": ')
+    panel.get_by_label("JSON schema").press("Escape")
+    expect(panel).to_be_hidden()
+    expect(_panel(talk).get_by_label("JSON schema")).to_have_value('{"half": ')
+
+
 def test_what_the_server_refuses_is_said(
     profile: BrowserContext, scripted: ScriptedServers, script: Script
 ) -> None:

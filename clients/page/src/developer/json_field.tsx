@@ -2,7 +2,12 @@ import { useId, useState } from "preact/hooks";
 import { told } from "../wire/errors";
 import type { Typed } from "./typed_json";
 
+/** What was typed and is not in use, as long as the page lives: a panel that was closed has it again. */
+const unused = new Map<string, string>();
+
 interface JsonFieldProps<T> {
+  /** Under which what is typed is kept. */
+  name: string;
   label: string;
   hint: string;
   /** What is in use, as text; empty for nothing. */
@@ -14,9 +19,9 @@ interface JsonFieldProps<T> {
 }
 
 /** A box for JSON, which says while one types what is wrong, and is used when one says so. */
-export function JsonField<T>({ label, hint, used, example, read, onUse }: JsonFieldProps<T>) {
+export function JsonField<T>({ name, label, hint, used, example, read, onUse }: JsonFieldProps<T>) {
   const id = useId();
-  const [typedText, setText] = useState<string | null>(null);
+  const [typedText, setText] = useState<string | null>(unused.get(name) ?? null);
   const [refusal, setRefusal] = useState<string | null>(null);
   const text = typedText ?? used;
   const typed = read(text);
@@ -24,6 +29,7 @@ export function JsonField<T>({ label, hint, used, example, read, onUse }: JsonFi
   const isUsed = typedText === null;
   const put = (next: string) => {
     setText(next);
+    unused.set(name, next);
     setRefusal(null);
   };
   const use = async (next: string) => {
@@ -33,6 +39,7 @@ export function JsonField<T>({ label, hint, used, example, read, onUse }: JsonFi
     try {
       await onUse(value);
       setText(null);
+      unused.delete(name);
     } catch (error) {
       setRefusal(told(error));
     }

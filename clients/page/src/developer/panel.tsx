@@ -66,6 +66,7 @@ export function DeveloperPanel({ chat, draft, onSettings, onClose }: PanelProps)
       </header>
       <JsonField
         key={`${chat.id} schema`}
+        name={`${chat.id} schema`}
         label="JSON schema"
         hint="Answers of this chat are JSON of this schema."
         used={schemaText(settings)}
@@ -75,6 +76,7 @@ export function DeveloperPanel({ chat, draft, onSettings, onClose }: PanelProps)
       />
       <JsonField<FunctionTool[]>
         key={`${chat.id} tools`}
+        name={`${chat.id} tools`}
         label="Tools"
         hint="What the model may call. You are asked here in the chat for what a call gives."
         used={settings.tools ? written(settings.tools) : ""}
