@@ -10,6 +10,7 @@ That takes 4.25 bits a weight.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ BITS = 4 + 8 / GROUP  # of a weight, its share of the multiplier included
 _CHANNELS = 64  # output channels of a block
 _NUMBER_BYTES = _CHANNELS * GROUP // 2
 _FRACTIONS = (1.0, 0.9, 0.8)  # of the step at which a group's largest weight is -8
-_AT_ONCE = 2**18  # weights, so that what is computed of them stays in a core's cache
+_AT_ONCE = 2**15
+"""Weights that a thread quantises at a time: so few that torch does not share an operation among
+its own threads, which would wait for each other tens of thousands of times."""
 
 
 def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +40,9 @@ def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
     # What a group adds up to is at most 8 * 127 * 32; all of them must fit into 32 bits.
     most = min(127, (2**31 - 1) // (8 * 127 * GROUP * multipliers.shape[1]))
     at_once = max(1, _AT_ONCE // max(inputs, 1))
-    for start in range(0, outputs, at_once):
+
+    @torch.inference_mode()
+    def choose(start: int) -> None:
         rows = slice(start, start + at_once)
         # Groups side by side: operations on [32, n] are several times as fast as on [n, 32].
         some = F.pad(weight[rows].float(), (0, -inputs % GROUP)).view(-1, GROUP).t().contiguous()
@@ -49,6 +54,9 @@ def quantize_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
         numbers[rows] = found.reshape(len(steps), -1)[:, :inputs]
         multipliers[rows] = by.to(torch.int8)
         scales[rows] = scale.squeeze(1)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        list(threads.map(choose, range(0, outputs, at_once)))
     return pack_int4(numbers, multipliers), scales
 
 
