@@ -79,6 +79,10 @@ function Actions({ chat, onChoice, onLeave }: ActionsProps) {
     <div
       ref={menu}
       class="actions"
+      onFocusOut={({ relatedTarget }) => {
+        const isAway = relatedTarget instanceof Node && !menu.current?.parentElement?.contains(relatedTarget);
+        if (isAway) onChoice("nothing");
+      }}
       role="group"
       aria-label={titleOf(chat)}
       onKeyDown={(event) => {

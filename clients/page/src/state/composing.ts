@@ -50,6 +50,7 @@ export function dontSend(): void {
 
 /** Stops the answer, or what asks for one. What was said until now is kept. */
 export async function stop(): Promise<void> {
+  if (document.activeElement?.matches(".composer button")) focusBox();
   if (sending.value.state !== "idle") dontSend();
   const running = runningAnswer.value;
   if (running === null) return;
@@ -57,11 +58,18 @@ export async function stop(): Promise<void> {
   await refresh();
 }
 
+/** What was pressed goes away with what it did. */
+function focusBox(): void {
+  document.querySelector<HTMLElement>(".composer textarea")?.focus({ preventScroll: true });
+}
+
 export function answerAgain(response: string): Promise<boolean> {
+  focusBox();
   return another((chat, signal) => regenerate(chat, response, signal));
 }
 
 export function answerOn(response: string): Promise<boolean> {
+  focusBox();
   return another((chat, signal) => continueAnswer(chat, response, signal));
 }
 
