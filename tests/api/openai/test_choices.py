@@ -22,6 +22,8 @@ class ScriptedStream:
     def __init__(self) -> None:
         self.news: asyncio.Queue[TokenEvent | Exception] = asyncio.Queue()
         self.is_closed = False
+        self.num_told = 0
+        self.finish_reason: FinishReason | None = None
 
     def put(self, token: int, reason: FinishReason | None = None) -> None:
         self.news.put_nowait(TokenEvent(1, (token,), reason, 0))
@@ -33,8 +35,12 @@ class ScriptedStream:
             raise event
         return [event]
 
-    def close(self) -> None:
+    def tell(self, num_tokens: int) -> None:
+        self.num_told += num_tokens
+
+    def close(self, finish_reason: FinishReason | None = None) -> None:
         self.is_closed = True
+        self.finish_reason = finish_reason
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from millstream.api.openai.chat.builder import ChatBuilder
 from millstream.api.openai.generate.answer import Report, WholeChoice
-from millstream.core.request import TokenEvent
+from millstream.core.request import FinishReason, TokenEvent
 from millstream.generation.choices import Choice
 from millstream.runtime.stream import TokenStream
 from millstream.text.assembler import TextAssembler, TextDelta
@@ -108,5 +108,8 @@ class BatchStream:
         *events, last = [TokenEvent(1, (token,), None, 0) for token in batch]
         return [*events, last._replace(finish_reason=None if self._batches else "length")]
 
-    def close(self) -> None:
+    def tell(self, num_tokens: int) -> None:
+        pass
+
+    def close(self, finish_reason: FinishReason | None = None) -> None:
         pass
