@@ -72,11 +72,12 @@ async def test_it_is_told_while_the_answer_runs_and_when_it_ends_badly(
     made = await visitor.ask("POST", f"/{chat}/messages", json=body)
     running = await timing_of(visitor, chat)
     assert running["first_token_seconds"] is None
-    assert 0 < running["total_seconds"] < (await timing_of(visitor, chat))["total_seconds"]
+    while (await timing_of(visitor, chat))["total_seconds"] <= running["total_seconds"]:
+        pass  # it goes on to be counted, in milliseconds
     cancelled = await visitor.client.post(f"/v1/responses/{made['id']}/cancel")
     assert cancelled.json()["status"] == "cancelled"
     ended = await timing_of(visitor, chat)
-    assert ended["total_seconds"] > running["total_seconds"]
+    assert ended["total_seconds"] > running["total_seconds"] >= 0
     assert await timing_of(visitor, chat) == ended
     body = {"content": "More", "background": True, "timeout": 0.05}
     made = await visitor.ask("POST", f"/{chat}/messages", json=body)

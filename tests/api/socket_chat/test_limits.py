@@ -166,13 +166,15 @@ async def test_an_engine_that_fails_is_an_error_frame(desk: Desk) -> None:
 async def test_pieces_are_paced_and_joined(desk: Desk) -> None:
     desk.say(LONG)
     loop = asyncio.get_running_loop()
-    async with chatting(desk.context, time_between_chunks=0.04) as chat:
+    async with chatting(desk.context, time_between_chunks=0.005) as chat:
         began = loop.time()
         await chat.send(1)
         num_pieces = 0
         while num_pieces < 6:
-            num_pieces += bool((await chat.hear())["text"])
-        assert loop.time() - began >= 5 * 0.04
+            frame = await chat.hear()
+            assert "finish_reason" not in frame
+            num_pieces += bool(frame["text"])
+        assert loop.time() - began >= 5 * 0.005
         await chat.line.say(json.dumps({"id": 1, "cancel": True}))
         await chat.frames()
 
