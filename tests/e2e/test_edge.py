@@ -131,9 +131,11 @@ def test_the_address_leads_to_the_page(path: str, guarded: Guarded) -> None:
     page = guarded.http.get(path, headers={"Accept": "text/html,*/*"})
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert "script" not in page.text
-    (link,) = re.findall(r'href="(.+?)"', page.text)
-    assert guarded.http.get(link).status_code == 200
+    links = re.findall(r'(?:href|src)="(.+?)"', page.text)
+    assert "/llm/page/chat.js" in links
+    for link in links:
+        assert link.startswith("/llm/")
+        assert guarded.http.get(link).status_code == 200
     line = guarded.http.get(path, headers={"Accept": "*/*"})
     assert line.headers["content-type"].startswith("text/plain")
     assert "/llm/docs" in line.text
