@@ -56,7 +56,8 @@ def test_several_answers_differ_and_repeat_with_their_seed(endless_server: Runni
 
 
 def test_each_streamed_answer_has_one_role_and_one_end(endless_server: RunningServer) -> None:
-    chunks = openai_sync(endless_server.url, "Hello", n=3, **SAMPLED)
+    # So long that they cannot all be over before the first is read.
+    chunks = openai_sync(endless_server.url, "Hello", n=3, **SAMPLED | {"max_tokens": 500})
     for index in range(3):
         mine = [c for chunk in chunks for c in chunk.choices if c.index == index]
         assert [choice.delta.role for choice in mine] == ["assistant"] + [None] * (len(mine) - 1)
