@@ -36,10 +36,9 @@ class LiveLine:
         stands = self._engine.statistics
         if not (self._engine.num_open or rate):
             return ""
-        held = stands.num_blocks_used / stands.num_blocks if stands.num_blocks else 0.0
         return (
             f"{stands.num_running} running, {stands.num_waiting} waiting, "
-            f"{rate:,.0f} tokens/s, KV cache {held:.0%}"
+            f"{rate:,.0f} tokens/s, KV cache {stands.cache_usage:.0%}"
         )
 
 

@@ -66,3 +66,8 @@ class Statistics:
     num_states_used: int = 0
     num_states_cached: int = 0
     archive: ArchiveStatistics | None = None
+
+    @property
+    def cache_usage(self) -> float:
+        """Which part of the KV cache's blocks is held by requests, between 0 and 1."""
+        return self.num_blocks_used / self.num_blocks if self.num_blocks else 0.0

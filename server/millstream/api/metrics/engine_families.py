@@ -46,14 +46,9 @@ def engine_families(engine: EngineClient) -> Iterator[Metric]:
         yield from _archive(now.archive, counted)
 
 
-def usage(now: Statistics) -> float:
-    """Which part of the KV cache is held by requests, between 0 and 1."""
-    return now.num_blocks_used / now.num_blocks if now.num_blocks else 0.0
-
-
 def _cache(now: Statistics) -> Iterator[Metric]:
     prefix = "millstream_kv_cache"
-    yield gauge(f"{prefix}_usage_ratio", "Part of the blocks that requests hold", usage(now))
+    yield gauge(f"{prefix}_usage_ratio", "Part of the blocks that requests hold", now.cache_usage)
     yield gauge(f"{prefix}_blocks", "Blocks of the KV cache", now.num_blocks)
     yield gauge(f"{prefix}_used_blocks", "Blocks that requests hold", now.num_blocks_used)
     yield gauge(

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
-from millstream.api.metrics.engine_families import usage
 from millstream.api.metrics.families import counter, counters, gauge, histogram, same_as
 from millstream.core.status import EngineInfo
 from millstream.metrics.request_metrics import RequestMetrics
@@ -26,8 +25,8 @@ def vllm_families(engine: EngineClient, *, model: str) -> Iterator[Metric]:
     for name, value, ours in (
         ("num_requests_running", now.num_running, "requests_running"),
         ("num_requests_waiting", now.num_waiting, "requests_waiting"),
-        ("kv_cache_usage_perc", usage(now), "kv_cache_usage_ratio"),
-        ("gpu_cache_usage_perc", usage(now), "kv_cache_usage_ratio"),
+        ("kv_cache_usage_perc", now.cache_usage, "kv_cache_usage_ratio"),
+        ("gpu_cache_usage_perc", now.cache_usage, "kv_cache_usage_ratio"),
     ):
         yield gauge(f"vllm:{name}", same_as(ours), value, labels)
     metrics = engine.streams.metrics
