@@ -25,6 +25,7 @@ from millstream.text.vocabulary import Vocabulary
 from millstream.workers.workers import Workers
 from tests.api.described_transport import CheckedTransport
 from tests.fakes import WholeSteps, fake_info
+from tests.runtime.conftest import until
 from tests.text.conftest import byte_tokenizer
 from tests.text.parsing.samples import TOOLS, choose
 
@@ -45,10 +46,12 @@ class Speaker(WholeSteps):
         self._ids: dict[int, list[int]] = {}
         self._may_go_on = threading.Event()
         self._may_go_on.set()
+        self._said_before = 0
 
     @contextlib.contextmanager
-    def silent(self) -> Iterator[None]:
-        """Nothing is said for as long as this lasts."""
+    def silent(self, *, after: int = 0) -> Iterator[None]:
+        """Nothing is said for as long as this lasts, but the first `after` tokens of an answer."""
+        self._said_before = after
         self._may_go_on.clear()
         try:
             yield
@@ -59,7 +62,8 @@ class Speaker(WholeSteps):
         pass
 
     def step(self, plan: Plan) -> StepOutput:
-        self._may_go_on.wait()
+        if any(chunk.num_generated >= self._said_before for chunk in plan.chunks):
+            self._may_go_on.wait()
         tokens: list[int] = []
         logprobs: dict[int, TokenLogprob] = {}
         for chunk in plan.chunks:
@@ -164,6 +168,11 @@ class Talk:
         self.speaker = speaker
         self.template = template
         self.parsers = HERMES
+
+    async def in_engine(self, count: int) -> None:
+        """Waits until so many requests are in the engine and have not ended."""
+        streams = self.context.engine.streams
+        await until(lambda: sum(s.is_started and not s.is_ended for s in streams) == count)
 
     async def post(self, **fields: Any) -> httpx.Response:
         body = {"messages": [{"role": "user", "content": "x"}], "tools": TOOLS} | fields

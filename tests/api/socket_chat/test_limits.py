@@ -149,11 +149,13 @@ async def test_whoever_waits_for_an_answer_is_not_idle(desk: Desk) -> None:
 async def test_an_engine_that_fails_is_an_error_frame(desk: Desk) -> None:
     desk.say(LONG)
     async with chatting(desk.context) as chat:
-        await chat.send("a")
-        while not (await chat.hear())["text"]:
-            pass
-        desk.talk.speaker.texts.clear()  # whoever asks next lets the step fail
-        await chat.send("b")
+        with desk.talk.speaker.silent(after=8):
+            await chat.send("a")
+            while not (await chat.hear())["text"]:
+                pass
+            desk.talk.speaker.texts.clear()  # whoever asks next lets the step fail
+            await chat.send("b")
+            await desk.talk.in_engine(2)
         frames = await chat.answers(2)
         for identifier in "ab":
             last = frames[identifier][-1]
