@@ -12,8 +12,9 @@ from millstream.core.archive import BlockArchive
 from millstream.core.blocks import BlockPool
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureCode, Request, TokenLogprob
-from millstream.core.scheduler import MAX_OVERTAKEN, Scheduler
+from millstream.core.scheduler import Scheduler
 from millstream.core.states import StatePool
+from millstream.core.waiting_line import MAX_OVERTAKEN
 from tests.fakes import (
     FakeRunner,
     LaunchingFake,

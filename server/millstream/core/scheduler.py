@@ -4,23 +4,21 @@ Rules:
 1. Decode first: every running sequence with one pending token gets it computed in every step.
    Prompt chunks fill the rest of the step's token budget, which is larger than `max_running`, in
    order of rank (priority, arrival).
-2. Blocks for everything known of a sequence are taken when it is admitted; a decode step takes at
-   most one more. When none is left, the running sequence of the worst rank is preempted: its
-   blocks go back and it waits, at its old rank, to be computed again (the prefix cache helps).
-3. A request that does not fit now may be overtaken by smaller ones, `MAX_OVERTAKEN` times.
-4. No livelock: the sequence of the best rank is never a victim, and alone it always fits, because
+2. Blocks for everything known of a sequence are taken when the waiting line admits it; a decode
+   step takes at most one more. When none is left, the running sequence of the worst rank is
+   preempted: its blocks go back and it waits, at its old rank, to be computed again (the prefix
+   cache helps).
+3. No livelock: the sequence of the best rank is never a victim, and alone it always fits, because
    `fits()` is asked at the door.
-5. A plan is open until `commit()` or `fail_step()`. While one is, the next can be made; it assumes
+4. A plan is open until `commit()` or `fail_step()`. While one is, the next can be made; it assumes
    that every sequence goes on. Nobody is preempted for it. Plans end in the order they were made.
-6. No torch, no clock, no threads. `add()` and `cancel()` come at any time. `check()` holds between
+5. No torch, no clock, no threads. `add()` and `cancel()` come at any time. `check()` holds between
    any two calls.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Sequence as Seq
-from operator import attrgetter
 
 from millstream.core.archive import BlockArchive
 from millstream.core.archived_prefixes import ArchivedPrefixes
@@ -28,13 +26,11 @@ from millstream.core.blocks import BlockPool
 from millstream.core.held_blocks import HeldBlocks
 from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import FailureCode, FailureEvent, Request, TokenEvent
+from millstream.core.running_set import RunningSet
 from millstream.core.sequence import Sequence
 from millstream.core.states import StatePool
 from millstream.core.status import Statistics
-
-MAX_OVERTAKEN = 16
-
-_rank = attrgetter("rank")
+from millstream.core.waiting_line import WaitingLine
 
 
 class Scheduler:
@@ -55,14 +51,13 @@ class Scheduler:
         self.pool, self.states = pool, states
         self.max_running = max_running
         self.max_step_tokens = max_step_tokens
-        self._running: list[Sequence] = []
-        self._waiting: list[Sequence] = []
         self._sequences: dict[int, Sequence] = {}
         self._held = HeldBlocks(pool, states)
         self._archived = ArchivedPrefixes(pool, archive)
+        self._waiting = WaitingLine(pool, states, self._archived)
+        self._running = RunningSet(pool, self._waiting)
         self._num_open = 0
         self._num_arrived = 0
-        self._num_preemptions = 0
 
     @property
     def has_work(self) -> bool:
@@ -80,7 +75,7 @@ class Scheduler:
         sequence = Sequence(request, self._num_arrived)
         self._num_arrived += 1
         self._sequences[request.id] = sequence
-        insort(self._waiting, sequence, key=_rank)
+        self._waiting.add(sequence)
 
     def cancel(self, request_id: int) -> bool:
         """Forgets a request, and its blocks once no open plan writes to them; False if unknown."""
@@ -94,29 +89,12 @@ class Scheduler:
 
     def plan(self) -> Plan | None:
         """The next step, or None when there is nothing to compute (yet)."""
-        if self._num_open and not self._can_go_ahead():
+        if self._num_open and not self._running.can_go_ahead():
             return None
         self._archived.restore()
-        chunks: dict[int, Chunk] = {}
-        num_preemptions = self._num_preemptions
-        for sequence in tuple(self._running):
-            if sequence.num_pending != 1 or not sequence.block_table or sequence.will_end:
-                continue
-            if self._grow(sequence, chunks):
-                chunks[sequence.request.id] = sequence.chunk(1)
-        budget = self.max_step_tokens - len(chunks)
-        if len(chunks) < len(self._running):
-            for sequence in self._running:
-                if sequence.num_pending > 1 and budget > 0:
-                    length = min(budget, sequence.num_pending)
-                    chunks[sequence.request.id] = sequence.chunk(length)
-                    budget -= length
-        # A step that preempted admits nobody: the victim would come straight back.
-        if self._waiting and self._num_preemptions == num_preemptions:
-            for sequence in self._admissible(budget):
-                length = min(budget, sequence.num_pending)
-                chunks[sequence.request.id] = sequence.chunk(length)
-                budget -= length
+        before = self._running.num_preemptions
+        chunks = self._running.decode_chunks()
+        self._add_prompt_chunks(chunks, may_admit=self._running.num_preemptions == before)
         self._num_open += bool(chunks)
         return Plan(tuple(chunks.values())) if chunks else None
 
@@ -195,7 +173,7 @@ class Scheduler:
             num_blocks=self.pool.num_blocks,
             num_blocks_used=self.pool.num_used,
             num_blocks_cached=self.pool.num_cached,
-            num_preemptions=self._num_preemptions,
+            num_preemptions=self._running.num_preemptions,
             num_states=states.num_blocks if states else 0,
             num_states_used=states.num_used if states else 0,
             num_states_cached=states.num_cached if states else 0,
@@ -206,74 +184,34 @@ class Scheduler:
         """Raises AssertionError if any invariant of the scheduler or the pool is broken."""
         self._held.check(self._sequences.values())
         assert len(self._running) <= self.max_running, "too many running"
-        assert sorted(self._running, key=_rank) == self._running, "running not in order"
-        assert sorted(self._waiting, key=_rank) == self._waiting, "waiting not in order"
-        assert {s.request.id for s in self._running + self._waiting} == set(self._sequences)
-        for sequence in self._waiting:
-            assert (sequence.block_table, sequence.num_launched) == ([], 0), "waiting holds blocks"
-            assert not sequence.open_chunks, "waiting and in a plan"
+        self._running.check()
+        self._waiting.check()
+        assert {s.request.id for s in (*self._running, *self._waiting)} == set(self._sequences)
         for sequence in self._running:
-            sequence.check(self.pool.block_size)
             assert len(sequence.open_chunks) <= self._num_open, "in a plan that is not open"
 
-    def _can_go_ahead(self) -> bool:
-        """Whether there is a slot for the next token of everybody who runs."""
-        num_free, size = self.pool.num_free, self.pool.block_size
-        has_plenty = num_free >= len(self._running)
-        return has_plenty or sum(not s.has_room(size) for s in self._running) <= num_free
+    def _add_prompt_chunks(self, chunks: dict[int, Chunk], *, may_admit: bool) -> None:
+        """Fills the step with prompts, those that run first, then those that can be admitted.
 
-    def _grow(self, sequence: Sequence, chunks: dict[int, Chunk]) -> bool:
-        """Makes room for the pending token, preempting the worst ranks; False if preempted."""
-        while not sequence.grow(self.pool):
-            victim = self._running[-1]
-            chunks.pop(victim.request.id, None)
-            self._preempt(victim)
-            if victim is sequence:
-                return False
-        return True
-
-    def _admissible(self, budget: int) -> Seq[Sequence]:
-        """Moves waiting sequences to running while slots, blocks and `budget` last."""
-        admitted: list[Sequence] = []
-        blocked: list[Sequence] = []
-        for sequence in list(self._waiting):
-            if budget <= 0 or len(self._running) >= self.max_running:
-                break
-            if self._follows_one_in_prefill(sequence):
-                continue
-            if self._archived.is_awaited(sequence, spare=len(self._running)):
-                continue
-            if self._admit(sequence):
-                admitted.append(sequence)
-                budget -= sequence.num_pending
-                for overtaken in blocked:
-                    overtaken.num_overtaken += 1
-            elif sequence.num_overtaken >= MAX_OVERTAKEN:
-                break
-            else:
-                blocked.append(sequence)
-        return admitted
-
-    def _follows_one_in_prefill(self, sequence: Sequence) -> bool:
-        if sequence.request.follows is None:
-            return False
-        leader = self._sequences.get(sequence.request.follows)
-        return leader is not None and leader.num_generated == 0
-
-    def _admit(self, sequence: Sequence) -> bool:
-        # One spare block per runner keeps an admission from causing a preemption at once.
-        if not sequence.acquire(self.pool, spare=len(self._running), state_pool=self.states):
-            return False
-        self._waiting.remove(sequence)
-        insort(self._running, sequence, key=_rank)
-        return True
-
-    def _preempt(self, sequence: Sequence) -> None:
-        assert not self._num_open, "an open plan writes to its blocks"
-        self._running.remove(sequence)
-        sequence.release(self.pool)
-        self._num_preemptions += 1
-        insort(self._waiting, sequence, key=_rank)
+        may_admit: False in a step that preempted, since the victim would come straight back.
+        """
+        budget = self.max_step_tokens - len(chunks)
+        if len(chunks) < len(self._running):
+            for sequence in self._running:
+                if sequence.num_pending > 1 and budget > 0:
+                    length = min(budget, sequence.num_pending)
+                    chunks[sequence.request.id] = sequence.chunk(length)
+                    budget -= length
+        if not (self._waiting and may_admit):
+            return
+        limit, known = self.max_running, self._sequences
+        for sequence in self._waiting.admit(
+            budget=budget, num_running=len(self._running), limit=limit, known=known
+        ):
+            self._running.add(sequence)
+            length = min(budget, sequence.num_pending)
+            chunks[sequence.request.id] = sequence.chunk(length)
+            budget -= length
 
     def _remove(self, sequence: Sequence) -> None:
         (self._running if sequence in self._running else self._waiting).remove(sequence)
