@@ -44,26 +44,31 @@ class Speaker(WholeSteps):
         self._tokenizer = tokenizer
         self._end = tokenizer.token_to_id("<end>")
         self._ids: dict[int, list[int]] = {}
-        self._may_go_on = threading.Event()
-        self._may_go_on.set()
-        self._said_before = 0
+        self._limit: int | None = None
+        self._limit_changed = threading.Condition()
 
     @contextlib.contextmanager
     def silent(self, *, after: int = 0) -> Iterator[None]:
         """Nothing is said for as long as this lasts, but the first `after` tokens of an answer."""
-        self._said_before = after
-        self._may_go_on.clear()
+        self.allow(after)
         try:
             yield
         finally:
-            self._may_go_on.set()
+            self.allow(None)
+
+    def allow(self, num_tokens: int | None) -> None:
+        """From now on answers wait when they have so many tokens; None: they do not wait."""
+        with self._limit_changed:
+            self._limit = num_tokens
+            self._limit_changed.notify()
 
     def scrub(self, blocks: Any) -> None:
         pass
 
     def step(self, plan: Plan) -> StepOutput:
-        if any(chunk.num_generated >= self._said_before for chunk in plan.chunks):
-            self._may_go_on.wait()
+        longest = max(chunk.num_generated for chunk in plan.chunks)
+        with self._limit_changed:
+            self._limit_changed.wait_for(lambda: self._limit is None or longest < self._limit)
         tokens: list[int] = []
         logprobs: dict[int, TokenLogprob] = {}
         for chunk in plan.chunks:

@@ -231,7 +231,7 @@ def _refuse(traffic: Traffic) -> None:
 def _fail(traffic: Traffic) -> None:
     """While the engine has it: out of time, and with the engine."""
     with traffic.server.paused_engine():
-        assert traffic.ask(CHAT, chat(timeout=0.3)).status_code == 504
+        assert traffic.ask(CHAT, chat(timeout=1.5)).status_code == 504
     traffic.ended["failed", "timeout"] += 1
     body = chat(max_tokens=LONG, stream=True, stream_options=RUNNING)
     with traffic._http.stream("POST", CHAT, json=body) as response:

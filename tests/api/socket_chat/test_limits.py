@@ -26,13 +26,14 @@ LONG = "word " * 3000
 async def test_an_answer_is_cancelled_by_its_id(desk: Desk) -> None:
     desk.say(LONG, "short")
     async with chatting(desk.context) as chat:
-        await chat.send(1)
-        while not (await chat.hear())["text"]:
-            pass
-        await chat.line.say(json.dumps({"id": 2, "cancel": True}))
-        await chat.line.say(json.dumps({"id": 1, "cancel": True}))
-        await chat.line.say(json.dumps({"id": 1, "cancel": True}))
-        last = (await chat.frames())[-1]
+        with desk.talk.speaker.silent(after=8):
+            await chat.send(1)
+            while not (await chat.hear())["text"]:
+                pass
+            await chat.line.say(json.dumps({"id": 2, "cancel": True}))
+            await chat.line.say(json.dumps({"id": 1, "cancel": True}))
+            await chat.line.say(json.dumps({"id": 1, "cancel": True}))
+            last = (await chat.frames())[-1]
         assert (last["id"], last["text"], last["finish_reason"]) == (1, "", "cancelled")
         assert last["usage"]["completion_tokens"] > 0
         # None of the others is answered: there was nothing to end.
@@ -43,16 +44,15 @@ async def test_an_answer_is_cancelled_by_its_id(desk: Desk) -> None:
 async def test_what_waits_is_cancelled_at_once(desk: Desk) -> None:
     desk.say(LONG)
     async with chatting(desk.context, "conversation=new") as chat:
-        chat.line.is_reading.clear()
-        for identifier in (1, 2):
-            await chat.send(identifier)
-        await chat.send(3, max_tokens=2)
-        await chat.line.say(json.dumps({"id": 2, "cancel": True}))
-        chat.line.is_reading.set()
-        while (frame := await chat.hear())["id"] == 1:
-            assert "finish_reason" not in frame
-        assert frame == {"id": 2, "text": "", "finish_reason": "cancelled", "usage": None}
-        await chat.line.say(json.dumps({"id": 1, "cancel": True}))
+        with desk.talk.speaker.silent(after=8):
+            for identifier in (1, 2):
+                await chat.send(identifier)
+            await chat.send(3, max_tokens=2)
+            await chat.line.say(json.dumps({"id": 2, "cancel": True}))
+            while (frame := await chat.hear())["id"] == 1:
+                assert "finish_reason" not in frame
+            assert frame == {"id": 2, "text": "", "finish_reason": "cancelled", "usage": None}
+            await chat.line.say(json.dumps({"id": 1, "cancel": True}))
         answers = await chat.answers(2)
         assert set(answers) == {1, 3}
         assert answers[1][-1]["finish_reason"] == "cancelled"
@@ -63,20 +63,19 @@ async def test_a_full_server_refuses_and_the_connection_stays(desk: Desk) -> Non
     """Four run and two wait."""
     desk.say(LONG)
     async with chatting(desk.context) as chat:
-        chat.line.is_reading.clear()
-        for identifier in range(9):
-            await chat.send(identifier)
-        chat.line.is_reading.set()
-        refused = [frame for frames in (await chat.answers(3)).values() for frame in frames]
-        errors = [frame for frame in refused if "error" in frame]
-        assert [frame["id"] for frame in errors] == [6, 7, 8]
-        assert {frame["error"]["code"] for frame in errors} == {"overloaded"}
-        assert {frame["status"] for frame in errors} == {429}
-        assert {frame["error_type"] for frame in errors} == {"overloaded"}
-        assert all(frame["retry_after"] >= 1 for frame in errors)
-        for identifier in range(6):
-            await chat.line.say(json.dumps({"id": identifier, "cancel": True}))
-        await chat.answers(6)
+        with desk.talk.speaker.silent():
+            for identifier in range(9):
+                await chat.send(identifier)
+            refused = [frame for frames in (await chat.answers(3)).values() for frame in frames]
+            errors = [frame for frame in refused if "error" in frame]
+            assert [frame["id"] for frame in errors] == [6, 7, 8]
+            assert {frame["error"]["code"] for frame in errors} == {"overloaded"}
+            assert {frame["status"] for frame in errors} == {429}
+            assert {frame["error_type"] for frame in errors} == {"overloaded"}
+            assert all(frame["retry_after"] >= 1 for frame in errors)
+            for identifier in range(6):
+                await chat.line.say(json.dumps({"id": identifier, "cancel": True}))
+            await chat.answers(6)
         desk.say("short")
         assert await chat.answer() == "short"
 
@@ -120,12 +119,14 @@ async def test_a_slow_reader_holds_up_nobody(desk: Desk) -> None:
 
 async def test_whoever_leaves_ends_what_runs(desk: Desk) -> None:
     desk.say(LONG)
-    async with chatting(desk.context) as chat:
-        for identifier in range(3):
-            await chat.send(identifier)
-        while not (await chat.hear())["text"]:
-            pass
-    await settled(desk)
+    with desk.talk.speaker.silent(after=8):
+        async with chatting(desk.context) as chat:
+            for identifier in range(3):
+                await chat.send(identifier)
+            while not (await chat.hear())["text"]:
+                pass
+            await desk.talk.in_engine(3)
+        await settled(desk)
     assert desk.context.engine.num_open == 0
 
 
@@ -168,17 +169,20 @@ async def test_an_engine_that_fails_is_an_error_frame(desk: Desk) -> None:
 async def test_pieces_are_paced_and_joined(desk: Desk) -> None:
     desk.say(LONG)
     loop = asyncio.get_running_loop()
-    async with chatting(desk.context, time_between_chunks=0.005) as chat:
-        began = loop.time()
-        await chat.send(1)
-        num_pieces = 0
-        while num_pieces < 6:
-            frame = await chat.hear()
-            assert "finish_reason" not in frame
-            num_pieces += bool(frame["text"])
-        assert loop.time() - began >= 5 * 0.005
-        await chat.line.say(json.dumps({"id": 1, "cancel": True}))
-        await chat.frames()
+    speaker = desk.talk.speaker
+    async with chatting(desk.context, time_between_chunks=0.04) as chat:
+        with speaker.silent(after=20):
+            began = loop.time()
+            await chat.send(1)
+            num_pieces = 0
+            while num_pieces < 6:
+                frame = await chat.hear()
+                assert "finish_reason" not in frame
+                num_pieces += bool(frame["text"])
+                speaker.allow(20 * (num_pieces + 1))
+            assert loop.time() - began >= 5 * 0.04
+            await chat.line.say(json.dumps({"id": 1, "cancel": True}))
+            await chat.frames()
 
 
 async def test_an_answer_that_has_ended_is_not_held_back(desk: Desk) -> None:

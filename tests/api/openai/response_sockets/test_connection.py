@@ -232,16 +232,17 @@ async def test_answers_cannot_be_steered(desk: Desk) -> None:
 async def test_whoever_leaves_ends_what_runs(desk: Desk) -> None:
     desk.say("word " * 3000)
     begun: set[str] = set()
-    async with connected(desk.context) as line:
-        for lane in ("a", "b"):
-            await line.create(stream_id=lane)
-        await line.create(stream_id="a")
-        while len(begun) < 2:
-            event = await line.hear()
-            if event["type"] == "response.created":
-                begun.add(event["response"]["id"])
-    for run in desk.runs:
-        await run.settled()
+    with desk.talk.speaker.silent(after=8):
+        async with connected(desk.context) as line:
+            for lane in ("a", "b"):
+                await line.create(stream_id=lane)
+            await line.create(stream_id="a")
+            while len(begun) < 2:
+                event = await line.hear()
+                if event["type"] == "response.created":
+                    begun.add(event["response"]["id"])
+        for run in desk.runs:
+            await run.settled()
     assert desk.context.engine.num_open == 0
     for response_id in begun:
         assert (await desk.get(f"/v1/responses/{response_id}"))["status"] == "cancelled"
@@ -249,9 +250,10 @@ async def test_whoever_leaves_ends_what_runs(desk: Desk) -> None:
 
 async def test_what_may_be_resumed_goes_on_without_its_reader(desk: Desk) -> None:
     desk.say("word " * 100)
-    async with connected(desk.context, headers=[("x-resumable", "true")]) as line:
-        await line.create()
-        response_id = (await line.hear())["response"]["id"]
+    with desk.talk.speaker.silent(after=8):
+        async with connected(desk.context, headers=[("x-resumable", "true")]) as line:
+            await line.create()
+            response_id = (await line.hear())["response"]["id"]
     for run in desk.runs:
         await run.settled()
     stored = await desk.get(f"/v1/responses/{response_id}")
