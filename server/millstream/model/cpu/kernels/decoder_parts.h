@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "int4.h"
+#include "int8.h"
 #include "linear.h"
 #include "row_kernels.h"
 #include "tensors.h"

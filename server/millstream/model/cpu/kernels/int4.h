@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "int4_tiles.h"
-#include "linear.h"
+#include "int8.h"
 
 namespace millstream {
 
@@ -73,7 +73,7 @@ void int4_product(const Tensor& x, const Int4Weight& by, const NextWeight& next,
     });
   };
   if (in_tiles)
-    multiply_in_tiles(rows.numbers.data(), count, weight, finish);
+    multiply_in_tiles(rows.numbers.data(), count, weight, next, finish);
   else
     multiply<Int4Format>(rows.numbers.data(), rows.stride(), count, weight, next, finish);
 }

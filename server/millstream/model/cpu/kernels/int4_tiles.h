@@ -6,49 +6,11 @@
 #pragma once
 
 #include "int4_format.h"
-
-#if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__linux__)
-#define MILLSTREAM_HAS_TILES 1
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
-#include <vector>
+#include "tiles.h"
 
 namespace millstream {
 
-constexpr int TILE_ROWS = 16, TILE_WIDTH = 64;  // of rows and inputs, or of channels and inputs
-constexpr int TILE_BYTES = TILE_ROWS * TILE_WIDTH;
-
-// Where row `row` has its inputs from `input` on, if rows lie as tiles do, so many for all inputs.
-inline int64_t tile_offset(int64_t row, int64_t input, int64_t tiles) {
-  return (row / TILE_ROWS * tiles + input / TILE_WIDTH) * TILE_BYTES +
-         row % TILE_ROWS * TILE_WIDTH + input % TILE_WIDTH;
-}
-
 #if MILLSTREAM_HAS_TILES
-
-// Whether this process may use matrix units: Linux wants to be asked, once.
-inline bool may_use_tiles() {
-  constexpr int REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // asm/prctl.h
-  static bool may = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-  return may;
-}
-
-struct alignas(64) TileShapes {
-  uint8_t palette = 1, first_row = 0, reserved[14] = {};
-  uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-constexpr TileShapes TILE_SHAPES{};
-
-// While it lives, this thread's tiles have a shape.
-class TileSetting {
- public:
-  TileSetting() { _tile_loadconfig(&TILE_SHAPES); }
-  ~TileSetting() { _tile_release(); }
-  TileSetting(const TileSetting&) = delete;
-};
 
 // 64 numbers from 0 to 15 of 16 channels, less 8 and times multipliers, as upper and lower bytes.
 // by: of each channel its multiplier twice.
@@ -118,52 +80,59 @@ inline void multiply_tiles(const int8_t* rows, const int8_t* weights, int64_t ti
   }
 }
 
-// As multiply(). rows: whole numbers as tile_offset() says, padded to whole tiles.
-template <typename F>
-void multiply_in_tiles(const int8_t* rows, int64_t count, const PackedWeight<Int4Format>& weight,
-                       F&& finish) {
-  struct alignas(64) Line {
-    int8_t bytes[64];
-  };
-  int64_t tiles = (weight.steps + 1) / 2, passes = padded(count, 2 * TILE_ROWS) / (2 * TILE_ROWS);
-  std::atomic<int64_t> next{0};
-  each_unit(num_threads(), [&](int64_t, int) {
-    thread_local std::vector<Line> memory;
-    memory.resize(std::max<size_t>(memory.size(), tiles * CHANNELS * 2));
+// How a thread multiplies blocks of one weight.
+class Int4Tiles {
+ public:
+  // rows: as tile_offset() says, padded to whole tiles.
+  Int4Tiles(const int8_t* rows, int64_t count, const PackedWeight<Int4Format>& weight)
+      : rows_(rows), count_(count), weight_(weight), tiles_((weight.steps + 1) / 2) {}
+
+  // finish(row, sums) for all rows and the channels of a block. after: needed next.
+  template <typename F>
+  void run(int64_t block, Prefetcher after, F&& finish) {
+    thread_local std::vector<CacheLine> memory;
+    memory.resize(std::max<size_t>(memory.size(), tiles_ * CHANNELS * 2));
     int8_t* weights = memory[0].bytes;
     alignas(64) int32_t sums[2 * TILE_ROWS * CHANNELS];
-    TileSetting setting;
-    for (int64_t n = next++, then; n < weight.blocks(); n = then) {
-      then = next++;
-      Prefetcher prefetcher;
-      if (then < weight.blocks())
-        prefetcher = {reinterpret_cast<const char*>(weight.block(then)), weight.block_bytes()};
-      prefetcher.set_pace(weight.block_bytes() / LINE, passes * tiles * (CHANNELS / 16));
-      take_apart(weight.block(n), weight.steps, tiles, weights);
-      int64_t channel = n * CHANNELS;
-      for (int64_t first = 0; first < count; first += 2 * TILE_ROWS) {
-        const int8_t* some = rows + tile_offset(first, 0, tiles);
-        for (int part = 0; part < CHANNELS / 16; part++) {
-          const int8_t* by = weights + part * tiles * 2 * TILE_BYTES;
-          if (first + TILE_ROWS < count)
-            multiply_tiles<true>(some, by, tiles, prefetcher, sums + part * 16);
-          else
-            multiply_tiles<false>(some, by, tiles, prefetcher, sums + part * 16);
-        }
-        for (int64_t row = first; row < std::min(count, first + 2 * TILE_ROWS); row++)
-          finish(row, channel, std::min<int64_t>(CHANNELS, weight.outputs - channel),
-                 sums + (row - first) * CHANNELS);
+    int64_t passes = padded(count_, 2 * TILE_ROWS) / (2 * TILE_ROWS);
+    after.set_pace(weight_.block_bytes() / LINE, passes * tiles_ * (CHANNELS / 16));
+    take_apart(weight_.block(block), weight_.steps, tiles_, weights);
+    for (int64_t first = 0; first < count_; first += 2 * TILE_ROWS) {
+      const int8_t* some = rows_ + tile_offset(first, 0, tiles_);
+      for (int part = 0; part < CHANNELS / 16; part++) {
+        const int8_t* by = weights + part * tiles_ * 2 * TILE_BYTES;
+        if (first + TILE_ROWS < count_)
+          multiply_tiles<true>(some, by, tiles_, after, sums + part * 16);
+        else
+          multiply_tiles<false>(some, by, tiles_, after, sums + part * 16);
       }
+      int64_t end = std::min(count_, first + 2 * TILE_ROWS);
+      for (int64_t row = first; row < end; row++) finish(row, sums + (row - first) * CHANNELS);
     }
-  });
+  }
+
+ private:
+  struct alignas(64) CacheLine {
+    int8_t bytes[64];
+  };
+  const int8_t* rows_;
+  int64_t count_;
+  const PackedWeight<Int4Format>& weight_;
+  int64_t tiles_;
+  TileSetting setting_;
+};
+
+template <typename F>
+void multiply_in_tiles(const int8_t* rows, int64_t count, const PackedWeight<Int4Format>& weight,
+                       const NextWeight& next, F&& finish) {
+  multiply_blocks<Int4Tiles>(rows, count, weight, next, finish);
 }
 
 #else
 
-inline bool may_use_tiles() { return false; }
-
 template <typename F>
-void multiply_in_tiles(const int8_t*, int64_t, const PackedWeight<Int4Format>&, F&&) {}
+void multiply_in_tiles(const int8_t*, int64_t, const PackedWeight<Int4Format>&, const NextWeight&,
+                       F&&) {}
 
 #endif
 

@@ -100,8 +100,9 @@ def _linears(kernels: Kernels, random: _Random, dim: int) -> Results:
     sums, scales = matrix.sum(1, dtype=torch.int32), torch.full((70,), 1e-3)
     for activation_bits in (8, 12):
         packed = kernels.pack_weight(matrix, activation_bits=activation_bits)
-        out = kernels.int8_linear(x, packed, sums, scales, bias)
-        yield f"int8_linear {dim} {activation_bits}", (packed, out)
+        for rows in (_TOKENS, _MANY_TOKENS):
+            out = kernels.int8_linear(random(rows, dim), packed, sums, scales, bias)
+            yield f"int8_linear {dim} {activation_bits} {rows}", (packed, out)
     packed, scales = quantize_int4(random(70, dim))
     for rows in (_TOKENS, _MANY_TOKENS):
         out = kernels.int4_linear(random(rows, dim), packed, scales, bias)

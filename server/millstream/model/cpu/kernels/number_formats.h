@@ -65,7 +65,7 @@ struct Int8Format {
   static constexpr int STEP = 4, SHIFT = 128;
   static constexpr int most(int64_t) { return 127; }
 #if defined(__AVX512VNNI__)
-  static constexpr bool IS_FAST = !HAS_MATRIX_UNITS;
+  static constexpr bool IS_FAST = true;
   static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
     int32_t four;
     std::memcpy(&four, one, sizeof four);

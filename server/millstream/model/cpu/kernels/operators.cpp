@@ -9,6 +9,7 @@
 #include "decoder.h"
 #include "delta_rule.h"
 #include "int4.h"
+#include "int8.h"
 #include "linear.h"
 #include "row_kernels.h"
 #include "prefill.h"
