@@ -15,6 +15,7 @@
     │   └── HeadersTooLarge       431
     ├── RequestCancelled          499  somebody cancelled the request by its id
     ├── Overloaded                429  running and waiting places are all taken
+    ├── RateLimited               429  the key has asked for as much as it may, for now
     ├── GenerationFailed          500  this request failed after it was accepted
     ├── GenerationTimeout         504  the answer was not complete within the request's time limit
     ├── StoreFailed               503  what is stored cannot be reached: disk full, database gone
@@ -154,6 +155,21 @@ class Overloaded(MillstreamError):
     code = "overloaded"
     error_type = "overloaded"
     retry_after = 1
+
+
+class RateLimited(MillstreamError):
+    """type: what there was too much of, `requests` or `tokens`, as OpenAI's API says it."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    error_type = "overloaded"
+    flag = "--api-keys-file"
+
+    def __init__(self, message: str, *, kind: str, retry_after: int) -> None:
+        """retry_after: seconds until it may be let in."""
+        super().__init__(message)
+        self.type = kind
+        self.retry_after = retry_after
 
 
 class GenerationFailed(MillstreamError):

@@ -33,6 +33,7 @@ class RequestLife:
         "is_leader",
         "last_token",
         "max_tokens",
+        "num_cached",
         "num_generated",
         "num_prompt",
         "opened",
@@ -46,7 +47,7 @@ class RequestLife:
         self.queue_seconds: float | None = None
         self.first_token: float | None = None
         self.last_token = 0.0
-        self.num_prompt = self.max_tokens = self.num_generated = 0
+        self.num_prompt = self.num_cached = self.max_tokens = self.num_generated = 0
         self.is_leader = True
 
 
@@ -98,7 +99,7 @@ class RequestMetrics:
         if life.first_token is not None:
             self.between_tokens.observe(now - life.last_token)
         else:
-            life.first_token = now
+            life.first_token, life.num_cached = now, num_cached
             self.first_token.observe(now - life.opened)
             self.num_queried += life.num_prompt
             self.num_hits += num_cached
