@@ -192,6 +192,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     # time and processes
     "runtime": {"core", "errors", "metrics"},
+    # keys, and how much may be asked for with them
+    "quotas": {"core", "errors", "metrics", "setting_types"},
     # what has ended, for OpenTelemetry
     "tracing": {"errors", "metrics", "settings", "version"},
     # beside the event loop
@@ -203,6 +205,7 @@ ALLOWED: dict[str, set[str]] = {
         "intake",
         "intake/fields",
         "intake/requests",
+        "quotas",
         "runtime",
         "text",
         "text/grammars",
@@ -224,15 +227,25 @@ ALLOWED: dict[str, set[str]] = {
         "api/wire",
         "errors",
         "metrics",
+        "quotas",
         "settings",
     },
-    "api/context": {"answering", "api/wire", "generation", "metrics", "settings", "store"},
+    "api/context": {
+        "answering",
+        "api/wire",
+        "generation",
+        "metrics",
+        "quotas",
+        "settings",
+        "store",
+    },
     "api/metrics": {
         "api/context",
         "api/described",
         "core",
         "errors",
         "metrics",
+        "quotas",
         "runtime",
         "version",
     },
@@ -445,6 +458,7 @@ ALLOWED: dict[str, set[str]] = {
         "answering",
         "api/context",
         "model/loading",
+        "quotas",
         "runtime",
         "settings",
         "store",
@@ -455,6 +469,7 @@ ALLOWED: dict[str, set[str]] = {
     "server_store": {"api/openai/responses", "settings", "store"},
     "server_parts": {
         "answering",
+        "quotas",
         "runtime",
         "server_context",
         "server_store",

@@ -33,7 +33,7 @@ def announce(info: EngineInfo, settings: Settings, listener: socket.socket, *, s
 def describe(info: EngineInfo, settings: Settings, *, host: str, port: int, store: str) -> str:
     """What the operator wants to know once the server is ready."""
     base = _address(settings, host=host, port=port)
-    key = "" if settings.api_key is None else " -H 'Authorization: Bearer KEY'"
+    key = " -H 'Authorization: Bearer KEY'" if settings.needs_key else ""
     tokens = info.num_blocks * info.block_size
     note = ""
     if settings.model_id == DEMO_MODEL:

@@ -13,6 +13,7 @@ from millstream.answering.runs import Runs
 from millstream.api.context import OwnerFunction, ServerContext
 from millstream.model.loading.chat_template import use_template
 from millstream.model.loading.tokenizer import load_tokenizer
+from millstream.quotas.key_ring import KeyRing
 from millstream.runtime.client import EngineClient
 from millstream.settings import Settings
 from millstream.store.store import Store
@@ -31,6 +32,7 @@ class ServerParts:
     workers: Workers
     store: Store | None
     runs: Runs
+    keys: KeyRing | None
 
 
 async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> ServerContext:
@@ -55,6 +57,7 @@ async def context_of(
         workers=parts.workers,
         store=store,
         runs=parts.runs,
+        keys=parts.keys,
         fingerprint=f"millstream-{__version__}",
         **side._asdict(),
     )

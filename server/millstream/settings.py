@@ -61,6 +61,11 @@ class Settings(BaseSettings):
         description="keys, of which a client must send one; separated by commas, or given again "
         "(default: anyone may use the server)",
     )
+    api_keys_file: Path | None = Field(
+        None,
+        description="TOML file with more keys, each with a label and limits (docs/operations.md); "
+        "read again when it changes",
+    )
     open_metrics: bool = Field(
         default=False, description="let anyone read /metrics on a server that has keys"
     )
@@ -226,6 +231,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="how much the server logs"
     )
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a client must send a key."""
+        return self.api_key is not None or self.api_keys_file is not None
 
     @cached_property
     def model_name(self) -> str:

@@ -42,4 +42,5 @@ def build_app(context: ServerContext) -> ASGIApp:
         metrics=context.http_metrics,
         trace=context.trace,
         owner=context.owner,
+        keys=context.keys,
     )

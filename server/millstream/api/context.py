@@ -15,6 +15,8 @@ from millstream.api.wire.json_body import read_json
 from millstream.generation.context import ModelContext
 from millstream.metrics.ended_request import Trace
 from millstream.metrics.http_metrics import HttpMetrics
+from millstream.quotas.key_ring import KeyRing
+from millstream.quotas.quota import Quota
 from millstream.settings import Settings
 from millstream.store.store import Store
 
@@ -28,8 +30,8 @@ OwnerFunction: TypeAlias = Callable[[HTTPConnection], Awaitable[str | None] | st
 class ServerContext(ModelContext):
     """fingerprint: names this build. session_secret: what cookies are signed with.
 
-    owner: says whose a request is, where keys and cookies do not. store: None if nothing is kept.
-    runs: answers being made.
+    owner: says whose a request is, where keys and cookies do not. keys: those that open the server,
+    if it has any. store: None if nothing is kept. runs: answers being made.
     socket_answers: what is being said over WebSockets, until its last word. http_metrics: counts of
     what was answered. trace: hears of each request when it has ended.
     """
@@ -38,11 +40,17 @@ class ServerContext(ModelContext):
     fingerprint: str
     session_secret: bytes = field(default_factory=lambda: token_bytes(32), repr=False)
     owner: OwnerFunction | None = None
+    keys: KeyRing | None = None
     store: Store | None = None
     runs: Runs = field(default_factory=Runs)
     socket_answers: set[asyncio.Task[None]] = field(default_factory=set)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
     trace: Trace | None = None
+
+    def quota_of(self, owner: str) -> Quota | None:
+        """What an owner may ask for, if that is known by a key. Raises Unauthorized for one whose
+        key is no longer known."""
+        return None if self.keys is None else self.keys.quota(owner)
 
     async def read_body(self, http: Request, check: Callable[[dict[str, Any]], T]) -> T:
         """What `check` makes of a request's JSON object. Raises as `read_json()` does."""

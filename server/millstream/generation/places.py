@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from millstream.core.request import Request
 from millstream.errors import InvalidRequest
+from millstream.generation.metered_places import open_metered
 from millstream.intake.engine_request import choice_request
 from millstream.intake.requests.chat import ChatRequest
 from millstream.intake.requests.completion import CompletionRequest
+from millstream.quotas.quota import Quota
 from millstream.runtime.client import EngineClient
 from millstream.runtime.stream import TokenStream
 
@@ -35,18 +37,23 @@ def places_of(request: ChatRequest | CompletionRequest) -> Places:
 
 
 def open_places(
-    engine: EngineClient, places: Places, *, names: Collection[str] = ()
+    engine: EngineClient,
+    places: Places,
+    *,
+    names: Collection[str] = (),
+    quota: Quota | None = None,
 ) -> list[TokenStream]:
-    """A place for each answer. names: what they can be cancelled by.
+    """A place for each answer. names: what they can be cancelled by. quota: of whoever asks.
 
-    Raises InvalidRequest if there never are so many, and as `EngineClient.open_many()` does.
+    Raises InvalidRequest if there never are so many, and as `Quota.admit()` and
+    `EngineClient.open_many()` do.
     """
     if places.count > engine.max_open:
         raise InvalidRequest(
             f"{places.asked}, more than the {engine.max_open} requests this server can hold",
             param=places.param,
         )
-    return engine.open_many(places.count, names=names)
+    return open_metered(engine, places.count, quota, param=places.param, names=names)
 
 
 def start_all(

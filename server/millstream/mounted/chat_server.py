@@ -84,8 +84,9 @@ class ChatServer:
         make_served: Callable[[], ServedModel],
     ) -> None:
         check_origins(settings)
-        if owner is not None and settings.api_key:
-            raise StartupError("api_key: owner says whose a request is; there can be one of them")
+        if owner is not None and settings.needs_key:
+            name = "api_keys_file" if settings.api_key is None else "api_key"
+            raise StartupError(f"{name}: owner says whose a request is; there can be one of them")
         self._settings = settings
         self._owner = owner
         self._make_served = make_served

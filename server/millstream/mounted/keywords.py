@@ -6,6 +6,7 @@ The address, TLS and the prefix are those of the application around it, and so i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Literal
 
 from millstream.embedded.keywords import EngineSettings, LoadingSettings
@@ -16,6 +17,7 @@ class MountedSettings(EngineSettings, total=False):
 
     served_model_name: str | None
     api_key: str | Sequence[str] | None
+    api_keys_file: str | PathLike[str] | None
     open_metrics: bool
     allowed_hosts: str | Sequence[str] | None
     allowed_origins: str | Sequence[str] | None

@@ -12,11 +12,13 @@ from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from millstream.api.guards.limits import QUOTA_STATE
 from millstream.api.wire.error_bodies import error_response
+from millstream.api.wire.request_log import LABEL_STATE
 from millstream.api.wire.resuming import SESSION_STATE
 from millstream.errors import EngineUnavailable
 
-_OURS = ("tenant", "request_id", "record", SESSION_STATE)
+_OURS = ("tenant", "request_id", "record", SESSION_STATE, QUOTA_STATE, LABEL_STATE)
 """What the guards leave in the state of a request; the application outside may use the names."""
 _MAX_ROOTS = 16  # a mount whose path has parameters has any number
 

@@ -151,6 +151,8 @@ class OpenStreams:
             return
         self._waiting.remove(stream.id)
         self._queue.leave(stream.id)
+        if stream.meter is not None:
+            stream.meter.end(stream.life)
         if stream.is_started:
             self._turnover.on_end()
             self._count_end(stream)

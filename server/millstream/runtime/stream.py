@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from millstream.core.request import FinishReason, Request, TokenEvent
 from millstream.errors import GenerationTimeout, MillstreamError
 from millstream.metrics.request_metrics import RequestLife, RequestMetrics
+from millstream.runtime.meter import Meter
 
 T = TypeVar("T")
 
@@ -22,6 +23,7 @@ class TokenStream:
 
     Created by `EngineClient.open()`. Belongs to one event loop. Must be closed.
     names: what `EngineClient.cancel()` knows it by. life: when what happened to the request.
+    meter: counts what it costs, if anybody does.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TokenStream:
         self._timer: asyncio.TimerHandle | None = None
         self._metrics = metrics or RequestMetrics()
         self.life = RequestLife()
+        self.meter: Meter | None = None
         self.finish_reason: FinishReason | None = None
         self.is_started = False
         self.is_ended = False
@@ -89,6 +92,8 @@ class TokenStream:
         """Hands the request to the engine. Raises what admission raises (see EngineClient)."""
         assert not self.is_started, "start() once"
         self._check_failure()
+        if self.meter is not None:
+            request = self.meter.begin(request)
         self._send(request)
         self.is_started = True
         self._metrics.on_sent(

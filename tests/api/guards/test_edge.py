@@ -16,6 +16,7 @@ from millstream.api.guards.protection import check_origins
 from millstream.api.routes import all_routes
 from millstream.core.request import Request
 from millstream.errors import StartupError
+from millstream.quotas.key_ring import KeyRing
 from millstream.runtime.stream import TokenStream
 from millstream.settings import Settings
 from tests.api.serving import Serve, context, serve
@@ -128,7 +129,7 @@ async def test_every_key_is_compared_whatever_matches(
 
     original = hmac.compare_digest
     client = serve(api_key="a,bb,ccc")
-    monkeypatch.setattr("millstream.api.guards.keys.hmac.compare_digest", compare)
+    monkeypatch.setattr("millstream.quotas.key_ring.hmac.compare_digest", compare)
     for key in ("a", "ccc", "x" * 100):
         compared.clear()
         await client.get("/v1/models", headers=bearer(key))
@@ -174,7 +175,7 @@ async def test_refused_before_the_body_is_read() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    keys = Settings(api_key="sesame").api_key or ()
+    keys = KeyRing(Settings(api_key="sesame").api_key or ())
     guarded = RequireKey(unreachable, keys=keys, is_open=lambda scope: False)
     scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
     await guarded(scope, unreachable, send)

@@ -15,6 +15,7 @@ from millstream.api.context import ServerContext
 from millstream.api.metrics.endpoint import all_families
 from millstream.api.metrics.tgi_names import NOT_SERVED
 from millstream.core.archive import ArchiveStatistics
+from millstream.quotas.key_ring import KeyRing
 from tests.api.serving import context
 
 __all__ = ["context"]
@@ -36,8 +37,11 @@ TGI_NAMES = {
 
 
 @pytest.fixture
-def families(context: ServerContext) -> list[Metric]:
-    """Those of a server with everything: states, a cache folder, something answered."""
+def families(context: ServerContext, tmp_path: Path) -> list[Metric]:
+    """Those of a server with everything: states, a cache folder, a key, something answered."""
+    file = tmp_path / "keys.toml"
+    file.write_text('[[keys]]\nlabel = "team"\nkey = "k"')
+    context = replace(context, keys=KeyRing(file=file))
     engine = context.engine
     engine.statistics = replace(engine.statistics, num_states=4, archive=ArchiveStatistics())
     context.http_metrics.on_response("GET", "/health", status=200, seconds=0.1)

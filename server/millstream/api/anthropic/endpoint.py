@@ -41,7 +41,7 @@ MESSAGES = Operation(
     "`error`.",
     request=MessageFields,
     answers={200: {JSON: MadeMessage, EVENTS: MessageEvent}},
-    errors=(499, 503, 504, 529),
+    errors=(429, 499, 503, 504, 529),
     failure=MessagesErrorBody,
     has_end_mark=False,
 )

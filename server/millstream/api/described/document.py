@@ -33,7 +33,8 @@ STATUSES = {
     422: "A parameter, the body or the request is wrong; `error` names the parameter",
     424: "The request failed after it was accepted",
     426: "The path is a WebSocket",
-    429: "All places are taken; `Retry-After` says when to try again",
+    429: "All places are taken, or the key has asked for as much as it may for now; `Retry-After` "
+    "says when to try again",
     499: "The request was cancelled by its id",
     500: "The request failed after it was accepted",
     503: "The model is loading, the engine restarts, or the server shuts down",
@@ -61,7 +62,7 @@ def document(routes: Sequence[DescribedRoute], settings: Settings) -> dict[str, 
             "Authenticate": _header("How to send a key"),
         },
     }
-    if settings.api_key is not None:
+    if settings.needs_key:
         components["securitySchemes"] = {_KEY: {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
@@ -127,7 +128,7 @@ def _describe(operation: Operation, schemas: Schemas, settings: Settings) -> dic
     if operation.request is not None:
         content = {JSON: {"schema": schemas[operation.request]}}
         described["requestBody"] = {"required": True, "content": content}
-    if settings.api_key is not None and not operation.is_open:
+    if settings.needs_key and not operation.is_open:
         described["security"] = [{_KEY: []}]
     return described
 

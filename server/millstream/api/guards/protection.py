@@ -7,6 +7,7 @@
     CheckOrigin     no page of another site opens a WebSocket
     KnowOwner       where the server is mounted: whose a request is, as the application says
     RequireKey      nothing of a request is read or routed without a key
+    TellLimits      answers say what is left of the key's limits
     KnowSession     on a server without keys: whose a request is that has a cookie
 
 Intentional: around Starlette's application, not in it. Its own list of middleware stands inside of
@@ -28,6 +29,7 @@ from millstream.api.context import OwnerFunction
 from millstream.api.described.route import DescribedRoute
 from millstream.api.guards.hosts import CheckHost
 from millstream.api.guards.keys import RequireKey
+from millstream.api.guards.limits import LIMIT_HEADERS, TellLimits
 from millstream.api.guards.origins import CheckOrigin
 from millstream.api.guards.owners import KnowOwner
 from millstream.api.sessions.cookies import PATH, SessionCookies
@@ -37,6 +39,7 @@ from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
 from millstream.metrics.ended_request import Trace
 from millstream.metrics.http_metrics import HttpMetrics
+from millstream.quotas.key_ring import KeyRing
 from millstream.settings import Settings
 
 EXPOSED_HEADERS = (
@@ -45,6 +48,7 @@ EXPOSED_HEADERS = (
     "Retry-After",
     "WWW-Authenticate",
     "X-Unenforced-Keywords",
+    *LIMIT_HEADERS,
 )
 
 _STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
@@ -67,18 +71,20 @@ def protect(
     metrics: HttpMetrics,
     trace: Trace | None = None,
     owner: OwnerFunction | None = None,
+    keys: KeyRing | None = None,
 ) -> ASGIApp:
     """The application as the socket sees it. session_secret: what its cookies are signed with.
 
     metrics: counts what is answered. trace: hears of it. owner: says whose a request is, instead of
-    keys and cookies.
+    keys and cookies. keys: None for those of the settings alone.
     """
     root_path = settings.root_path or ""
     is_open = OpenRoutes(routes, root_path=root_path)
     if owner is not None:
         app = KnowOwner(app, owner=owner, is_open=is_open)
-    elif settings.api_key:
-        app = RequireKey(app, keys=settings.api_key, is_open=is_open)
+    elif keys is not None or settings.api_key:
+        keys = keys or KeyRing(settings.api_key or ())
+        app = RequireKey(TellLimits(app), keys=keys, is_open=is_open)
     else:
         app = _know_session(app, settings, is_open=is_open, secret=session_secret)
     app = CheckOrigin(app, origins=settings.allowed_origins or ())

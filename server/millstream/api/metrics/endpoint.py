@@ -20,6 +20,7 @@ from millstream.api.context import ServerContext
 from millstream.api.described.route import TEXT, DescribedRoute, Operation
 from millstream.api.metrics.engine_families import engine_families
 from millstream.api.metrics.families import gauge
+from millstream.api.metrics.key_families import key_families
 from millstream.api.metrics.request_families import http_families, request_families
 from millstream.api.metrics.tgi_names import tgi_families
 from millstream.api.metrics.vllm_names import vllm_families
@@ -71,5 +72,7 @@ def all_families(context: ServerContext) -> Iterator[Metric]:
     yield from engine_families(engine)
     yield from request_families(engine.streams.metrics)
     yield from http_families(http)
+    if context.keys is not None:
+        yield from key_families(context.keys.labelled)
     yield from vllm_families(engine, model=context.settings.model_name)
     yield from tgi_families(engine, http)

@@ -8,13 +8,19 @@ from prometheus_client.core import Metric
 
 from millstream.api.metrics.families import counter, counters, histogram, histograms
 from millstream.core.request import FailureCode
-from millstream.errors import EngineUnavailable, GenerationTimeout, Overloaded, ShuttingDown
+from millstream.errors import (
+    EngineUnavailable,
+    GenerationTimeout,
+    Overloaded,
+    RateLimited,
+    ShuttingDown,
+)
 from millstream.metrics.http_metrics import HttpMetrics
 from millstream.metrics.request_metrics import RequestMetrics
 
 # Shown from the start, so that the first of them is an increase.
 _USUAL_FAILURES = (*(code.value for code in FailureCode), GenerationTimeout.code, "engine_dead")
-_USUAL_REFUSALS = (Overloaded.code, EngineUnavailable.code, ShuttingDown.code)
+_USUAL_REFUSALS = (Overloaded.code, RateLimited.code, EngineUnavailable.code, ShuttingDown.code)
 
 
 def request_families(metrics: RequestMetrics) -> Iterator[Metric]:

@@ -41,6 +41,9 @@ _ORIGINS_FLAG = "--allowed-origins"
 _TRACE_HEADERS = ("traceparent", "tracestate")
 _OWNER_LENGTH = 8
 
+LABEL_STATE = "millstream_label"
+"""Where the state of a request has what the operator calls its key."""
+
 
 class RequestRecord:
     """What is known of one request. Handlers find it as `request.state.record`.
@@ -153,7 +156,7 @@ class RequestRecord:
     def _fields(self, facts: AnswerFacts | None, ended: float) -> Iterator[tuple[str, object]]:
         yield "id", self._request_id
         if owner := self._state.get("tenant"):
-            yield "owner", owner[:_OWNER_LENGTH]
+            yield "owner", self._state.get(LABEL_STATE) or owner[:_OWNER_LENGTH]
         if facts is not None:
             yield from self._facts(facts)
         error = self._error

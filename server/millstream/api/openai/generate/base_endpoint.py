@@ -77,7 +77,8 @@ class Endpoint(ABC, Generic[Fields]):
         identity = self.identity(http)
         store = self._store_of_events(http, is_streamed=bool(fields.stream))
         names = (identity.completion_id, http.state.request_id)
-        streams = open_places(self._context.engine, self._places(fields), names=names)
+        engine, quota = self._context.engine, self._context.quota_of(identity.tenant)
+        streams = open_places(engine, self._places(fields), names=names, quota=quota)
         try:
             starting = self.begin(fields, streams, identity)
             answer = await unless_disconnected(http, starting)

@@ -83,6 +83,7 @@ class Compactor:
             self._context.engine,
             Places(count=1, asked="one summary", param="input"),
             names=(http.state.request_id,),
+            quota=self._context.quota_of(owner_of(http)),
         )
         if (limit := self._context.settings.request_timeout) is not None:
             stream.limit_time(limit)

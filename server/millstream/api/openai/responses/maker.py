@@ -109,6 +109,7 @@ class ResponseMaker:
             self._context.engine,
             Places(count=1, asked="one response", param="input"),
             names=(response_id, *asker.names),
+            quota=self._context.quota_of(asker.owner),
         )
         limits = (request.timeout, self._context.settings.request_timeout)
         given = [limit for limit in limits if limit is not None]

@@ -1,0 +1,50 @@
+"""What the owners of labelled keys have asked for. Only labels of the keys' file are series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import Metric
+
+from millstream.api.metrics.families import counters, gauges
+from millstream.quotas.quota import Quota
+
+
+def key_families(quotas: Iterable[Quota]) -> Iterator[Metric]:
+    """The families; none for a server without a file of keys."""
+    known = [({"key": quota.label}, quota) for quota in quotas]
+    if not known:
+        return
+    prefix = "millstream_key"
+    yield gauges(
+        f"{prefix}_requests_open",
+        "Requests of a key that hold a place",
+        [(labels, quota.num_open) for labels, quota in known],
+    )
+    yield counters(
+        f"{prefix}_requests",
+        "HTTP requests and messages of a key that took their places",
+        [(labels, quota.num_requests) for labels, quota in known],
+    )
+    yield counters(
+        f"{prefix}_refused",
+        "HTTP requests and messages of a key that were refused, by the limit that they met",
+        [
+            (labels | {"limit": limit}, count)
+            for labels, quota in known
+            for limit, count in quota.refused.items()
+        ],
+    )
+    yield counters(
+        f"{prefix}_tokens",
+        "Tokens of a key: of prompts (computed or found in the prefix cache) and of answers",
+        [
+            (labels | {"kind": kind}, count)
+            for labels, quota in known
+            for kind, count in (
+                ("computed", quota.num_prompt - quota.num_cached),
+                ("cached", quota.num_cached),
+                ("generated", quota.num_generated),
+            )
+        ],
+    )
