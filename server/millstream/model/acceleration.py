@@ -17,8 +17,9 @@ from millstream.model.cpu.packing import pack_int4, pack_int8, pack_linears, qua
 from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
 from millstream.model.int4 import Int4Linear
+from millstream.model.loading.hardware import SMALL_MODEL_BYTES
 from millstream.model.loading.memory import available_bytes
-from millstream.model.loading.model import SMALL_MODEL_BYTES, LoadedModel
+from millstream.model.loading.model import LoadedModel
 from millstream.model.speedups import Speedups
 from millstream.settings import Settings
 

@@ -1,15 +1,13 @@
 """A transformers model, loaded for serving: device, dtype, attention, limits.
 
 Rules: weights come from safetensors; what cannot be served exactly is refused with one sentence
-that says what to do. dtype `auto` takes the precision of the weights where the hardware computes
-it, and float32 for models so small that nothing is saved by less. Before the weights are read it
-is known that they are complete, that the model can be served and that memory suffices.
+that says what to do. Before the weights are read it is known that they are complete, that the model
+can be served and that memory suffices.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +22,15 @@ from millstream.core.status import Report, unreported
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
+from millstream.model.loading.hardware import choose_device, choose_dtype, choose_threads
 from millstream.model.loading.identity import checkpoint_identity
 from millstream.model.loading.interface_check import require_replaceable_attention
 from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
-from millstream.model.loading.source import weight_paths
 from millstream.model.loading.text_half import TEXT_KEYS, text_half
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
-
-SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,59 +176,3 @@ def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
     if unused := len(info["unexpected_keys"]):
         log.info("%d tensors of the checkpoint are not part of %s", unused, type(model).__name__)
     return served
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of `--device`. Raises StartupError if it is not there or not supported."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise StartupError(f"--device: {name} is not a device torch knows") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise StartupError("--device: torch sees no CUDA device; use --device cpu")
-    if device.type not in ("cpu", "cuda"):
-        raise StartupError(f"--device: {name} is not supported; use cpu or cuda")
-    return device
-
-
-def choose_threads(folder: Path) -> int:
-    """All cores, or one for a small model: waiting for each other would cost its threads more."""
-    if _is_small(folder):
-        return 1
-    # macOS does not tell which cores a process may use.
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else torch.get_num_threads()
-    )
-
-
-def choose_dtype(
-    name: str, folder: Path, config: PretrainedConfig, device: torch.device
-) -> torch.dtype:
-    """The dtype to load with; see the module's rules for `auto`."""
-    if name != "auto":
-        chosen: torch.dtype = getattr(torch, name)
-        return chosen
-    stored = getattr(config.get_text_config(), "dtype", None) or torch.float32
-    if isinstance(stored, str):
-        stored = getattr(torch, stored)
-    if device.type != "cpu" or stored == torch.float32:
-        return stored
-    # float16 is emulated on nearly every CPU; bfloat16 has its range and is not.
-    return torch.bfloat16 if _has_bfloat16() and not _is_small(folder) else torch.float32
-
-
-def _has_bfloat16() -> bool:
-    """Whether torch has fast bfloat16 products on this CPU (not public, so asked with care)."""
-    try:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    except (AttributeError, RuntimeError):
-        return False
-
-
-def _is_small(folder: Path) -> bool:
-    size = sum(file.stat().st_size for file in weight_paths(folder) if file.is_file())
-    return size <= SMALL_MODEL_BYTES
