@@ -68,11 +68,13 @@ ALLOWED: dict[str, set[str]] = {
     "model/reference": {"model/attention"},
     "model/recurrent_reference": set(),
     "model/int4": set(),
+    "model/stored": {"errors"},
     "model/loading": {
         "core",
         "errors",
         "model/attention",
         "model/int4",
+        "model/stored",
         "settings",
         "model/weight_reads",
     },

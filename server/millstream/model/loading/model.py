@@ -27,6 +27,12 @@ from millstream.model.loading.identity import checkpoint_identity
 from millstream.model.loading.interface_check import require_replaceable_attention
 from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
+from millstream.model.loading.stored_layers import (
+    StoredLayers,
+    find_stored_layers,
+    lay_out,
+    take_stored_format,
+)
 from millstream.model.loading.text_half import TEXT_KEYS, text_half
 from millstream.settings import Settings
 
@@ -60,8 +66,9 @@ class LoadedModel:
 class _Recipe:
     """How a checkpoint is loaded, as decided before its weights are read.
 
-    plan: for quantising it while it is read; quantization: as in LoadedModel. text: of the text
-    half of a larger model, if only that is loaded. num_parameters: before it is quantised.
+    plan: for quantising it while it is read; stored: its layers that are stored in fewer bits and
+    read here. quantization: as in LoadedModel. text: of the text half of a larger model, if only
+    that is loaded. num_parameters: as if nothing were quantised.
     """
 
     folder: Path
@@ -69,6 +76,7 @@ class _Recipe:
     device: torch.device
     dtype: torch.dtype
     plan: QuantizationPlan | None
+    stored: StoredLayers | None
     quantization: str | None
     trust_remote_code: bool
     text: PretrainedConfig | None
@@ -103,7 +111,7 @@ def load_model(folder: Path, settings: Settings, *, report: Report = unreported)
         stop_token_ids=defaults.stop_token_ids(generation, recipe.config),
         defaults=defaults.sampling_defaults(generation),
         identity=identity,
-        num_parameters=recipe.num_parameters if recipe.plan else None,
+        num_parameters=recipe.num_parameters if recipe.plan or recipe.stored else None,
     )
 
 
@@ -119,8 +127,12 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
     plan = None
     if settings.quantize != "none":
         plan = quantization.plan(settings.quantize, skeleton, config, device)
-    stored = quantization.stored_method(config)
-    if stored is None:
+    method = quantization.stored_method(config)
+    stored = None
+    # On other devices transformers has kernels for these formats.
+    if device.type == "cpu" and (found := take_stored_format(text or config)):
+        stored = find_stored_layers(found, files, skeleton)
+    if method is None or stored:
         size = quantization.weight_bytes(skeleton, plan)
     else:
         size = sum(file.stat().st_size for file in files)
@@ -133,7 +145,8 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         device,
         dtype,
         plan,
-        quantization=stored or (plan.scheme if plan else None),
+        stored,
+        quantization=method or (plan.scheme if plan else None),
         trust_remote_code=trust,
         text=text,
         num_parameters=skeleton.num_parameters(),
@@ -142,7 +155,9 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
 
 def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
     folder, device, plan = recipe.folder, recipe.device, recipe.plan
-    options: dict[str, Any] = {} if plan is None else {"quantization_config": plan.config()}
+    options: dict[str, Any] = {}
+    if quantized := recipe.plan or recipe.stored:
+        options["quantization_config"] = quantized.config()
     if recipe.text is not None:
         options["key_mapping"] = TEXT_KEYS
     try:
@@ -158,6 +173,8 @@ def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
             )
             model, info = loaded
             checkpoint.check_complete(folder, info)
+            if recipe.stored is not None:
+                lay_out(model, recipe.stored, recipe.dtype)
             served: PreTrainedModel = model.to(device).eval()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise memory.out_of_memory(device) from error

@@ -1,0 +1,162 @@
+"""Checkpoints whose linear layers are stored in four or eight bits: found, loaded, laid out.
+
+transformers would want a package for each format, most of them for GPUs. Here the skeleton gets a
+`StoredLinear` in the place of each layer, transformers reads its tensors like any others, and then
+layer after layer becomes what serves. So a model needs the memory of its files and of one layer.
+
+Rules: what is stored is known from the files' headers, before weights are read; a stored layer that
+the model does not have as a linear layer, or a tensor beside it that the format does not know, is
+refused by its name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.quantizers.auto import register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from millstream.errors import StartupError
+from millstream.model.stored.formats import StoredFormat, UnknownLayoutError
+from millstream.model.stored.layer import Decode, StoredLinear
+from millstream.model.stored.selection import stored_format
+
+log = logging.getLogger(__name__)
+
+METHOD = "millstream_stored"
+_DTYPES = {
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "I8": torch.int8,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLayers:
+    """The layers of a checkpoint that are stored, by name: their tensors on the meta device."""
+
+    name: str
+    decode: Decode
+    parts: Mapping[str, Mapping[str, Tensor]]
+
+    def config(self) -> QuantizationConfigMixin:
+        """What transformers is told of them."""
+        return _StoredConfig(self)
+
+
+def take_stored_format(config: PretrainedConfig) -> StoredFormat | None:
+    """The format of a checkpoint that is read here, whose quantization_config is then taken out of
+    `config`, where transformers would see it; or None.
+
+    Raises StartupError for a variant that is not known.
+    """
+    for owner in (config, config.get_text_config()):
+        stored: Any = getattr(owner, "quantization_config", None)
+        if isinstance(stored, dict) and (found := stored_format(stored)):
+            del owner.quantization_config
+            return found
+    return None
+
+
+def find_stored_layers(
+    stored: StoredFormat, files: list[Path], skeleton: PreTrainedModel
+) -> StoredLayers:
+    """The stored layers of the safetensors files. Raises StartupError for what cannot be served."""
+    found = {
+        layer: parts
+        for layer, parts in _by_layer(files).items()
+        if stored.is_stored(frozenset(parts))
+    }
+    if not found:
+        raise StartupError(
+            f"config.json says that the weights are stored as {stored.name}, but none of them are"
+        )
+    linears = {name for name, module in skeleton.named_modules() if type(module) is nn.Linear}
+    for layer, parts in found.items():
+        if layer not in linears:
+            raise StartupError(
+                f"{layer} is stored as {stored.name}, and {type(skeleton).__name__} has no linear "
+                "layer of that name, so it cannot be served"
+            )
+        if unknown := sorted(parts.keys() - stored.parts - {"bias"}):
+            raise StartupError(
+                f"{layer} has a tensor that {stored.name} does not know: {unknown[0]}"
+            )
+        parts.pop("bias", None)
+    return StoredLayers(stored.name, stored.decode, found)
+
+
+def _by_layer(files: list[Path]) -> dict[str, dict[str, Tensor]]:
+    """All tensors by the layer that they belong to, on the meta device."""
+    layers: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (not a dict)
+                about = tensors.get_slice(name)
+                dtype = _DTYPES.get(about.get_dtype(), torch.uint8)
+                layer, _, part = name.rpartition(".")
+                layers[layer][part] = torch.empty(about.get_shape(), dtype=dtype, device="meta")
+    return layers
+
+
+class _StoredConfig(QuantizationConfigMixin):
+    def __init__(self, layers: StoredLayers) -> None:
+        self.quant_method: Any = METHOD
+        self.layers = layers
+
+
+@register_quantizer(METHOD)
+class StoredQuantizer(HfQuantizer):
+    """Puts StoredLinears into a model before its weights are read."""
+
+    quantization_config: _StoredConfig
+
+    def __init__(self, quantization_config: QuantizationConfigMixin, **kwargs: Any) -> None:
+        super().__init__(quantization_config, **kwargs)
+        self.pre_quantized = True  # so that tensors keep their dtypes
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
+        layers = self.quantization_config.layers
+        for name, parts in layers.parts.items():
+            linear: Any = model.get_submodule(name)
+            model.set_submodule(name, StoredLinear(linear, parts, layers.decode), strict=True)
+
+    def is_serializable(self) -> bool:
+        """Whether the model can be saved."""
+        return False
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether the model can be trained."""
+        return False
+
+
+@torch.no_grad()
+def lay_out(model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype) -> None:
+    """Makes of each StoredLinear of a model what serves. Raises StartupError, with the layer's
+    name, if its tensors have a layout that is not known."""
+    num_plain = 0
+    for name in stored.parts:
+        layer: Any = model.get_submodule(name)
+        try:
+            weight = layer.decoded()
+        except UnknownLayoutError as error:
+            raise StartupError(f"{name}, stored as {stored.name}: {error}") from error
+        plain = layer.plain()
+        plain.weight = nn.Parameter(weight.dequantized(dtype), requires_grad=False)
+        model.set_submodule(name, plain, strict=True)
+        num_plain += 1
+    log.info("%s: %d linear layers are dequantised to %s", stored.name, num_plain, dtype)
