@@ -247,6 +247,45 @@ def test_a_text_that_the_template_drops_is_refused_by_name(
     assert caught.value.param == param
 
 
+# What a template keeps of a system text: two places, and what it writes between them.
+SHORTENS = (
+    "{%% for m in messages %%}{%% if m.role == 'system' %%}{{ m.content[:60] }}%s"
+    "{{ m.content[%s:] }}{%% else %%}{{ m.content }}{%% endif %%}\n{%% endfor %%}"
+)
+LONG = " ".join(f"Rule {number} is a rule." for number in range(40))
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        LONG,
+        f"  {LONG}\n",
+        [{"type": "text", "text": text} for text in ("Hear.", LONG, LONG.upper(), "The end.")],
+        LONG + " [...] " + LONG,
+        "[...] " * 100 + LONG,
+    ],
+)
+def test_a_text_may_be_shortened_where_the_model_sees_it(render: Any, system: Any) -> None:
+    messages = [{"role": "system", "content": system}, USER, {"role": "system", "content": system}]
+    assert render(SHORTENS % ("\n[...]\n", -40), messages).count("\n[...]\n") == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SHORTENS % ("", -40),  # nothing says so
+        SHORTENS % ("\n...\n", -40),
+        SHORTENS % ("\n[...]\n", 9999),  # the end is not there
+        (SHORTENS % ("\n[...]\n", -40)).replace("[:60]", "[30:60]"),
+        (SHORTENS % ("\n[...]\n", -40)).replace("[-40:]", "[-80:-70] }}{{ m.content[-40:]"),
+    ],
+)
+def test_a_text_that_is_shortened_otherwise_is_refused(render: Any, source: str) -> None:
+    with pytest.raises(InvalidRequest, match="leaves this text out") as caught:
+        render(source, [USER, {"role": "system", "content": LONG}])
+    assert caught.value.param == "messages[1].content"
+
+
 SOFT_SWITCH = "{% for m in messages %}{{ m.content.replace('/no_think', '') }}{% endfor %}"
 NO_THOUGHTS = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{% endfor %}"
 

@@ -1,13 +1,17 @@
 """Whether what a client said is in the prompt, so that no template drops it without a word.
 
 Rules: templates trim, escape, move and mark texts, and take out words that steer them; that is no
-loss. Thoughts of earlier turns are left out on purpose, so nobody looks for them.
+loss. A template may shorten a text if the model can see that: it writes `OMISSION` between what it
+keeps of the beginning and of the end. Thoughts of earlier turns are left out on purpose, so nobody
+looks for them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 import regex
@@ -18,6 +22,10 @@ from millstream.text.message_moves import Message
 from millstream.text.message_shapes import arguments_path, texts_of
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS
 
+OMISSION = "[...]"
+"""Stands in the prompt for the middle of a text, if the template's source has it, too."""
+
+_EDGE = 24  # characters by which the beginning and the end of a shortened text are found
 _THOUGHT_ENDS = regex.compile("|".join(form.close for form in REASONING_FORMATS))
 
 
@@ -60,6 +68,25 @@ class ShownTexts:
         words = [word for word in text.split() if word.isalnum() or word not in self._source]
         return any(self._has_words(words, start, kind) for start in {position, 0})
 
+    def has_shortened(self, text: str, *, kind: str) -> bool:
+        """Whether the prompt has the text's beginning and its end, and between them `OMISSION`."""
+        text, prompt = text.strip(), self._prompt
+        if OMISSION not in self._source or len(text) <= 2 * _EDGE:
+            return False
+        first = text[:_EDGE]
+        begin = prompt.find(first, self._positions.get(kind, 0))
+        begin = begin if begin >= 0 else prompt.find(first)
+        if begin < 0:
+            return False
+        same = map(eq, text, prompt[begin : begin + len(text)])
+        kept = begin + len(list(takewhile(bool, same)))
+        sign = prompt.find(OMISSION, kept - len(OMISSION), kept + 2 * len(OMISSION))
+        end = prompt.find(text[-_EDGE:], sign) + _EDGE
+        if sign < 0 or end < sign:
+            return False
+        self._positions[kind] = end
+        return text.endswith(prompt[sign + len(OMISSION) : end].lstrip())
+
     def _end_of(self, text: str, start: int, kind: str) -> int | None:
         """The end of the text in the prompt, as it is or escaped; None if it is not there."""
         escapes = self._escapes.setdefault(kind, list(_ESCAPES))
@@ -94,26 +121,31 @@ def check_shown(
     beside_calls: whether to look for text that stands beside calls.
     """
     shown = ShownTexts(prompt, source=source)
-    for kind, path, text in _said(messages, beside_calls=beside_calls):
-        if not shown.has(text, kind=kind):
-            raise InvalidRequest(
-                f"{path}: the model's chat template leaves this text out of the prompt", param=path
-            )
-
-
-def _said(messages: Sequence[Message], *, beside_calls: bool) -> Iterator[tuple[str, str, str]]:
-    """What has to be in the prompt, with its kind and path."""
     for place, message in enumerate(messages):
         role, calls = str(message.get("role")), message.get("tool_calls") or ()
-        texts = texts_of(message.get("content"))
-        if role == "assistant":
-            texts = [_THOUGHT_ENDS.split(text)[-1] for text in texts]
         if beside_calls or not calls:
-            for text in texts:
-                yield role, f"messages[{place}].content", text
+            texts = _texts_said(message)
+            if not all(shown.has(text, kind=role) for text in texts) and not shown.has_shortened(
+                "\n".join(texts), kind=role
+            ):
+                raise _left_out(f"messages[{place}].content")
         for index, call in enumerate(calls):
             for path, text in _called(call, place=place, index=index):
-                yield "call", path, text
+                if not shown.has(text, kind="call"):
+                    raise _left_out(path)
+
+
+def _texts_said(message: Message) -> list[str]:
+    texts = texts_of(message.get("content"))
+    if message.get("role") == "assistant":
+        return [_THOUGHT_ENDS.split(text)[-1] for text in texts]
+    return texts
+
+
+def _left_out(path: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{path}: the model's chat template leaves this text out of the prompt", param=path
+    )
 
 
 def _called(call: Any, *, place: int, index: int) -> Iterator[tuple[str, str]]:
