@@ -184,7 +184,9 @@ class Settings(BaseSettings):
         16, ge=8, le=256, multiple_of=8, description="tokens per block of the KV cache"
     )
     threads: Count | None = Field(
-        None, description="CPU threads of the model (default: all cores; one for a small model)"
+        None,
+        description="CPU threads of the model (default: all cores, or what the container's CPU "
+        "limit comes to; one for a small model)",
     )
     store: str = Field(
         "auto",

@@ -6,13 +6,13 @@ models so small that nothing is saved by less.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 from transformers import PretrainedConfig
 
 from millstream.errors import StartupError
+from millstream.model.loading.cores import available_cores
 from millstream.model.loading.source import weight_paths
 
 SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
@@ -35,14 +35,7 @@ def choose_device(name: str) -> torch.device:
 
 def choose_threads(folder: Path) -> int:
     """All cores, or one for a small model: waiting for each other would cost its threads more."""
-    if _is_small(folder):
-        return 1
-    # macOS does not tell which cores a process may use.
-    return (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else torch.get_num_threads()
-    )
+    return 1 if _is_small(folder) else available_cores()
 
 
 def choose_dtype(
