@@ -48,7 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "intake/tgi": {"errors", "intake", "intake/fields", "intake/requests"},
     # tokens and text
     "text/parsing": {"errors"},
-    "text": {"core", "errors", "text/parsing"},
+    "text/literal": {"errors"},
+    "text": {"core", "errors", "text/literal", "text/parsing"},
     "text/grammars": {"text/parsing"},
     # tensors, from the ground up
     "model": set(),

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     chat_template: str | None = Field(
         None, description="file with a chat template, for a model without or instead of its own"
     )
+    literal_user_text: bool = Field(
+        default=False,
+        description="special tokens in what clients send are text: only the chat template writes "
+        "real ones",
+    )
     tool_call_parser: str = Field(
         "auto",
         description="how the model writes tool calls: auto, none, hermes, qwen3-coder, glm, "

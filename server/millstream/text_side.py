@@ -31,7 +31,9 @@ def text_side(tokenizer: Any, backend: Tokenizer, settings: Settings) -> TextSid
     """
     eos = tokenizer.eos_token_id
     return TextSide(
-        chat=ChatFormatter(LoadedTemplate(tokenizer), backend),
+        chat=ChatFormatter(
+            LoadedTemplate(tokenizer), backend, is_literal=settings.literal_user_text
+        ),
         tokenizer=backend,
         vocabulary=Vocabulary(backend),
         parsers=detect(

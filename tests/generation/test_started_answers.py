@@ -31,16 +31,16 @@ def chat(*said: str, **fields: Any) -> AgentChat:
     ],
 )
 def test_blanks_that_a_template_cuts_off_are_there(said: str, prompt: str, expected: str) -> None:
-    assert with_start(prompt, chat(said), THINK) == (expected, expected)
+    assert with_start(prompt, chat(said), THINK, marked=str) == (expected, expected)
     closed = chat(said, continue_final_message=False)
-    assert with_start(prompt, closed, THINK) == (prompt, prompt)
+    assert with_start(prompt, closed, THINK, marked=str) == (prompt, prompt)
 
 
 @pytest.mark.parametrize("prompt", ["Hi\n", "Hi\n<think>\n", "Hi\n<think>"])
 def test_a_thought_goes_on_after_its_marker(prompt: str) -> None:
     asked = chat()
     asked.start_thought("Let me ")
-    head, text = with_start(prompt, asked, THINK)
+    head, text = with_start(prompt, asked, THINK, marked=str)
     assert text == f"{head}Let me "
     assert head.rstrip() == "Hi\n<think>"
     parser = THINK.parser(prompt=head)
@@ -55,4 +55,4 @@ def test_a_model_without_markers_cannot_go_on_with_a_thought() -> None:
     asked = chat()
     asked.start_thought("Let me ")
     with pytest.raises(InvalidRequest):
-        with_start("Hi\n", asked, AnswerReader())
+        with_start("Hi\n", asked, AnswerReader(), marked=str)

@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.errors import ContextTooLong, InvalidRequest
-from millstream.text.chat_prompt import RESERVED_VARIABLES, ChatFormatter
+from millstream.text.chat_prompt import ChatFormatter
+from millstream.text.template_variables import RESERVED_VARIABLES
 
 
 @cache

@@ -31,6 +31,7 @@ class EngineSettings(TypedDict, total=False):
     block_size: int
     batch_invariant: bool
     native_kernels: str
+    literal_user_text: bool
     reasoning_parser: str
     tool_call_parser: str
 

@@ -48,11 +48,16 @@ class Prompts:
         if max_context is not None:
             check_pieces(sum(map(_num_pieces, chat.messages)), max_context=max_context)
         variables = self._variables(chat)
-        head, text = with_start(self._render(chat, variables), chat, self._parsers)
+        rendered, plain = self._render(chat, variables), self._chat.plain
+        head, text = with_start(rendered, chat, self._parsers, marked=self._chat.marked)
         ids = self._chat.tokenize(text, max_context=max_context)
         head_ids = ids if head == text else self._chat.tokenize(head, max_context=max_context)
         return RenderedPrompt(
-            text=text, token_ids=ids, variables=variables, head=head, head_ids=head_ids
+            text=plain(text),
+            token_ids=ids,
+            variables=variables,
+            head=plain(head),
+            head_ids=head_ids,
         )
 
     def _render(self, chat: ChatRequest, variables: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -16,30 +17,10 @@ from tokenizers import Tokenizer
 from millstream.errors import InvalidRequest
 from millstream.text.conversation_writer import ChatTemplate, ConversationWriter
 from millstream.text.encoding import encode
+from millstream.text.literal.literal_text import LiteralText
 from millstream.text.message_moves import Message
 from millstream.text.raw_prompt import check_characters
-
-RESERVED_VARIABLES = frozenset(
-    {
-        "add_generation_prompt",
-        "chat_template",
-        "continue_final_message",
-        "conversation",
-        "documents",
-        "max_length",
-        "messages",
-        "padding",
-        "return_assistant_tokens_mask",
-        "return_dict",
-        "return_tensors",
-        "sanitize_control_tokens",
-        "tokenize",
-        "tokenizer_kwargs",
-        "tools",
-        "truncation",
-    }
-)
-"""Arguments of transformers' `apply_chat_template`, which are not the client's to set."""
+from millstream.text.template_variables import check_variables
 
 
 class ChatFormatter:
@@ -49,12 +30,17 @@ class ChatFormatter:
     transformers' wrapper sets truncation on it in every call, which is not safe between threads.
     """
 
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer) -> None:
-        self._writer = ConversationWriter(template)
-        self._source = self._writer.source
+    def __init__(
+        self, template: ChatTemplate, tokenizer: Tokenizer, *, is_literal: bool = False
+    ) -> None:
+        """is_literal: special tokens in what clients send are texts like any other. Takes seconds,
+        and memory for another tokenizer; raises StartupError if that cannot be."""
+        self._source = str(template.chat_template or "")
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        self._literal = LiteralText(tokenizer, source=self._source) if is_literal else None
+        self._writer = ConversationWriter(template, literal=self._literal)
 
     def reads(self, variable: str) -> bool:
         """Whether the template's source mentions a variable of this name."""
@@ -77,16 +63,7 @@ class ChatFormatter:
         """Raises InvalidRequest for a variable that is reserved or that the template ignores, and
         if there is no template."""
         self._writer.check_there_is_one()
-        for name in variables:
-            if name in RESERVED_VARIABLES:
-                reason = "is not the client's to set"
-            elif not self.reads(name):
-                reason = "is not used by this model's chat template"
-            else:
-                continue
-            raise InvalidRequest(
-                f"chat_template_kwargs: {name!r} {reason}", param="chat_template_kwargs"
-            )
+        check_variables(variables, reads=self.reads)
 
     def encode(
         self,
@@ -121,7 +98,8 @@ class ChatFormatter:
         leave the last message open instead. variables: further variables of the template.
         tools: those that the assistant may call, as in an OpenAI request.
 
-        Raises InvalidRequest if the template refuses the messages.
+        The text may be marked: it is for `tokenize()`, and for people through `plain()`. Raises
+        InvalidRequest if the template refuses the messages.
         """
         return self._writer.write(
             messages,
@@ -131,6 +109,17 @@ class ChatFormatter:
             **(variables or {}),
         )
 
+    def marked(self, text: str) -> str:
+        """What the assistant has said, as it is put to a rendered conversation."""
+        if self._literal is None:
+            return text
+        said: str = self._literal.marked(text, is_assistants=True)
+        return said
+
+    def plain(self, text: str) -> str:
+        """A rendered conversation as people read it."""
+        return text if self._literal is None else self._literal.plain(text)
+
     def tokenize(self, text: str, *, max_context: int | None) -> tuple[int, ...]:
         """Token ids of a rendered conversation. max_context: None if it may have any length.
 
@@ -139,8 +128,12 @@ class ChatFormatter:
         read.
         """
         if max_context is not None:
-            check_characters(text, max_context=max_context, field="messages")
-        ids = encode(self._tokenizer, text, param="messages").ids
+            check_characters(self.plain(text), max_context=max_context, field="messages")
+        read = partial(encode, param="messages")
+        if self._literal is None:
+            ids = read(self._tokenizer, text).ids
+        else:
+            ids = self._literal.encoded(text, read).ids
         if not ids:
             raise InvalidRequest("the messages make an empty prompt", param="messages")
         return tuple(ids)

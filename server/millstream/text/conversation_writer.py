@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from millstream.errors import InvalidRequest
 from millstream.text.call_arguments import read_arguments
+from millstream.text.literal.literal_text import LiteralText
 from millstream.text.message_moves import Message
 from millstream.text.message_shapes import (
     ArgumentsForm,
@@ -47,8 +48,10 @@ class ConversationWriter:
     Raises StartupError for a template that cannot be used.
     """
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, *, literal: LiteralText | None = None) -> None:
+        """literal: marks what the template is given, and so what it writes of it."""
         self._template = template
+        self._literal = literal
         self._source = str(template.chat_template or "")
         self._shape = MessageShape()
         if not self._source:
@@ -97,19 +100,29 @@ class ConversationWriter:
         try:
             text = self._apply(shaped, tools=tools, **options)
         except TEMPLATE_ERRORS as error:
-            reason = str(error)[:_MAX_REASON]
+            reason = self._plain(str(error))[:_MAX_REASON]
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {reason}", param="messages"
             ) from error
         check_shown(
-            messages, text, source=self._source, beside_calls=not shape.shows_text_beside_calls
+            messages,
+            self._plain(text),
+            source=self._source,
+            beside_calls=not shape.shows_text_beside_calls,
         )
         return text
+
+    def _plain(self, text: str) -> str:
+        return text if self._literal is None else self._literal.plain(text)
 
     def _apply(self, messages: Sequence[Message], *, tools: Tools, **options: Any) -> str:
         if tools:
             options["tools"] = [dict(tool) for tool in tools]
-        text: str = self._template.apply_chat_template(list(messages), tokenize=False, **options)
+        given = list(messages)
+        if self._literal is not None:
+            given = [self._literal.marked_message(message) for message in messages]
+            options = {name: self._literal.marked(value) for name, value in options.items()}
+        text: str = self._template.apply_chat_template(given, tokenize=False, **options)
         return text
 
 
