@@ -68,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "model/forward": {"model/attention", "model/states"},
     "model/reference": {"model/attention"},
     "model/recurrent_reference": set(),
-    "model/int4": set(),
+    "model/grouped": set(),
+    "model/int4": {"model/grouped"},
     "model/stored": {"errors"},
     "model/loading": {
         "core",
@@ -94,7 +95,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/sizing": {"errors", "model/loading", "model/paging", "model/states", "settings"},
     "model/speedups": {"settings"},
     "model/cpu/kernels": {
-        "model/int4",
+        "model/grouped",
         "model/recurrent_reference",
         "model/reference",
         "model/tolerance",
@@ -102,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/cpu": {
         "model/attention",
         "model/cpu/kernels",
-        "model/int4",
+        "model/grouped",
         "model/paging",
         "model/states",
         "model/tolerance",
@@ -158,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/cpu/decoder",
         "model/cpu/kernels",
         "model/forward",
-        "model/int4",
+        "model/grouped",
         "model/loading",
         "model/speedups",
         "settings",

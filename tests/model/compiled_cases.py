@@ -17,7 +17,7 @@ from millstream.model.cpu.decoder.install import Fused
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
-from millstream.model.cpu.packing import pack_int4, pack_int8, pack_linears
+from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears
 from millstream.model.forward import Forward
 from millstream.model.loading.model import load_model
 from millstream.model.paging.kv_cache import KVCache
@@ -52,7 +52,7 @@ class FusedModel:
         loaded = load_model(folder, Settings(model_id=str(folder), threads=1, **options))
         model, max_context = loaded.model, loaded.max_context
         pack_int8(model, kernels)
-        pack_int4(model, kernels, loaded.dtype)
+        pack_grouped(model, kernels, loaded.dtype)
         layers = probe_layers(model, max_context=max_context, device=loaded.device)
         forward = Forward(model, {index: layer.reach for index, layer in layers.items()})
         fused = fuse(model, forward, layers, kernels=kernels, max_context=max_context)

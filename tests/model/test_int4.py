@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from millstream.model.int4 import (
-    BITS,
-    GROUP,
-    Int4Linear,
-    int4_linear,
-    pack_int4,
-    quantize_int4,
-    unpack_int4,
-)
+from millstream.model.grouped import grouped_linear, unpack
+from millstream.model.int4 import BITS, Int4Linear, quantize_int4
 
 
 def q4_0(weight: Tensor) -> Tensor:
@@ -30,7 +23,7 @@ def q4_0(weight: Tensor) -> Tensor:
 
 def restored(weight: Tensor) -> Tensor:
     packed, scales = quantize_int4(weight)
-    return unpack_int4(packed, *weight.shape) * scales.unsqueeze(1)
+    return unpack(packed, *weight.shape) * scales.unsqueeze(1)
 
 
 def error(found: Tensor, truth: Tensor) -> float:
@@ -64,20 +57,6 @@ def test_a_weight_takes_four_bits_and_a_quarter() -> None:
     assert packed.nbytes == 128 * 96 * BITS / 8
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (64, 32), (65, 33), (3, 100), (200, 64)])
-def test_packing_keeps_all_numbers(shape: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    outputs, inputs = shape
-    numbers = torch.randint(-8, 8, shape, generator=generator, dtype=torch.int8)
-    groups = -(-inputs // GROUP)
-    multipliers = torch.randint(-127, 128, (outputs, groups), generator=generator, dtype=torch.int8)
-    before = numbers.clone()
-    found = unpack_int4(pack_int4(numbers, multipliers), outputs, inputs)
-    by = multipliers.repeat_interleave(GROUP, dim=1)[:, :inputs]
-    assert torch.equal(found, numbers.to(torch.int16) * by.to(torch.int16))
-    assert torch.equal(numbers, before)
-
-
 def test_weights_of_zero_stay_zero() -> None:
     weight = torch.zeros(3, 70)
     assert torch.equal(restored(weight), weight)
@@ -87,7 +66,7 @@ def test_weights_of_zero_stay_zero() -> None:
 
 def test_sums_fit_into_32_bits_however_many_inputs() -> None:
     weight = torch.full((1, 40_000), -1.0)
-    whole = unpack_int4(quantize_int4(weight)[0], *weight.shape).long()
+    whole = unpack(quantize_int4(weight)[0], *weight.shape).long()
     assert whole.abs().sum() * 127 < 2**31
     assert error(restored(weight), weight) < 0.02
 
@@ -115,6 +94,5 @@ def test_rows_are_rounded_each_by_itself() -> None:
     x = torch.randn(4, 64, generator=torch.Generator().manual_seed(4))
     huge = x.clone()
     huge[1:] *= 1000
-    torch.testing.assert_close(
-        int4_linear(huge, packed, scales)[:1], int4_linear(x[:1], packed, scales)
-    )
+    alone = grouped_linear(x[:1], packed, scales)
+    torch.testing.assert_close(grouped_linear(huge, packed, scales)[:1], alone)

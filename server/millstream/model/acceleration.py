@@ -13,10 +13,10 @@ from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
 from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
 from millstream.model.cpu.packed_states import pack_states
-from millstream.model.cpu.packing import pack_int4, pack_int8, pack_linears, quantize_output
+from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.forward import Forward
-from millstream.model.int4 import Int4Linear
+from millstream.model.grouped import GroupedLinear
 from millstream.model.loading.hardware import SMALL_MODEL_BYTES
 from millstream.model.loading.memory import available_bytes
 from millstream.model.loading.model import LoadedModel
@@ -68,14 +68,14 @@ def prepare_quantized(
 def _prepare_int4(loaded: LoadedModel, kernels: native.Kernels | None) -> bool:
     if kernels is None or not kernels.fast_products()[3]:
         _require_memory_of_plain_layers(loaded)
-    num_packed, is_native = pack_int4(loaded.model, kernels, loaded.dtype)
+    num_packed, is_native = pack_grouped(loaded.model, kernels, loaded.dtype)
     how = "multiplied by the kernels" if is_native else f"made {loaded.dtype} for lack of kernels"
     log.info("int4 weights of %d linear layers are %s", num_packed, how)
     return is_native
 
 
 def _require_memory_of_plain_layers(loaded: LoadedModel) -> None:
-    layers = [module for module in loaded.model.modules() if type(module) is Int4Linear]
+    layers = [module for module in loaded.model.modules() if isinstance(module, GroupedLinear)]
     numbers = sum(layer.in_features * layer.out_features for layer in layers)
     needed, free = numbers * loaded.dtype.itemsize, available_bytes(loaded.device)
     if needed > free:

@@ -100,7 +100,7 @@ def paged_attention_prefill(
 
 def fast_products() -> tuple[bool, bool, bool, bool]:
     """Which are the fastest there is on this processor: `packed_linear`, `int8_linear` with rows of
-    8 bits, the same with rows of 12 bits, `int4_linear`."""
+    8 bits, the same with rows of 12 bits, `grouped_linear`."""
     return False, False, False, False
 
 

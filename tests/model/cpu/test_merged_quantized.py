@@ -12,7 +12,7 @@ from torch import nn
 from millstream.model.cpu.decoder.parts import Joined
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
-    NativeInt4Linear,
+    NativeGroupedLinear,
     NativeInt8Linear,
     NativeQuantizedLinear,
 )
@@ -37,7 +37,7 @@ def layer(
         linear = nn.Linear(INPUTS, outputs, bias=has_bias, dtype=dtype)
         made = Int4Linear(linear)
         made.quantize(torch.randn(outputs, INPUTS, generator=generator))
-        return NativeInt4Linear(made, kernels)
+        return NativeGroupedLinear(made, kernels)
     weight = torch.randint(-127, 128, (outputs, INPUTS), generator=generator).to(torch.int8)
     scales = torch.rand(outputs, 1, generator=generator) / 100
     bias = nn.Parameter(torch.randn(outputs, generator=generator).to(dtype))

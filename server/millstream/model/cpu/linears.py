@@ -7,11 +7,11 @@ computes what that layer computes; what differs is who multiplies:
     weight      torch's oneDNN    the compiled kernels
     bfloat16    PackedLinear      NativeLinear
     int8        Int8Linear        NativeInt8Linear
-    int4                          NativeInt4Linear
+    in groups                     NativeGroupedLinear
 
 A quantised layer rounds its rows on their way in. A row x becomes whole numbers q of at most
 `activation_bits` bits and a scale s, x = s q; the weight has whole numbers w and a scale t per
-output channel (of int4, each group of 32 has a multiplier as well, see int4.py). The product of q
+output channel (in groups, more than that: see grouped.py). The product of q
 and w is exact, and s t times it is the result.
 
 Rule: a row's result depends on that row only; with the kernels' products, bit for bit, whatever the
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.cpu.kernels import Kernels
-from millstream.model.int4 import Int4Linear
+from millstream.model.grouped import GroupedLinear
 
 BLOCK_CHANNELS = 64  # output channels that the kernels multiply at a time
 
@@ -197,8 +197,9 @@ class NativeQuantizedLinear(nn.Module):
 
     @staticmethod
     def can_merge(linears: Sequence[NativeQuantizedLinear]) -> bool:
-        """Whether they are of one kind, and all but the last fill their last block of channels."""
-        return len({type(linear) for linear in linears}) == 1 and all(
+        """Whether they are of one format, and all but the last fill their last block."""
+        formats = {(type(one), one.packed.dtype, one.packed.shape[1:]) for one in linears}
+        return len(formats) == 1 and all(
             linear.out_features % BLOCK_CHANNELS == 0 for linear in linears[:-1]
         )
 
@@ -242,9 +243,9 @@ class NativeInt8Linear(NativeQuantizedLinear):
         super().__init__(quantized.shape, bias, kernels.int8_linear, packed, sums, scales)
 
 
-class NativeInt4Linear(NativeQuantizedLinear):
-    """An Int4Linear by the compiled kernels; shares its weight."""
+class NativeGroupedLinear(NativeQuantizedLinear):
+    """A GroupedLinear by the compiled kernels; shares its weight."""
 
-    def __init__(self, linear: Int4Linear, kernels: Kernels) -> None:
+    def __init__(self, linear: GroupedLinear, kernels: Kernels) -> None:
         size, operands = (linear.out_features, linear.in_features), (linear.packed, linear.scales)
-        super().__init__(size, linear.bias, kernels.int4_linear, *operands)
+        super().__init__(size, linear.bias, kernels.grouped_linear, *operands)

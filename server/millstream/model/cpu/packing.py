@@ -1,4 +1,4 @@
-"""Laying out the linear layers of a loaded model anew, in place: bfloat16, torchao's int8, int4.
+"""Laying out the linear layers of a loaded model anew, in place: bfloat16, torchao's int8, groups.
 
 The operators of torch that are used here are those that its own compiler freezes linears to
 (`torch._inductor`, mkldnn fusion). They are not public, so they are tried first, and a model is
@@ -20,13 +20,13 @@ from transformers import PreTrainedModel
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     Int8Linear,
-    NativeInt4Linear,
+    NativeGroupedLinear,
     NativeInt8Linear,
     NativeLinear,
     PackedLinear,
     is_plain,
 )
-from millstream.model.int4 import Int4Linear
+from millstream.model.grouped import GroupedLinear
 from millstream.model.tolerance import INT8_LINEAR, PACKED_LINEAR_ABSOLUTE, PACKED_LINEAR_RELATIVE
 from millstream.model.weight_reads import children_read
 
@@ -110,20 +110,25 @@ def pack_int8(model: nn.Module, kernels: Kernels | None = None) -> int:
     return len(positions)
 
 
-def pack_int4(model: nn.Module, kernels: Kernels | None, dtype: torch.dtype) -> tuple[int, bool]:
-    """Replaces the Int4Linears of a model in place; says how many there were, and if they are four
-    bits still. Where kernels are not fast at them, or missing, they become plain layers of `dtype`.
+def pack_grouped(model: nn.Module, kernels: Kernels | None, dtype: torch.dtype) -> tuple[int, bool]:
+    """Replaces the GroupedLinears of a model in place; says how many there were, and if they are
+    quantised still. Where kernels are missing, or not fast, they become plain layers of `dtype`.
     """
-    is_fast = kernels is not None and kernels.fast_products()[3]
-    positions = _positions(model, lambda module: type(module) is Int4Linear)
+    positions, is_native = _positions(model, lambda one: isinstance(one, GroupedLinear)), False
     for parent, name in positions:
-        linear: Int4Linear = getattr(parent, name)
-        made = (
-            NativeInt4Linear(linear, kernels) if kernels and is_fast else linear.dequantized(dtype)
-        )
+        linear: GroupedLinear = getattr(parent, name)
+        product = 3 if linear.has_groups else 1
+        is_native = kernels is not None and kernels.fast_products()[product]
+        made: nn.Module
+        if kernels is None or not is_native:
+            made = linear.dequantized(dtype)
+        elif linear.has_groups:
+            made = NativeGroupedLinear(linear, kernels)
+        else:
+            made = NativeInt8Linear(linear.packed, linear.scales, linear.bias, kernels)
         setattr(parent, name, made)
         del linear
-    return len(positions), is_fast
+    return len(positions), is_native
 
 
 @torch.inference_mode()

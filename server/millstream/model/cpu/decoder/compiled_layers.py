@@ -18,7 +18,7 @@ from millstream.model.cpu.decoder.runs import PathComparison
 from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
-    NativeInt4Linear,
+    NativeGroupedLinear,
     NativeInt8Linear,
     NativeLinear,
     PackedLinear,
@@ -26,7 +26,7 @@ from millstream.model.cpu.linears import (
 )
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
-_NATIVE = (NativeLinear, NativeInt8Linear, NativeInt4Linear)
+_NATIVE = (NativeLinear, NativeInt8Linear, NativeGroupedLinear)
 
 
 class UnknownPartError(Exception):
@@ -104,7 +104,7 @@ def made_linear(linear: nn.Module, kernels: Kernels) -> Any:
     make = kernels.classes.Linear
     if type(linear) is NativeInt8Linear:
         return make(linear.packed, linear.out_features, linear.bias, *linear.per_channel)
-    if type(linear) is NativeInt4Linear:
+    if type(linear) is NativeGroupedLinear:
         return make(linear.packed, linear.out_features, linear.bias, None, *linear.per_channel)
     if type(linear) in (NativeLinear, PackedLinear):
         return make(linear.packed, linear.out_features, linear.bias, None, None)

@@ -22,7 +22,7 @@ from millstream.model.checks.model_failures import MODEL_FAILURES
 from millstream.model.cpu.decoder.called_operators import GATED, NORM, recording
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
-    NativeInt4Linear,
+    NativeGroupedLinear,
     NativeInt8Linear,
     NativeLinear,
     NativeQuantizedLinear,
@@ -33,7 +33,7 @@ from millstream.model.cpu.linears import (
 from millstream.model.tolerance import OPERATORS, is_close
 
 _ROWS = 4
-_PACKED = (PackedLinear, NativeLinear, NativeInt8Linear, NativeInt4Linear)
+_PACKED = (PackedLinear, NativeLinear, NativeInt8Linear, NativeGroupedLinear)
 
 Pack = Callable[[nn.Linear], nn.Module]
 

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "int4.h"
+#include "grouped.h"
 #include "int8.h"
 #include "linear.h"
 #include "row_kernels.h"
@@ -42,7 +42,7 @@ struct NormLayer : torch::CustomClassHolder, Norm {
 };
 
 // A linear layer whose weight lies as whoever multiplies it wants it: packed for the products in
-// linear.h (int8 with sums and scales) or in int4.h (with scales), packed by oneDNN, or plain.
+// linear.h (int8 with sums and scales) or in grouped.h (with scales), packed by oneDNN, or plain.
 class LinearLayer : public torch::CustomClassHolder {
  public:
   LinearLayer(Tensor weight, int64_t outputs, MaybeTensor bias, MaybeTensor sums,
@@ -50,8 +50,8 @@ class LinearLayer : public torch::CustomClassHolder {
       : weight_(std::move(weight)), outputs_(outputs), bias_(std::move(bias)),
         sums_(std::move(sums)), scales_(std::move(scales)) {
     TORCH_CHECK(is_packed() || weight_.is_mkldnn() || weight_.dim() == 2, "not a linear layer");
-    TORCH_CHECK(weight_.scalar_type() != at::kChar || (sums_ && scales_), "int8 without scales");
-    TORCH_CHECK(!is_int4() || scales_, "int4 without scales");
+    TORCH_CHECK(weight_.scalar_type() != at::kChar || is_grouped() || (sums_ && scales_), "int8 without scales");
+    TORCH_CHECK(!is_grouped() || scales_, "groups without scales");
   }
 
   // x [T, inputs] -> [T, outputs], in `buffer` or in a tensor of its own. next, queue: what is read
@@ -62,8 +62,8 @@ class LinearLayer : public torch::CustomClassHolder {
     const Tensor& out = buffer.matrix(x.size(0), outputs_, x);
     NextWeight after = next && next->is_packed() ? next_weight(next->weight_) : NextWeight{};
     after.queue = &queue;
-    if (is_int4())
-      int4_linear_out(x, {weight_, *scales_, bias_}, after, out);
+    if (is_grouped())
+      grouped_linear_out(x, {weight_, *scales_, bias_}, after, out);
     else if (sums_)
       int8_linear_out(x, {weight_, *sums_, *scales_, bias_}, after, out);
     else
@@ -72,8 +72,8 @@ class LinearLayer : public torch::CustomClassHolder {
   }
 
  private:
-  bool is_int4() const { return weight_.scalar_type() == at::kByte; }
-  bool is_packed() const { return is_int4() || (!weight_.is_mkldnn() && weight_.dim() == 4); }
+  bool is_grouped() const { return !weight_.is_mkldnn() && weight_.dim() == 3; }
+  bool is_packed() const { return is_grouped() || (!weight_.is_mkldnn() && weight_.dim() == 4); }
 
   Tensor multiply_by_onednn(const Tensor& x) const {
     using Scalars = c10::List<std::optional<at::Scalar>>;

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from millstream.model import int4, recurrent_reference, reference
+from millstream.model import grouped, recurrent_reference, reference
 
 DTYPES = (torch.bfloat16, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """Functions of `reference`, `recurrent_reference` and `int4`: their meaning is written there.
+    """Functions of `reference`, `recurrent_reference` and `grouped`; their meaning is there.
 
     The compiled ones take tensors on the CPU, all of a call's in the same one of DTYPES (sinks may
     differ); caches, weights, cos and sin are contiguous, and the last dimension of everything else
@@ -31,7 +31,7 @@ class Kernels:
     pack_weight: Callable[..., Tensor]
     packed_linear: Callable[..., Tensor]
     int8_linear: Callable[..., Tensor]
-    int4_linear: Callable[..., Tensor]
+    grouped_linear: Callable[..., Tensor]
     rms_norm: Callable[..., Tensor]
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
     best_tokens: Callable[[Tensor], Tensor]
@@ -55,5 +55,5 @@ class Kernels:
 
 def plain() -> Kernels:
     """The functions in plain torch, for any device."""
-    parts = (vars(int4), vars(recurrent_reference), vars(reference))
+    parts = (vars(grouped), vars(recurrent_reference), vars(reference))
     return Kernels.of(SimpleNamespace(**{name: part[name] for part in parts for name in part}))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from millstream.model.cpu.kernels.function_table import Kernels
-from millstream.model.int4 import quantize_int4
+from millstream.model.grouped import FORMATS, pack
 from millstream.model.tolerance import OPERATORS
 
 _TOKENS = 3
@@ -39,6 +39,11 @@ class _Random:
 
     def __call__(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self._generator).to(self.dtype)
+
+    def whole(self, *shape: int, most: int) -> Tensor:
+        """From -most to most - 1."""
+        found = torch.randint(-most, most, shape, generator=self._generator)
+        return found.to(torch.int8)
 
     def order(self, count: int) -> Tensor:
         return torch.randperm(count, generator=self._generator)
@@ -103,10 +108,13 @@ def _linears(kernels: Kernels, random: _Random, dim: int) -> Results:
         for rows in (_TOKENS, _MANY_TOKENS):
             out = kernels.int8_linear(random(rows, dim), packed, sums, scales, bias)
             yield f"int8_linear {dim} {activation_bits} {rows}", (packed, out)
-    packed, scales = quantize_int4(random(70, dim))
-    for rows in (_TOKENS, _MANY_TOKENS):
-        out = kernels.int4_linear(random(rows, dim), packed, scales, bias)
-        yield f"int4_linear {dim} {rows}", (out,)
+    for form in FORMATS:
+        numbers = random.whole(70, dim, most=2 ** (form.bits - 1))
+        shared = [random.whole(70, -(-dim // form.group), most=100) for _ in range(2)]
+        packed, scales = pack(numbers, *shared, form=form), torch.full((70,), 1e-4)
+        for rows in (_TOKENS, _MANY_TOKENS):
+            out = kernels.grouped_linear(random(rows, dim), packed, scales, bias)
+            yield f"grouped_linear {form} {dim} {rows}", (out,)
 
 
 def _recurrent(kernels: Kernels, random: _Random, dim: int) -> Results:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def load(folder: Path | None = None) -> Kernels | None:
     """The kernels, compiled if need be, loaded and compared with plain torch; None if that fails.
 
-    The first call on a machine takes 10 to 30 seconds. folder: for the compiled library, by default
+    The first call on a machine takes 20 to 60 seconds. folder: for the compiled library, by default
     in the user's cache.
     """
     try:

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "byte_products.h"
 #include "simd.h"
 
 namespace millstream {
@@ -56,28 +57,22 @@ struct Bfloat16Format {
 #endif
 };
 
-// Rows and weights of bytes. Rows are unsigned: the instructions want that on one side.
+// Rows and weights of bytes. Rows are unsigned where an instruction wants that on one side.
 struct Int8Format {
-  using Row = uint8_t;
+  using Row = std::conditional_t<BYTES_ARE_SHIFTED, uint8_t, int8_t>;
   using Weight = int8_t;
   using Sum = IntVec;
   using Scalar = int32_t;
-  static constexpr int STEP = 4, SHIFT = 128;
+  static constexpr int STEP = 4, SHIFT = BYTES_ARE_SHIFTED ? 128 : 0;
+  static constexpr bool IS_FAST = HAS_BYTE_PRODUCTS;
   static constexpr int most(int64_t) { return 127; }
-#if defined(__AVX512VNNI__)
-  static constexpr bool IS_FAST = true;
-  static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
+  static INLINE Sum multiply_add(Sum acc, const Row* one, const int8_t* each) {
     int32_t four;
+    ByteVec bytes;
     std::memcpy(&four, one, sizeof four);
-    return (IntVec)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(four),
-                                       _mm512_loadu_si512(each));
+    std::memcpy(&bytes, each, sizeof bytes);
+    return add_signed(acc, four, bytes);
   }
-#else
-  static constexpr bool IS_FAST = false;
-  static INLINE Sum multiply_add(Sum acc, const uint8_t* one, const int8_t* each) {
-    return multiply_plainly<Int8Format>(acc, one, each);
-  }
-#endif
 };
 
 // Weights of bytes, and rows of twelve bits in words of sixteen, or of fewer bits where the sums
@@ -88,7 +83,8 @@ struct Int12Format {
   using Sum = IntVec;
   using Scalar = int32_t;
   static constexpr int STEP = 2, SHIFT = 0;
-#if defined(__AVX512VNNI__) && defined(__AVX512BW__)
+#if (defined(__AVX512VNNI__) && defined(__AVX512BW__)) || \
+    (defined(__AVX2__) && !defined(__AVX512F__))
   static constexpr bool IS_FAST = true;
 #else
   static constexpr bool IS_FAST = false;
@@ -102,6 +98,13 @@ struct Int12Format {
     std::memcpy(&pair, one, sizeof pair);
     __m512i words = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)each));
     return (IntVec)_mm512_dpwssd_epi32((__m512i)acc, words, _mm512_set1_epi32(pair));
+  }
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+  static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {
+    int32_t pair;
+    std::memcpy(&pair, one, sizeof pair);
+    __m256i words = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)each));
+    return acc + (IntVec)_mm256_madd_epi16(words, _mm256_set1_epi32(pair));
   }
 #else
   static INLINE Sum multiply_add(Sum acc, const int16_t* one, const int8_t* each) {

@@ -8,7 +8,7 @@
 #include "decode.h"
 #include "decoder.h"
 #include "delta_rule.h"
-#include "int4.h"
+#include "grouped.h"
 #include "int8.h"
 #include "linear.h"
 #include "row_kernels.h"
@@ -91,7 +91,7 @@ void use_threads(int64_t count) {
 }
 
 std::tuple<bool, bool, bool, bool> fast_products() {
-  return {Bfloat16Format::IS_FAST, Int8Format::IS_FAST, Int12Format::IS_FAST, Int4Format::IS_FAST};
+  return {Bfloat16Format::IS_FAST, Int8Format::IS_FAST, Int12Format::IS_FAST, GROUPS_ARE_FAST};
 }
 
 TORCH_LIBRARY(millstream, library) {
@@ -119,7 +119,8 @@ TORCH_LIBRARY(millstream, library) {
   library.def(
       "int8_linear(Tensor x, Tensor packed, Tensor sums, Tensor scales, Tensor? bias=None) "
       "-> Tensor");
-  library.def("int4_linear(Tensor x, Tensor packed, Tensor scales, Tensor? bias=None) -> Tensor");
+  library.def(
+      "grouped_linear(Tensor x, Tensor packed, Tensor scales, Tensor? bias=None) -> Tensor");
   library.def("rms_norm(Tensor x, Tensor weight, float eps, *, bool unit_offset=False) -> Tensor");
   library.def(
       "add_rms_norm(Tensor x, Tensor residual, Tensor weight, *, float eps, "
@@ -145,7 +146,7 @@ TORCH_LIBRARY_IMPL(millstream, CPU, library) {
   library.impl("pack_weight", &pack_weight);
   library.impl("packed_linear", &packed_linear);
   library.impl("int8_linear", &int8_linear);
-  library.impl("int4_linear", &int4_linear);
+  library.impl("grouped_linear", &grouped_linear);
   library.impl("rms_norm", &rms_norm);
   library.impl("add_rms_norm", &add_rms_norm);
   library.impl("best_tokens", &best_tokens);

@@ -27,6 +27,9 @@ constexpr int64_t LARGEST_PART = 1 << 18;  // bytes of which two stay in a core'
 template <typename P>
 constexpr int STEP_BYTES = CHANNELS * P::STEP * sizeof(typename P::Weight);  // of a block
 
+template <typename P>
+constexpr int WORDS = 1;  // that hold a sum
+
 // How one format is multiplied. ROW_STEP: elements of a row for a step; MOST_ROWS: at once.
 template <typename P>
 struct RowsProduct {
@@ -142,7 +145,7 @@ class Multiplier {
   // finish(row, sums) for all rows; channel: of the block, where to begin. after: needed next.
   template <int VECS, typename F>
   void run(int64_t block, int64_t channel, Prefetcher after, F&& finish) {
-    alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS];
+    alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS * WORDS<P>];
     bool is_one_part = this->is_one_part();
     if (is_one_part) pace(after, passes(count_), VECS);
     for (int64_t first = 0; first < count_; first += ROWS_OF_SUMS) {
@@ -156,10 +159,11 @@ class Multiplier {
           rows = (some - r + left - 1) / left;
           multiply_some<P, VECS>(
               rows, rows_ + (first + r) * stride_ + k * RowsProduct<P>::ROW_STEP, stride_, start,
-              channel, std::min(part_, weight_.steps - k), k > 0, prefetcher, sums + r * CHANNELS);
+              channel, std::min(part_, weight_.steps - k), k > 0, prefetcher,
+              sums + r * CHANNELS * WORDS<P>);
         }
       }
-      for (int64_t r = 0; r < some; r++) finish(first + r, sums + r * CHANNELS);
+      for (int64_t r = 0; r < some; r++) finish(first + r, sums + r * CHANNELS * WORDS<P>);
     }
   }
 
