@@ -42,9 +42,11 @@ class Line:
         self.is_reading.set()
         self._task = asyncio.create_task(app(scope, self._to_app.get, self._send))
 
-    async def open(self) -> None:
-        """Raises Refusal."""
+    async def open(self, *, sent: Sequence[str] = ()) -> None:
+        """Raises Refusal. sent: what the server finds there as soon as it has accepted."""
         await self._to_app.put({"type": "websocket.connect"})
+        for message in sent:
+            await self.say(message)
         first = await self._next()
         if first["type"] == "websocket.accept":
             self.accepted = first
@@ -119,6 +121,7 @@ async def connected(
     query: str = "",
     headers: Sequence[tuple[str, str]] = (),
     protocols: Sequence[str] = (),
+    sent: Sequence[str] = (),
     **settings: Any,
 ) -> AsyncIterator[Line]:
     """A WebSocket of a server with these settings. Raises Refusal."""
@@ -137,7 +140,7 @@ async def connected(
         "state": {},
     }
     line = Line(build_app(context), scope)
-    await line.open()
+    await line.open(sent=sent)
     try:
         yield line
     finally:

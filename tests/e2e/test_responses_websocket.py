@@ -123,7 +123,7 @@ async def test_the_asynchronous_sdk_warms_up_and_goes_on(demo_server: RunningSer
 async def test_lanes_run_side_by_side(endless_server: RunningServer) -> None:
     async with dialled(endless_server) as client:
         for lane in "abcd":
-            await create(client, stream_id=lane, max_output_tokens=40)
+            await create(client, stream_id=lane, max_output_tokens=400)
         seen: list[str] = []
         ended: set[str] = set()
         while len(ended) < 4:
@@ -236,20 +236,21 @@ async def test_a_server_that_ends_lets_answers_end(own_server: RunningServer) ->
     assert refused.value.response.status_code == 403
     async with dialled(own_server, subprotocols=key) as client:
         assert client.subprotocol == "responses"
-        await create(client, stream_id="a", max_output_tokens=400)
-        while (await hear(client))["type"] != "response.output_text.delta":
-            pass
-        own_server.signal(signal.SIGTERM)
-        await asyncio.to_thread(
-            wait_until, lambda: own_server.health()[0] == 503, "/health says 503"
-        )
-        await create(client, stream_id="b")
-        while (event := await hear(client))["type"] != "error":
-            pass
-        assert (event["stream_id"], event["error"]["code"]) == ("b", "shutting_down")
-        while (event := await hear(client))["type"] == "response.output_text.delta":
-            pass
-        assert (await end(client))["type"] == "response.incomplete"
+        # Frozen, so that the answer is surely not over while another is asked for.
+        with own_server.paused_engine():
+            await create(client, stream_id="a", max_output_tokens=40)
+            assert (await hear(client))["type"] == "response.created"
+            own_server.signal(signal.SIGTERM)
+            await asyncio.to_thread(
+                wait_until, lambda: own_server.health()[0] == 503, "/health says 503"
+            )
+            await create(client, stream_id="b")
+            while (event := await hear(client))["type"] != "error":
+                assert event["stream_id"] == "a"
+            assert (event["stream_id"], event["error"]["code"]) == ("b", "shutting_down")
+        last = await end(client)
+        assert last["type"] == "response.incomplete"
+        assert last["response"]["usage"]["output_tokens"] == 40
         with pytest.raises(ConnectionClosed) as closed:
             await client.recv()
         assert closed.value.rcvd is not None

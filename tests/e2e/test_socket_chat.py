@@ -141,8 +141,8 @@ def test_an_engine_that_is_killed_fails_what_runs_only(own_server: RunningServer
 
 async def _kill(server: RunningServer) -> None:
     async with dialled(server.url, "?conversation=new") as client:
-        await send(client, 1, "Count", min_tokens=200)
-        await send(client, 2, "Count", conversation=None, min_tokens=200)
+        await send(client, 1, "Count", min_tokens=20_000)
+        await send(client, 2, "Count", conversation=None, min_tokens=20_000)
         texts = set[int]()
         while len(texts) < 2:
             frame = await hear(client)

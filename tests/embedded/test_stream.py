@@ -25,9 +25,14 @@ def endless(engine: Engine) -> AnswerStream:
     return engine.chat("Count to 5", ignore_eos=True)
 
 
-async def test_chat_streams(engine: Engine) -> None:
-    deltas = [delta async for delta in engine.chat(MESSAGES, max_tokens=64)]
-    assert len(deltas) > 3
+async def test_chat_streams(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_read = threading.Event()
+    on_step(monkeypatch, 4, lambda: is_read.wait(60))
+    deltas = []
+    async for delta in engine.chat(MESSAGES, max_tokens=64):
+        deltas.append(delta)
+        is_read.set()
+    assert len(deltas) > 1
     assert "".join(delta.text for delta in deltas) == COUNTED
     assert [delta.finish_reason for delta in deltas[-2:]] == [None, "stop"]
     assert [delta.usage is None for delta in deltas[-2:]] == [True, False]
@@ -130,9 +135,20 @@ def test_closing_from_elsewhere_ends_a_reader_that_waits(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = endless(engine)
-    on_step(monkeypatch, 20, stream.close)
     deltas: list[Delta] = []
-    reader = threading.Thread(target=lambda: deltas.extend(stream), daemon=True)
+    is_read = threading.Event()
+
+    def read() -> None:
+        for delta in stream:
+            deltas.append(delta)
+            is_read.set()
+
+    def close() -> None:
+        is_read.wait(60)
+        stream.close()
+
+    on_step(monkeypatch, 20, close)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     reader.join(timeout=60)
     assert not reader.is_alive()

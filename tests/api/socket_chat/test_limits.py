@@ -137,13 +137,14 @@ async def test_whoever_says_nothing_is_closed(desk: Desk) -> None:
 
 async def test_whoever_waits_for_an_answer_is_not_idle(desk: Desk) -> None:
     desk.say("one")
-    async with chatting(desk.context, socket_idle_seconds=0.05) as chat:
-        with desk.talk.speaker.silent():
-            await chat.send()
-            assert (await chat.hear())["text"] == ""
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    await chat.hear()
+    asked = json.dumps({"id": 0, "text": "x"})
+    desk.talk.speaker.allow(0)
+    async with chatting(desk.context, socket_idle_seconds=0.05, sent=[asked]) as chat:
+        assert (await chat.hear())["text"] == ""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await chat.hear()
+        desk.talk.speaker.allow(None)
         assert text_of(await chat.frames()) == "one"
 
 

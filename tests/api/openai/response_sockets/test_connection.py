@@ -306,12 +306,14 @@ async def test_lanes_have_a_limit(desk: Desk) -> None:
 
 async def test_a_connection_that_asks_for_nothing_is_closed_in_the_end(desk: Desk) -> None:
     desk.say("late")
-    async with connected(desk.context, socket_idle_seconds=0.1) as busy:
+    desk.talk.speaker.allow(0)
+    asked = json.dumps({"type": "response.create", "input": "x"})
+    async with connected(desk.context, socket_idle_seconds=0.1, sent=[asked]) as busy:
         busy.is_reading.clear()
-        await busy.create()
+        desk.talk.speaker.allow(None)
         for _ in range(3):
-            async with connected(desk.context, socket_idle_seconds=0.1) as idle:
-                await idle.say("no JSON")
+            wrong = ["no JSON"]
+            async with connected(desk.context, socket_idle_seconds=0.1, sent=wrong) as idle:
                 assert (await idle.hear())["error"]["code"] == "invalid_json"
                 assert await idle.closing() == (1000, "idle for 0.1 s")
         busy.is_reading.set()
