@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -242,6 +243,31 @@ async def test_stuck_step_is_noticed_and_the_engine_killed() -> None:
     assert host.num_kills >= 1
     stream.close()
     assert not client.is_waiting, "an idle engine is not stuck"
+    await client.stop()
+
+
+async def test_an_engine_is_not_blamed_for_a_server_that_stood_still() -> None:
+    """As when both processes are stopped for a while: the server's clock goes on meanwhile."""
+    runner = GatedRunner()
+
+    class WatchedHost(ThreadHost):
+        has_ended = False
+
+        def kill(self) -> None:
+            self.has_ended = True
+
+    host = WatchedHost(build_runner=lambda: runner, max_running=1)
+    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=0.8)
+    client.start()
+    await client.wait_ready()
+    stream = begin(client)
+    await asyncio.sleep(0.3)  # it has looked
+    time.sleep(1.0)  # noqa: ASYNC251, nothing in this process goes on
+    await asyncio.sleep(0.3)
+    assert not host.has_ended
+    runner.allow(1000)
+    assert len(await collect(stream)) == 8
+    stream.close()
     await client.stop()
 
 

@@ -186,8 +186,14 @@ class Supervisor:
             self._listener.on_message(message)
 
     async def _watch_progress(self) -> None:
+        pause, looked = min(1.0, self._engine_timeout / 4), time.monotonic()
         while True:
-            await asyncio.sleep(min(1.0, self._engine_timeout / 4))
+            await asyncio.sleep(pause)
+            before, looked = looked, time.monotonic()
+            if looked - before > self._engine_timeout / 2:
+                # This process was stopped, and most likely the engine too (a container that is
+                # paused, a machine that sleeps): what it says next has not been read yet.
+                self.expect_news()
             silence = self.silence
             is_ready = self._ready_since is not None
             if silence > self._engine_timeout and is_ready and self._listener.is_waiting:
