@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -79,7 +80,8 @@ class Round:
 
     tokens, events: received while it was measured. server_cpu: seconds of the HTTP process, all
     threads. added: seconds from the engine's socket to the client's, of each token, ascending.
-    worst_stream: the largest median of `added` of a single stream.
+    worst_stream: the largest median of `added` of a single stream. gaps: seconds from each token of
+    a stream to its next, ascending.
     """
 
     streams: int
@@ -90,6 +92,7 @@ class Round:
     client_cpu: float
     added: list[float]
     worst_stream: float
+    gaps: list[float]
 
     @classmethod
     def of(cls, first: Clocks, last: Clocks, streams: list[Stream], sent: list[int]) -> Round:
@@ -107,6 +110,11 @@ class Round:
             client_cpu=last.client_cpu - first.client_cpu,
             added=sorted(value for values in per_stream for value in values),
             worst_stream=max(percentile(values, 50) for values in per_stream),
+            gaps=sorted(
+                (read - before) / 1e9
+                for one in streams
+                for before, read in pairwise(one.times[1:-1])
+            ),
         )
 
     @property
@@ -214,7 +222,7 @@ class Load:
         data = stream.socket.recv(_READ_BYTES)
         now = time.monotonic_ns()
         new = self._new(stream, data)
-        tokens = new.count(self._variant.mark)
+        tokens = self._count(new)
         self._tokens += tokens
         # What carries no token (the role, the end) is no chunk of the steady state.
         self._events += min(tokens, new.count(b"data: "))
@@ -225,6 +233,10 @@ class Load:
         elif not data or not (stream.is_open or data.startswith(b"HTTP/1.1 200")):
             raise StreamError(f"a stream was refused or cut: {data[:300]!r}")
         stream.is_open = True
+
+    def _count(self, new: bytes) -> int:
+        """The tokens that have come."""
+        return new.count(self._variant.mark)
 
     def _new(self, stream: Stream, data: bytes) -> bytes:
         """What there is before the whole text is repeated."""

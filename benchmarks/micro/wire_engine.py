@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 import msgspec
 import zmq
@@ -70,15 +71,17 @@ _INFO = EngineInfo(
 
 
 class FakeEngine:
-    """Plays rounds until the server says Stop. token_id: what every request gets in every step."""
+    """Plays rounds until the server says Stop. token_ids: what every request gets in the steps of a
+    round, in turn."""
 
     def __init__(
-        self, socket: zmq.Socket[bytes], control: zmq.Socket[bytes], *, token_id: int
+        self, socket: zmq.Socket[bytes], control: zmq.Socket[bytes], *, token_ids: Sequence[int]
     ) -> None:
         self._socket = socket
         self._channel = SocketChannel(socket)
         self._control = control
-        self._token_id = token_id
+        self._token_ids = token_ids
+        self._num_steps = 0
         self._running: dict[int, Request] = {}
         self._is_stopped = False
 
@@ -112,6 +115,7 @@ class FakeEngine:
         while len(self._running) < begin.streams and not self._is_stopped:
             self._socket.poll()
             self.take_inbox()
+        self._num_steps = 0
         # The first step opens the streams; nothing before its arrival is measured.
         times = [self.step()]
         arrived = self._next_arrival()
@@ -139,14 +143,16 @@ class FakeEngine:
 
     def step(self, *, reason: FinishReason | None = None) -> int:
         """One token for everybody; when it was sent."""
-        events = [self._event(request, reason) for request in self._running.values()]
+        token = self._token_ids[self._num_steps % len(self._token_ids)]
+        self._num_steps += 1
+        events = [self._event(request, token, reason) for request in self._running.values()]
         step = Step(events, [], self._statistics())
         now = time.monotonic_ns()
         self._channel.send(step)
         return now
 
-    def _event(self, request: Request, reason: FinishReason | None) -> TokenEvent:
-        token, wanted = self._token_id, request.sampling.logprobs
+    def _event(self, request: Request, token: int, reason: FinishReason | None) -> TokenEvent:
+        wanted = request.sampling.logprobs
         scores: tuple[TokenLogprob, ...] = ()
         if wanted is not None:
             top = tuple((token + place, -0.5 - place) for place in range(wanted))
@@ -158,7 +164,7 @@ class FakeEngine:
 
 
 def main() -> None:
-    control_endpoint, token_id, endpoint = sys.argv[1:]
+    control_endpoint, tokens, endpoint = sys.argv[1:]
     exit_with_parent()
     context = zmq.Context.instance()
     socket, control = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
@@ -167,7 +173,7 @@ def main() -> None:
         one.linger = 1000
         one.connect(place)
     try:
-        FakeEngine(socket, control, token_id=int(token_id)).run()
+        FakeEngine(socket, control, token_ids=[int(each) for each in tokens.split(",")]).run()
     finally:
         socket.close()
         control.close()

@@ -1,6 +1,6 @@
 """The server as `millstream serve` composes it, with the engine of `wire_engine.py`.
 
-Run by `wire.py`: python wire_server.py CONTROL_ENDPOINT TOKEN_ID NAME=VALUE...
+Run by `wire.py`: python wire_server.py CONTROL_ENDPOINT TOKEN_ID,... NAME=VALUE...
 
 Intentional: one name of the composition root is replaced and nothing else is touched, so what
 is measured is the code that runs in production.
