@@ -71,7 +71,7 @@ def test_tokenize_is_the_prompt(fields: dict[str, Any], demo_server: RunningServ
 
 
 def test_version_load_and_ping(demo_server: RunningServer) -> None:
-    with httpx.Client(base_url=demo_server.url) as client:
+    with httpx.Client(base_url=demo_server.url, timeout=60) as client:
         assert set(client.get("/version").json()) == {"version"}
         load = {"server_load": 0, "running": 0, "waiting": 0, "free_places": 160}
         assert client.get("/load").json() == load

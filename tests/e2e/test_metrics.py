@@ -205,7 +205,10 @@ def _refuse(traffic: Traffic) -> None:
     ):
         assert 400 <= traffic.ask(path, body).status_code < 500
         traffic.ended["refused", code] += 1
-    with traffic.server.paused_engine(), httpx.Client(base_url=traffic.server.url) as others:
+    with (
+        traffic.server.paused_engine(),
+        httpx.Client(base_url=traffic.server.url, timeout=60) as others,
+    ):
         streams = [
             others.build_request("POST", CHAT, json=chat(stream=True, stream_options=RUNNING))
             for _ in range(3)
@@ -341,7 +344,7 @@ def test_the_names_of_others_have_the_same_values(told: tuple[Traffic, Samples])
 
 
 def test_load_while_it_lasts(server: RunningServer) -> None:
-    with server.paused_engine(), httpx.Client(base_url=server.url) as http:
+    with server.paused_engine(), httpx.Client(base_url=server.url, timeout=60) as http:
         request = http.build_request("POST", CHAT, json=chat(stream=True))
         waiting = http.send(request, stream=True)
         assert scraped(server).total("millstream_requests_open") == 1

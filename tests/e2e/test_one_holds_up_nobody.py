@@ -50,7 +50,10 @@ BODIES: dict[str, tuple[str, str]] = {
 def longest_silence(server: RunningServer, attacks: list[Callable[[], Any]]) -> float:
     """How long /health took at the longest while these went on, in seconds."""
     longest = 0.0
-    with ThreadPoolExecutor(len(attacks)) as pool, httpx.Client(base_url=server.url) as client:
+    with (
+        ThreadPoolExecutor(len(attacks)) as pool,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         client.get("/health")
         going_on = {pool.submit(attack) for attack in attacks}
         while going_on:

@@ -59,7 +59,7 @@ async def streamed(client: AsyncOpenAI, prompt: str) -> str:
 
 
 def test_every_route_is_below_the_mount(url: str) -> None:
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         assert client.get("/own").json() == "mine"
         assert client.get("/llm/health").json()["status"] == "ready"
         assert client.get("/llm/v1/models").json()["data"][0]["id"] == "tiny"

@@ -104,7 +104,7 @@ def run(app: FastAPI, *, num_signals: int) -> list[list[str]]:
 
 
 def test_answers_get_their_grace_and_then_an_error(make: Make, signals: list[int]) -> None:
-    ticks, endless, short = run(application(make, grace=1), num_signals=1)
+    ticks, endless, short = run(application(make, grace=3), num_signals=1)
     assert signals == [signal.SIGTERM]
     assert short[-1] == "[DONE]"
     assert json.loads(endless[-1])["error"]["code"] == "shutting_down"
