@@ -556,6 +556,7 @@ LAZY_IMPORTS = {
     "__init__.py",
     "cli.py",
     "model/loading/chat_template.py",
+    "model/loading/gguf_tokenizer.py",
     "model/loading/tokenizer.py",
     "tracing/tracer.py",
 }

@@ -64,7 +64,9 @@ async def context_of(
 
 
 def _load_tokenizer(settings: Settings, folder: Path) -> Any:
-    tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_tokenizer(
+        folder, trust_remote_code=settings.trust_remote_code, gguf_file=settings.gguf_file
+    )
     if settings.chat_template is not None:
         use_template(tokenizer, Path(settings.chat_template))
     if not tokenizer.chat_template:

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
         DEMO_MODEL, description="local folder or Hugging Face Hub id; 'demo' is the embedded model"
     )
     revision: str | None = Field(None, description="branch, tag or commit of a Hub model")
+    gguf_file: str | None = Field(
+        None, description="name of the GGUF file with the model, in the folder or on the Hub"
+    )
     trust_remote_code: bool = Field(
         default=False, description="run Python code that the model's repository brings"
     )

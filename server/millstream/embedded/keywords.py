@@ -40,6 +40,7 @@ class LoadingSettings(EngineSettings, total=False):
     """Fields of Settings for a model that the engine loads itself."""
 
     revision: str | None
+    gguf_file: str | None
     trust_remote_code: bool
     device: str
     dtype: str

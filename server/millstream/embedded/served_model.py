@@ -45,7 +45,11 @@ class ServedModel(NamedTuple):
         Raises StartupError if it cannot be loaded or served exactly.
         """
         folder = resolve(settings)
-        tokenizer = load_tokenizer(folder, trust_remote_code=settings.trust_remote_code)
+        tokenizer = load_tokenizer(
+            folder,
+            trust_remote_code=settings.trust_remote_code,
+            gguf_file=settings.gguf_file,
+        )
         if settings.chat_template is not None:
             use_template(tokenizer, Path(settings.chat_template))
         side = text_side(tokenizer, _own_backend(tokenizer), settings)

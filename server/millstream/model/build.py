@@ -67,10 +67,13 @@ def runner_factory(
 
     report: hears how far it is.
     """
-    trust = settings.trust_remote_code
+    trust, gguf = settings.trust_remote_code, settings.gguf_file
+
+    def read() -> str:
+        return read_tokenizer(folder, trust_remote_code=trust, gguf_file=gguf)
 
     def load_and_build() -> ModelRunner:
-        grammars = _grammars(lambda: read_tokenizer(folder, trust_remote_code=trust), settings)
+        grammars = _grammars(read, settings)
         loaded = load_model(folder, settings, report=report)
         runner = build_runner(loaded, settings, grammars=grammars, speedups=speedups, report=report)
         grammars.prepare()  # now that nobody waits for the interpreter

@@ -13,7 +13,6 @@ from transformers import PretrainedConfig
 
 from millstream.errors import StartupError
 from millstream.model.loading.cores import available_cores
-from millstream.model.loading.source import weight_paths
 
 SMALL_MODEL_BYTES = 32 * 2**20  # of weights as stored
 
@@ -33,13 +32,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_threads(folder: Path) -> int:
+def choose_threads(files: list[Path]) -> int:
     """All cores, or one for a small model: waiting for each other would cost its threads more."""
-    return 1 if _is_small(folder) else available_cores()
+    return 1 if _is_small(files) else available_cores()
 
 
 def choose_dtype(
-    name: str, folder: Path, config: PretrainedConfig, device: torch.device
+    name: str, files: list[Path], config: PretrainedConfig, device: torch.device
 ) -> torch.dtype:
     """The dtype to load with; see the module for `auto`."""
     if name != "auto":
@@ -51,7 +50,7 @@ def choose_dtype(
     if device.type != "cpu" or stored == torch.float32:
         return stored
     # float16 is emulated on nearly every CPU; bfloat16 has its range and is not.
-    return torch.bfloat16 if _has_bfloat16() and not _is_small(folder) else torch.float32
+    return torch.bfloat16 if _has_bfloat16() and not _is_small(files) else torch.float32
 
 
 def _has_bfloat16() -> bool:
@@ -62,6 +61,6 @@ def _has_bfloat16() -> bool:
         return False
 
 
-def _is_small(folder: Path) -> bool:
-    size = sum(file.stat().st_size for file in weight_paths(folder) if file.is_file())
+def _is_small(files: list[Path]) -> bool:
+    size = sum(file.stat().st_size for file in files if file.is_file())
     return size <= SMALL_MODEL_BYTES

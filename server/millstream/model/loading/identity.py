@@ -12,20 +12,20 @@ from __future__ import annotations
 from hashlib import blake2b
 from pathlib import Path
 
-from millstream.model.loading.source import INDEX, weight_paths
+from millstream.model.loading.source import INDEX
 
 _SAMPLES = 64
 _PAGE = 4096
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the format
 
 
-def checkpoint_identity(folder: Path) -> str:
-    """A digest of the model in `folder`, in hexadecimal. Raises OSError."""
+def checkpoint_identity(folder: Path, files: list[Path]) -> str:
+    """A digest of the model in `folder`, whose weights are in `files`. Raises OSError."""
     digest = blake2b(digest_size=16)
     for path in [folder / "config.json", folder / INDEX, *sorted(folder.glob("*.py"))]:
         if path.is_file():
             _add(digest, path.name.encode(), path.read_bytes())
-    for path in weight_paths(folder):
+    for path in files:
         status = path.stat()
         about = f"{path.name} {status.st_size} {status.st_mtime_ns}"
         _add(digest, about.encode(), *_samples(path, status.st_size))
@@ -33,7 +33,8 @@ def checkpoint_identity(folder: Path) -> str:
 
 
 def _samples(path: Path, size: int) -> list[bytes]:
-    """The header of a file in safetensors format, and pages of the rest."""
+    """The header of a file in safetensors format (of others, their beginning), and pages of the
+    rest."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         found = [file.read(min(length, _LONGEST_HEADER))]

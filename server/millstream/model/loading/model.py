@@ -22,11 +22,13 @@ from millstream.core.status import Report, unreported
 from millstream.errors import StartupError
 from millstream.model import attention
 from millstream.model.loading import checkpoint, context, defaults, memory, quantization
+from millstream.model.loading.gguf_model import GgufModel
 from millstream.model.loading.hardware import choose_device, choose_dtype, choose_threads
 from millstream.model.loading.identity import checkpoint_identity
 from millstream.model.loading.interface_check import require_replaceable_attention
 from millstream.model.loading.progress import progress_of_transformers
 from millstream.model.loading.quantization import QuantizationPlan
+from millstream.model.loading.source import weight_paths
 from millstream.model.loading.stored_layers import (
     StoredLayers,
     find_stored_layers,
@@ -34,6 +36,7 @@ from millstream.model.loading.stored_layers import (
     take_stored_format,
 )
 from millstream.model.loading.text_half import TEXT_KEYS, text_half
+from millstream.model.stored.gguf_file import read_gguf
 from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,7 @@ log = logging.getLogger(__name__)
 class LoadedModel:
     """A model in evaluation mode, and what is known of it. max_context in tokens.
 
-    quantization: int8, int4, or how the checkpoint itself is quantised.
+    quantization: int8, int4, or how the checkpoint itself is stored (gptq, gguf, ...).
     defaults: the sampling that its authors recommend.
     is_shared: the tensors belong to somebody else too, so they must stay as they are.
     identity: what tells its checkpoint from others, where that is asked for.
@@ -68,7 +71,8 @@ class _Recipe:
 
     plan: for quantising it while it is read; stored: its layers that are stored in fewer bits and
     read here. quantization: as in LoadedModel. text: of the text half of a larger model, if only
-    that is loaded. num_parameters: as if nothing were quantised.
+    that is loaded. gguf: where the weights are in a file of that format. model_class: what the
+    weights are loaded into. num_parameters: as if nothing were quantised.
     """
 
     folder: Path
@@ -80,6 +84,8 @@ class _Recipe:
     quantization: str | None
     trust_remote_code: bool
     text: PretrainedConfig | None
+    gguf: GgufModel | None
+    model_class: Any
     num_parameters: int
 
 
@@ -89,11 +95,12 @@ def load_model(folder: Path, settings: Settings, *, report: Report = unreported)
     report: hears how far it is.
     """
     report("reading the model's folder")
+    files = weight_paths(folder, settings.gguf_file)
     device = choose_device(settings.device)
     if device.type == "cpu":
-        torch.set_num_threads(settings.threads or choose_threads(folder))
+        torch.set_num_threads(settings.threads or choose_threads(files))
     recipe = _decide(folder, settings, device)
-    identity = checkpoint_identity(folder) if settings.cache_folder else None
+    identity = checkpoint_identity(folder, files) if settings.cache_folder else None
     started = time.monotonic()
     with memory.returning_freed_memory():
         model = _load(recipe, report)
@@ -118,18 +125,24 @@ def load_model(folder: Path, settings: Settings, *, report: Report = unreported)
 def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
     """How to load the model. Raises StartupError for what is wrong before weights are read."""
     trust = settings.trust_remote_code
-    config = checkpoint.read_config(folder, trust_remote_code=trust)
-    files = checkpoint.weight_files(folder)
-    dtype = choose_dtype(settings.dtype, folder, config, device)
-    text = text_half(config, files)
+    gguf, text = None, None
+    if settings.gguf_file is not None:
+        files = [folder / settings.gguf_file]
+        gguf = GgufModel.of(read_gguf(files[0]))
+        config = gguf.config
+    else:
+        config = checkpoint.read_config(folder, trust_remote_code=trust)
+        files = checkpoint.weight_files(folder)
+        text = text_half(config, files)
+    dtype = choose_dtype(settings.dtype, files, config, device)
     skeleton = checkpoint.build_skeleton(text or config, dtype, trust_remote_code=trust)
     require_replaceable_attention(skeleton)
     plan = None
     if settings.quantize != "none":
         plan = quantization.plan(settings.quantize, skeleton, config, device)
-    method = quantization.stored_method(config)
-    stored = None
-    # On other devices transformers has kernels for these formats.
+    method = "gguf" if gguf else quantization.stored_method(config)
+    stored = gguf.stored_layers(skeleton) if gguf else None
+    # On other devices transformers has kernels for other formats.
     if device.type == "cpu" and (found := take_stored_format(text or config)):
         stored = find_stored_layers(found, files, skeleton)
     if method is None or stored:
@@ -149,6 +162,8 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         quantization=method or (plan.scheme if plan else None),
         trust_remote_code=trust,
         text=text,
+        gguf=gguf,
+        model_class=AutoModelForCausalLM if gguf is None else type(skeleton),
         num_parameters=skeleton.num_parameters(),
     )
 
@@ -160,10 +175,13 @@ def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
         options["quantization_config"] = quantized.config()
     if recipe.text is not None:
         options["key_mapping"] = TEXT_KEYS
+    source: Any = folder
+    if recipe.gguf is not None and recipe.stored is not None:
+        source, options["state_dict"] = None, recipe.gguf.state_dict(recipe.stored, recipe.dtype)
     try:
         with progress_of_transformers(report):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
+            loaded: Any = recipe.model_class.from_pretrained(
+                source,
                 config=recipe.text or recipe.config,
                 dtype=recipe.dtype,
                 use_safetensors=True,
@@ -175,6 +193,8 @@ def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
             checkpoint.check_complete(folder, info)
             if recipe.stored is not None:
                 lay_out(model, recipe.stored, recipe.dtype)
+            if recipe.gguf is not None:
+                recipe.gguf.fix_rotary(model)
             served: PreTrainedModel = model.to(device).eval()
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise memory.out_of_memory(device) from error

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -44,13 +44,19 @@ _DTYPES = {
 }
 
 
+class StoredLayer(NamedTuple):
+    """A layer's tensors on the meta device, and how they are read."""
+
+    parts: Mapping[str, Tensor]
+    decode: Decode
+
+
 @dataclass(frozen=True, slots=True)
 class StoredLayers:
-    """The layers of a checkpoint that are stored, by name: their tensors on the meta device."""
+    """The layers of a checkpoint that are stored, by their names. name: of the format."""
 
     name: str
-    decode: Decode
-    parts: Mapping[str, Mapping[str, Tensor]]
+    layers: Mapping[str, StoredLayer]
 
     def config(self) -> QuantizationConfigMixin:
         """What transformers is told of them."""
@@ -96,7 +102,9 @@ def find_stored_layers(
                 f"{layer} has a tensor that {stored.name} does not know: {unknown[0]}"
             )
         parts.pop("bias", None)
-    return StoredLayers(stored.name, stored.decode, found)
+    return StoredLayers(
+        stored.name, {layer: StoredLayer(parts, stored.decode) for layer, parts in found.items()}
+    )
 
 
 def _by_layer(files: list[Path]) -> dict[str, dict[str, Tensor]]:
@@ -129,10 +137,9 @@ class StoredQuantizer(HfQuantizer):
         self.pre_quantized = True  # so that tensors keep their dtypes
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
-        layers = self.quantization_config.layers
-        for name, parts in layers.parts.items():
+        for name, layer in self.quantization_config.layers.layers.items():
             linear: Any = model.get_submodule(name)
-            model.set_submodule(name, StoredLinear(linear, parts, layers.decode), strict=True)
+            model.set_submodule(name, StoredLinear(linear, *layer), strict=True)
 
     def is_serializable(self) -> bool:
         """Whether the model can be saved."""
@@ -149,7 +156,7 @@ def lay_out(model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype) ->
     """Makes of each StoredLinear of a model what serves. Raises StartupError, with the layer's
     name, if its tensors have a layout that is not known."""
     num_plain = 0
-    for name in stored.parts:
+    for name in stored.layers:
         layer: Any = model.get_submodule(name)
         try:
             weight = layer.decoded()
