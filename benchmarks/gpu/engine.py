@@ -13,8 +13,10 @@ from millstream.core.request import Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.model.attention import register
 from millstream.model.build import build_runner
+from millstream.model.cuda.capture import CapturedExecution
 from millstream.model.loading.model import LoadedModel
 from millstream.model.runner import ModelRunner
+from millstream.model.speedups import Speedups
 from millstream.settings import Settings
 
 BLOCK_SIZE = 16
@@ -49,9 +51,18 @@ def make_llama(shape: str, device: torch.device, dtype: torch.dtype) -> PreTrain
 
 
 def make_runner(
-    model: PreTrainedModel, *, max_context: int, max_rows: int, block_size: int = BLOCK_SIZE
+    model: PreTrainedModel,
+    *,
+    max_context: int,
+    max_rows: int,
+    block_size: int = BLOCK_SIZE,
+    is_shared: bool = False,
+    speedups: Speedups | None = None,
 ) -> ModelRunner:
-    """A runner whose cache holds `max_rows` sequences of `max_context` tokens."""
+    """A runner whose cache holds `max_rows` sequences of `max_context` tokens.
+
+    is_shared: transformers' own loops use the model, too, so its modules stay as they are.
+    """
     register()
     config = model.config.get_text_config()
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -60,6 +71,7 @@ def make_runner(
     settings = Settings(
         model_id="benchmark",
         native_kernels="off",
+        quantize="none",
         block_size=block_size,
         kv_cache_memory=most if model.device.type == "cpu" else None,
         max_batch_prefill_tokens=4096 if max_rows > 8 else 64,
@@ -72,9 +84,9 @@ def make_runner(
         quantization=None,
         max_context=max_context,
         stop_token_ids=(),
-        is_shared=True,  # transformers' own loops use it, too
+        is_shared=is_shared,
     )
-    return build_runner(loaded, settings)
+    return build_runner(loaded, settings, speedups=speedups)
 
 
 def decode_plan(*, rows: int, context: int, vocab: int, sampling: SamplingParams = GREEDY) -> Plan:
@@ -137,3 +149,13 @@ def answers(
             step = runner.draw(launched, is_wanted=scheduler.is_wanted)
         plan = ahead or scheduler.plan()
     return found
+
+
+def free_memory(runner: ModelRunner, device: torch.device) -> None:
+    """Gives up the cache, since transformers' own needs the memory."""
+    runner.cache.keys.clear()
+    runner.cache.values.clear()
+    if isinstance(runner.execution, CapturedExecution):
+        runner.execution = runner.execution.eager
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import torch
@@ -36,7 +37,8 @@ def check_family(
         for i in range(3 if is_fast else 6)
     ]
     expected = [greedy(model, prompt, _TOKENS) for prompt in prompts]
-    runner = make_runner(model, max_context=128, max_rows=_ROWS, block_size=8)
+    own = copy.deepcopy(model)
+    runner = make_runner(model, max_context=128, max_rows=_ROWS, block_size=8, is_shared=True)
     ways = {"batched": (64, 0), "small chunks": (16, 0), "few blocks, prefix hits": (24, 18)}
     results: dict[str, list[list[int]]] = {}
     for way, (step, blocks) in ways.items():
@@ -47,6 +49,9 @@ def check_family(
         report.add(f"{family} graphs", str(execution.graphs.num_replays), "replayed steps")
         runner.execution = execution.eager
         results["without graphs"] = _run(runner, prompts, 64, 0)
+    fused = make_runner(own, max_context=128, max_rows=_ROWS, block_size=8)
+    for way, (step, blocks) in ways.items():
+        results[f"fused layers, {way}"] = _run(fused, prompts, step, blocks)
     name = str(dtype).removeprefix("torch.")
     for way, found in results.items():
         wrong, close = _differences(model, prompts, found, expected)

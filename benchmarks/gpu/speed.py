@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
 
 import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import GenerationConfig, PreTrainedModel
 
-from benchmarks.gpu.engine import answers, decode_plan, make_llama, make_runner, prefill_plan
+from benchmarks.gpu.ablation import measure_without_each
+from benchmarks.gpu.engine import (
+    answers,
+    decode_plan,
+    free_memory,
+    make_llama,
+    make_runner,
+    prefill_plan,
+)
 from benchmarks.gpu.report import Report, seconds_of
+from benchmarks.gpu.sizes import Roof, Size
 from benchmarks.steps import run_step
 from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.core.request import SamplingParams
@@ -21,29 +29,6 @@ from millstream.model.cuda.capture import CapturedExecution
 from millstream.model.runner import ModelRunner
 
 MIXED = SamplingParams(temperature=0.8, top_k=50, top_p=0.95, repetition_penalty=1.1, seed=1)
-
-
-@dataclass(slots=True)
-class Roof:
-    """Measured on the device: bytes read and operations of matrix products, both per second."""
-
-    read: float = float("nan")
-    operations: float = float("nan")
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How large the figures are made. dtype: of weights and cache."""
-
-    device: torch.device
-    dtype: torch.dtype
-    shapes: tuple[str, ...]
-    rows: tuple[int, ...]
-    context: int
-    prompt: int
-    copied_bytes: int
-    matrix: int
-    rounds: int
 
 
 def measure_roof(report: Report, roof: Roof, size: Size) -> None:
@@ -66,8 +51,13 @@ def measure_roof(report: Report, roof: Roof, size: Size) -> None:
 def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
     """Decode and prefill of one shape; the first shape also beside transformers' own loop."""
     model = make_llama(shape, size.device, size.dtype)
-    max_context = max(size.context + 64, size.prompt)
-    runner = make_runner(model, max_context=max_context, max_rows=max(size.rows))
+    max_context, max_rows = max(size.context + 64, size.prompt), max(size.rows)
+    report.run(
+        f"{shape} without each optimisation",
+        lambda: measure_without_each(report, size, shape, max_context=max_context),
+    )
+    own = make_llama(shape, size.device, size.dtype)
+    runner = make_runner(own, max_context=max_context, max_rows=max_rows)
     report.add(f"{shape} attention", runner.info.attention_backend)
     for rows in size.rows:
         report.run(
@@ -213,23 +203,13 @@ def _same_work(
     assert all(len(answer) == new for answer in found)
     note = f"{rows} prompts of {length} tokens, {new} new ones each"
     report.add(f"{shape} engine, prompts included", f"{rows * new / mine:,.0f} tokens/s", note)
-    _free_memory(runner, size.device)
+    free_memory(runner, size.device)
     theirs = _seconds_of_generate_batch(model, prompts, new)
     report.add(
         f"{shape} transformers' generate_batch",
         f"{rows * new / theirs:,.0f} tokens/s",
         f"ours is {theirs / mine:.2f} times as fast",
     )
-
-
-def _free_memory(runner: ModelRunner, device: torch.device) -> None:
-    """Gives up the cache, since transformers' own needs the memory."""
-    runner.cache.keys.clear()
-    runner.cache.values.clear()
-    if isinstance(runner.execution, CapturedExecution):
-        runner.execution = runner.execution.eager
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _seconds_of_generate_batch(model: PreTrainedModel, prompts: list[list[int]], new: int) -> float:

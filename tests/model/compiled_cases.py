@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.checks.probe import probe_layers
-from millstream.model.cpu.decoder import fuse, take_shortcut
+from millstream.model.cpu.decoder import Means, fuse, take_shortcut
 from millstream.model.cpu.decoder.install import Fused
 from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
@@ -55,7 +55,9 @@ class FusedModel:
         pack_grouped(model, kernels, loaded.dtype)
         layers = probe_layers(model, max_context=max_context, device=loaded.device)
         forward = Forward(model, {index: layer.reach for index, layer in layers.items()})
-        fused = fuse(model, forward, layers, kernels=kernels, max_context=max_context)
+        fused = fuse(
+            model, forward, layers, means=Means.of_kernels(kernels), max_context=max_context
+        )
         pack_linears(model, kernels)
         stacks = [module for module in model.modules() if isinstance(module, DecoderStack)]
         cache = KVCache(

@@ -11,10 +11,11 @@ import threading
 from millstream.errors import StartupError
 from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
-from millstream.model.cpu.decoder import Fused, fuse, take_shortcut
+from millstream.model.cpu.decoder import Fused, Means, fuse, take_shortcut
 from millstream.model.cpu.packed_states import pack_states
 from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
+from millstream.model.cuda.layer_trial import find_layer_operations
 from millstream.model.forward import Forward
 from millstream.model.grouped import GroupedLinear
 from millstream.model.loading.hardware import SMALL_MODEL_BYTES
@@ -103,13 +104,15 @@ def accelerate(
             len(forward.observed.carriers),
         )
     found = Fused("", {})
+    if not loaded.is_shared and loaded.device.type == "cuda" and speedups.decoder:
+        _fuse_on_device(loaded, forward, layers, speedups)
     if not loaded.is_shared and loaded.device.type == "cpu":
         if kernels is not None and speedups.decoder:
             found = fuse(
                 loaded.model,
                 forward,
                 layers,
-                kernels=kernels,
+                means=Means.of_kernels(kernels),
                 max_context=loaded.max_context,
                 speedups=speedups,
             )
@@ -128,3 +131,31 @@ def accelerate(
     # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
     is_ours = threading.current_thread() is threading.main_thread()
     return Threads(kernels, is_alone=found.is_whole and is_ours)
+
+
+def _fuse_on_device(
+    loaded: LoadedModel,
+    forward: Forward,
+    layers: dict[int, ProbedLayer],
+    speedups: Speedups,
+) -> None:
+    """Merges the linear layers of a model on CUDA, with kernels for what is between them."""
+    config = loaded.model.config.get_text_config()
+    sizes = [getattr(config, name, None) for name in ("hidden_size", "intermediate_size")]
+    operations = find_layer_operations(
+        [layer.shape for layer in layers.values()],
+        sizes=[size for size in sizes if isinstance(size, int)],
+        dtype=loaded.dtype,
+        device=loaded.device,
+    )
+    if operations is None:
+        return
+    found = fuse(
+        loaded.model,
+        forward,
+        layers,
+        means=Means(operations, pack=lambda linear: linear),
+        max_context=loaded.max_context,
+        speedups=speedups,
+    )
+    log.info("kernels compute %s", found.summary)

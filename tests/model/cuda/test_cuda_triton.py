@@ -61,17 +61,102 @@ for (dtype, dim, width, kv_heads, group, page), extra in itertools.product(cases
     print("equal", dtype, dim, sorted(extra))
 """
 
+_LAYERS = """
+import random
+import tempfile
+import torch
+from pathlib import Path
+from millstream.model import acceleration
+from millstream.model.cuda import layer_trial
+from millstream.model.paging.kv_cache import LayerShape
+from tests.model.architectures import make_model
+from tests.model.test_architectures import greedy_request, make_runner, random_prompts
+from tests.model.cuda.test_cuda import run_all
+from tests.model.cuda.test_fused_layers import as_on_a_device
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_kernels_equal_plain_torch() -> None:
-    server = Path(__file__).parents[3] / "server"
-    paths = os.pathsep.join([str(server), *filter(None, [os.environ.get("PYTHONPATH")])])
+shapes = [LayerShape(2, 32, 32), LayerShape(1, 24, 24)]
+found = layer_trial.find_layer_operations(
+    shapes, sizes=[96, 1200], dtype=torch.float32, device=torch.device("cpu")
+)
+assert found is not None
+print("equal operations")
+for family in ("qwen3",):
+    folder = Path(tempfile.mkdtemp())
+    make_model(family, folder)
+    prompts = random_prompts(2, seed=2, longest=9)
+    requests = [greedy_request(i, p, 2) for i, p in enumerate(prompts, 1)]
+    plain = run_all(make_runner(folder, block_size=8), requests, random.Random(0))
+    with as_on_a_device(found) as stacks:
+        fused = make_runner(folder, block_size=8)
+    assert stacks
+    assert run_all(fused, requests, random.Random(0)) == plain
+    print("equal", family)
+"""
+# What a device would compile is compiled for one that need not be here.
+_COMPILATION = """
+import inspect
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from millstream.model.cuda import triton_kernels, triton_layer_kernels
+
+target = GPUTarget("cuda", 90, 32)
+TYPES = {"eps": "fp32", "q_eps": "fp32", "k_eps": "fp32", "scale": "fp32", "softcap": "fp32",
+         "slots": "*i64", "positions": "*i64", "starts": "*i64", "firsts": "*i32", "tables": "*i32",
+         "parts": "*fp32", "bests": "*fp32", "totals": "*fp32"}
+
+def compiled(kernel, **constants):
+    names = list(inspect.signature(kernel.fn).parameters)
+    def type_of(name):
+        if name in constants:
+            return "constexpr"
+        return "i32" if name.endswith("_stride") else TYPES.get(name, "*bf16")
+    source = ASTSource(
+        fn=kernel,
+        signature={name: type_of(name) for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+    )
+    assert triton.compile(source, target=target).asm["cubin"]
+    print("compiled", kernel.fn.__name__)
+
+sizes = dict(DIM=128, DIM_PAD=128, WIDTH=128, WIDTH_PAD=128, TILE=128)
+seen = dict(WINDOW=0, CHUNK=0, SOFTCAP=False, PAGE=16, KV_HEADS=8)
+compiled(triton_kernels.decode_parts, GROUP=4, GROUP_PAD=16, SPLITS=8, **sizes, **seen)
+compiled(triton_kernels.join_parts, HEADS=32, SINKS=True, WIDTH=128, WIDTH_PAD=128, SPLITS=8)
+compiled(triton_kernels.prefill_tile, SINKS=False, HEADS=32, ROWS=64, **sizes, **seen)
+compiled(triton_layer_kernels.norm_row, SIZE=4096, PAD=4096, OFFSET=False, ADD=True)
+compiled(triton_layer_kernels.gate_tile, SIZE=14336, TILE=1024, GELU=False)
+compiled(triton_layer_kernels.place_head, HEADS=32, KV_HEADS=8, DIM=128, PAD=128, TURNING=128,
+         Q_NORM=True, K_NORM=True, Q_OFFSET=False, K_OFFSET=False)
+"""
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+def test_attention_equals_plain_torch() -> None:
+    assert _run(_SCRIPT, interpreted=True).count("equal") == 15
+
+
+def test_layers_equal_plain_torch() -> None:
+    assert _run(_LAYERS, interpreted=True).count("equal") == 2
+
+
+def test_kernels_are_compiled_for_a_device() -> None:
+    assert _run(_COMPILATION, interpreted=False).count("compiled") == 6
+
+
+def _run(script: str, *, interpreted: bool) -> str:
+    root = Path(__file__).parents[3]
+    paths = [str(root / "server"), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(
-        [sys.executable, "-c", _SCRIPT],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        [sys.executable, "-c", script],
+        env=environment | ({"TRITON_INTERPRET": "1"} if interpreted else {}),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("equal") == 15
+    return done.stdout

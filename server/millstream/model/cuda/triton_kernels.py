@@ -7,6 +7,8 @@ compiled: sizes of the model, and those sizes filled up to powers of two (PAD).
 Rules:
 1. Keys that a row does not see are not read, so what lies there does not matter.
 2. Nothing depends on lengths but the loops inside: a captured call is right for other lengths.
+3. Strides are not specialised on: block tables are as wide as the longest sequence of a step, and a
+   width of another kind would be another kernel, compiled while everybody waits.
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, unused-ignore"
@@ -84,7 +86,7 @@ def _attend(
     return acc, best, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["query_stride", "table_stride"])
 def decode_parts(
     query, keys, values, tables, positions, parts, bests, totals, query_stride, table_stride,
     scale, softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,
@@ -152,7 +154,7 @@ def join_parts(
     tl.store(where, result.to(out.dtype.element_ty), mask=widths < WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["query_stride", "table_stride"])
 def prefill_tile(
     query, keys, values, tables, starts, firsts, sinks, out, query_stride, table_stride, scale,
     softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,

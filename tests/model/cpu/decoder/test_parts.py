@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from millstream.model.cpu import kernels as native
 from millstream.model.cpu.decoder.parts import Joined, find_gated_mlp, find_norm
 from millstream.model.cpu.packing import packing
+from millstream.model.layer_operations import LayerOperations
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -24,7 +25,7 @@ def test_norms_are_found(
 ) -> None:
     module = kind(48, eps=1e-4)
     nn.init.normal_(module.weight, 0.5, generator=torch.Generator().manual_seed(1))
-    found = find_norm(module.to(dtype), kernels)
+    found = find_norm(module.to(dtype), LayerOperations.of(kernels))
     assert found is not None
     assert (found.eps, found.unit_offset) == (1e-4, kind is Gemma2RMSNorm)
 
@@ -59,7 +60,7 @@ class GatedNorm(LlamaRMSNorm):
     ids=["mean is taken off", "other eps", "limit", "second input", "no norm"],
 )
 def test_other_norms_are_left_alone(module: nn.Module, kernels: native.Kernels) -> None:
-    assert find_norm(module, kernels) is None
+    assert find_norm(module, LayerOperations.of(kernels)) is None
 
 
 class MLP(nn.Module):
@@ -88,7 +89,7 @@ def test_gated_mlps_are_found_and_merged(
     module = MLP(activation).to(dtype)
     hidden = torch.randn(5, 48, generator=torch.Generator().manual_seed(2)).to(dtype)
     expected = module(hidden)
-    found = find_gated_mlp(module, kernels, dtype)
+    found = find_gated_mlp(module, LayerOperations.of(kernels), like=torch.empty(0, dtype=dtype))
     assert found is not None
     found.merge(packing())
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
@@ -104,7 +105,8 @@ def test_gated_mlps_are_found_and_merged(
 def test_other_mlps_are_left_alone(
     module: MLP, dtype: torch.dtype, kernels: native.Kernels
 ) -> None:
-    assert find_gated_mlp(module.to(dtype), kernels, dtype) is None
+    like = torch.empty(0, dtype=dtype)
+    assert find_gated_mlp(module.to(dtype), LayerOperations.of(kernels), like) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

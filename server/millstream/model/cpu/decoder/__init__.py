@@ -5,6 +5,6 @@ recognised stays as transformers wrote it.
 """
 
 from millstream.model.cpu.decoder.compiled_ends import take_shortcut
-from millstream.model.cpu.decoder.install import Fused, fuse
+from millstream.model.cpu.decoder.install import Fused, Means, fuse
 
-__all__ = ["Fused", "fuse", "take_shortcut"]
+__all__ = ["Fused", "Means", "fuse", "take_shortcut"]

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from millstream.model.attention import AttentionBatch
 from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
 from millstream.model.cpu.decoder.compiled_layers import UnknownPartError, made_linear, made_norm
-from millstream.model.cpu.decoder.parts import Norm
 from millstream.model.cpu.decoder.runs import PathComparison, Sample
 from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderStack
+from millstream.model.layer_operations import Norm
 from millstream.model.paging.backend import PagedAttention
 
 NUM_FIRST_ANGLES = 4096  # positions whose angles are known from the start

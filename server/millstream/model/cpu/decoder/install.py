@@ -1,5 +1,7 @@
 """Changes a loaded model in place: kernels for its small operations, merged and packed linears.
 
+On a CPU the kernels are compiled ones, on CUDA Triton's.
+
 Rules: norms and gated MLPs are replaced wherever they stand; the decoder layers as a whole where
 all of them are usual ones. A model that does not run or computes something else with its layers as
 a stack gets them back. Called once, before the model's linears are packed.
@@ -18,7 +20,7 @@ from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
 from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu.decoder.called_operators import OperatorRecorder
 from millstream.model.cpu.decoder.compiled_layers import compile_stack
-from millstream.model.cpu.decoder.parts import GatedMLP, Norm, find_gated_mlp, find_norm
+from millstream.model.cpu.decoder.parts import GatedMLP, Pack, find_gated_mlp, find_norm
 from millstream.model.cpu.decoder.recognise import (
     LayerModules,
     RecognisedParts,
@@ -30,6 +32,7 @@ from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.packing import packing
 from millstream.model.forward import Forward
+from millstream.model.layer_operations import LayerOperations, Norm
 from millstream.model.speedups import Speedups
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 
@@ -52,32 +55,48 @@ class Fused(NamedTuple):
         return compiled is not None and compiled.is_whole
 
 
+class Means(NamedTuple):
+    """What a model is made faster with on its device. pack: makes a linear layer what the device
+    multiplies best; kernels: compiled ones, which may run all layers in one call."""
+
+    operations: LayerOperations
+    pack: Pack
+    kernels: Kernels | None = None
+
+    @classmethod
+    def of_kernels(cls, kernels: Kernels) -> Means:
+        """Those of a CPU."""
+        return cls(LayerOperations.of(kernels), packing(kernels), kernels)
+
+
 @torch.inference_mode()
 def fuse(
     model: PreTrainedModel,
     forward: Forward,
     layers: Mapping[int, ProbedLayer],
     *,
-    kernels: Kernels,
+    means: Means,
     max_context: int,
     speedups: Speedups = _ALL,
 ) -> Fused:
     """Replaces what is recognised of the model and allowed by `speedups`. forward: of the model."""
-    norms = {m: norm for m in model.modules() if (norm := find_norm(m, kernels)) is not None}
+    operations = means.operations
+    like = torch.empty(0, dtype=model.dtype, device=model.device)
+    norms = {m: norm for m in model.modules() if (norm := find_norm(m, operations)) is not None}
     mlps = {
-        m: mlp
-        for m in model.modules()
-        if (mlp := find_gated_mlp(m, kernels, model.dtype)) is not None
+        m: mlp for m in model.modules() if (mlp := find_gated_mlp(m, operations, like)) is not None
     }
     for module, norm in norms.items():
-        setattr(module, "forward", _norm_forward(module, norm, kernels))  # noqa: B010
+        setattr(module, "forward", _norm_forward(module, norm, operations))  # noqa: B010
     recognised = RecognisedParts(
-        kernels, norms, mlps, {index: layer.shape for index, layer in layers.items()}
+        operations, norms, mlps, {index: layer.shape for index, layer in layers.items()}
     )
     sample = Sample.spread(
-        vocab_size=model.config.get_text_config().vocab_size, max_context=max_context
+        vocab_size=model.config.get_text_config().vocab_size,
+        max_context=max_context,
+        device=model.device,
     )
-    pack, summary = packing(kernels), f"{len(norms)} norms and {len(mlps)} gated MLPs"
+    summary = f"{len(norms)} norms and {len(mlps)} gated MLPs"
     stack: DecoderStack | None = None
     try:
         if not speedups.stack:
@@ -88,16 +107,18 @@ def fuse(
     except UnusualError as error:
         summary += f"; its layers are run one by one: {error}"
     else:
-        stack.merge(pack)
+        stack.merge(means.pack)
     for module, mlp in mlps.items():
-        mlp.merge(pack)
+        mlp.merge(means.pack)
         _replace_mlp(module, mlp)
     if stack is None:
         return Fused(summary, norms)
-    comparison = PathComparison(forward, sample, recognised.shapes, kernels, model.dtype)
+    summary += f"; {len(layers)} decoder layers as one, "
+    if means.kernels is None:
+        return Fused(summary + "called from Python", norms, stack)
+    comparison = PathComparison(forward, sample, recognised.shapes, means.kernels, model.dtype)
     reason = compile_stack(stack, comparison) if speedups.compiled_stack else "not wanted"
-    how = "in one call" if reason is None else f"called from Python: {reason}"
-    summary = f"{summary}; {len(layers)} decoder layers as one, {how}"
+    summary += "in one call" if reason is None else f"called from Python: {reason}"
     return Fused(summary, norms, stack, comparison)
 
 
@@ -135,14 +156,16 @@ def _find_layers(model: nn.Module, count: int) -> tuple[nn.Module, str, nn.Modul
     raise UnusualError("there is no list of them")
 
 
-def _norm_forward(module: nn.Module, norm: Norm, kernels: Kernels) -> Callable[[Tensor], Tensor]:
+def _norm_forward(
+    module: nn.Module, norm: Norm, operations: LayerOperations
+) -> Callable[[Tensor], Tensor]:
     original: Callable[[Tensor], Tensor] = module.forward
 
     def forward(hidden_states: Tensor) -> Tensor:
         if hidden_states.dtype != norm.weight.dtype:
             return original(hidden_states)
         rows = hidden_states.reshape(-1, hidden_states.shape[-1])
-        found = kernels.rms_norm(rows, norm.weight, norm.eps, unit_offset=norm.unit_offset)
+        found = operations.rms_norm(rows, norm.weight, norm.eps, unit_offset=norm.unit_offset)
         return found.view(hidden_states.shape)
 
     return forward

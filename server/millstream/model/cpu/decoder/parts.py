@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from millstream.model.checks.model_failures import MODEL_FAILURES
 from millstream.model.cpu.decoder.called_operators import GATED, NORM, recording
-from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     NativeGroupedLinear,
     NativeInt8Linear,
@@ -30,24 +28,13 @@ from millstream.model.cpu.linears import (
     is_plain,
     merge,
 )
+from millstream.model.layer_operations import LayerOperations, Norm
 from millstream.model.tolerance import OPERATORS, is_close
 
 _ROWS = 4
 _PACKED = (PackedLinear, NativeLinear, NativeInt8Linear, NativeGroupedLinear)
 
 Pack = Callable[[nn.Linear], nn.Module]
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """What `kernels.rms_norm` needs to compute what a module of the model computes.
-
-    weight: [n]. eps: added to the mean square. unit_offset: the row is multiplied by 1 + weight.
-    """
-
-    weight: Tensor
-    eps: float
-    unit_offset: bool
 
 
 class Joined:
@@ -102,7 +89,7 @@ def caller(linear: nn.Module) -> Callable[[Tensor], Tensor]:
     return linear.forward if is_plain(linear) or type(linear) in _PACKED else linear
 
 
-def find_norm(module: nn.Module, kernels: Kernels) -> Norm | None:
+def find_norm(module: nn.Module, operations: LayerOperations) -> Norm | None:
     """The RMS norm over its last dimension that the module is, or None."""
     weight = getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
@@ -112,27 +99,30 @@ def find_norm(module: nn.Module, kernels: Kernels) -> Norm | None:
         return None
     # Rows of very different sizes, so that eps counts in some of them.
     scales = torch.tensor([[0.1 * eps**0.5], [eps**0.5], [1.0], [50.0]])
-    sample = (_random(_ROWS, len(weight)) * scales).to(weight.dtype)
+    sample = (_random(_ROWS, len(weight)) * scales).to(weight.device, weight.dtype)
     actual = _results(module, sample, [], NORM)
     for unit_offset in (False, True):
         if actual is not None and is_close(
-            kernels.rms_norm(sample, weight, eps, unit_offset=unit_offset), actual
+            operations.rms_norm(sample, weight, eps, unit_offset=unit_offset), actual
         ):
             return Norm(weight.detach(), eps, unit_offset)
     return None
 
 
-def find_gated_mlp(module: nn.Module, kernels: Kernels, dtype: torch.dtype) -> GatedMLP | None:
-    """The gated MLP that the module is, over the module's own linear layers, or None."""
+def find_gated_mlp(module: nn.Module, operations: LayerOperations, like: Tensor) -> GatedMLP | None:
+    """The gated MLP that the module is, over the module's own linear layers, or None.
+
+    like: of the device and the dtype that the model computes in.
+    """
     names = ("gate_proj", "up_proj") if hasattr(module, "gate_proj") else ("gate_up_proj",)
     linears = [getattr(module, name, None) for name in (*names, "down_proj")]
     modules = [linear for linear in linears if isinstance(linear, nn.Module)]
     width = getattr(modules[0], "in_features", None) if modules else None
-    if len(modules) < len(linears) or not isinstance(width, int) or dtype not in OPERATORS:
+    if len(modules) < len(linears) or not isinstance(width, int) or like.dtype not in OPERATORS:
         return None
-    sample = _random(_ROWS, width).to(dtype)
+    sample = _random(_ROWS, width).to(like)
     actual = _results(module, sample, modules, GATED)
-    for gated in (kernels.silu_mul, kernels.gelu_tanh_mul):
+    for gated in (operations.silu_mul, operations.gelu_tanh_mul):
         mlp = GatedMLP(modules[:-1], modules[-1], gated)
         if actual is not None and is_close(mlp(sample), actual):
             return mlp

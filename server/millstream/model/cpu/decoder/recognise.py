@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.cpu.decoder.called_operators import GLUE
-from millstream.model.cpu.decoder.parts import GatedMLP, Joined, Norm
+from millstream.model.cpu.decoder.parts import GatedMLP, Joined
 from millstream.model.cpu.decoder.runs import Call, Observed
 from millstream.model.cpu.decoder.stack import DecoderLayer, DecoderStack
-from millstream.model.cpu.kernels import Kernels
+from millstream.model.layer_operations import LayerOperations, Norm
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate
 from millstream.model.tolerance import is_close
@@ -85,7 +85,7 @@ class RecognisedParts:
     shapes: what each layer stores in the cache, by its index.
     """
 
-    kernels: Kernels
+    operations: LayerOperations
     norms: Mapping[nn.Module, Norm]
     mlps: Mapping[nn.Module, GatedMLP]
     shapes: Mapping[int, LayerShape]
@@ -119,7 +119,7 @@ def recognise_layers(
         for index, (part, call) in enumerate(zip(parts, calls, strict=True))
     ]
     others = [part.mlp for part in parts if part.mlp not in recognised.mlps]
-    return DecoderStack(stacked, recognised.kernels, others)
+    return DecoderStack(stacked, recognised.operations, others)
 
 
 def _layer(
@@ -150,7 +150,7 @@ def _layer(
     )
     _check_sums(parts, outer, seen, attention.out)
     projected = torch.cat([_call(seen, module).output[0] for module in parts.qkv], dim=-1)
-    query, key, value = DecoderStack([layer], recognised.kernels).heads(layer, projected)
+    query, key, value = DecoderStack([layer], recognised.operations).heads(layer, projected)
     _require(torch.equal(value, attention.value), "its values are changed before attention")
     cos, sin = _angles(outer)
     wanted = attention.query, attention.key

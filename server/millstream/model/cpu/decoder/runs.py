@@ -70,7 +70,7 @@ class DenseBatch:
         with self.operations.paused():
             mask = causal_mask(start=0, length=length, total=length, reach=options.reach)
             q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in (query, key, value))
-            out = attend_dense(q, k, v, mask, options)[0].transpose(0, 1).contiguous()
+            out = attend_dense(q, k, v, mask.to(q.device), options)[0].transpose(0, 1).contiguous()
         self.calls[layer] = Attention(query, key, value, options, out)
         return out
 
@@ -82,15 +82,17 @@ class Sample(NamedTuple):
     positions: Tensor
 
     @classmethod
-    def spread(cls, *, vocab_size: int, max_context: int) -> Sample:
+    def spread(
+        cls, *, vocab_size: int, max_context: int, device: torch.device | None = None
+    ) -> Sample:
         """Up to 8 tokens at positions from the first to the last of the model's context."""
-        number = torch.arange(min(_NUM_TOKENS, max_context))
+        number = torch.arange(min(_NUM_TOKENS, max_context), device=device)
         last = max(len(number) - 1, 1)
         return cls((number * 41 % vocab_size)[None], (number * (max_context - 1) // last)[None])
 
     def run(self, forward: Forward, batch: AttentionBatch) -> Tensor:
         """The logits of every token, [T, vocab]."""
-        rows = torch.arange(self.input_ids.shape[1])
+        rows = torch.arange(self.input_ids.shape[1], device=self.input_ids.device)
         return forward(self.input_ids, self.positions, rows=rows, batch=batch)
 
 

@@ -13,12 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from millstream.model.attention import BATCH_KWARG, AttentionBatch, LayerOptions
-from millstream.model.cpu.decoder.parts import Joined, Norm, Pack
-from millstream.model.cpu.kernels import Kernels
+from millstream.model.cpu.decoder.parts import Joined, Pack
+from millstream.model.layer_operations import LayerOperations, Norm, split_heads
 from millstream.model.paging.backend import PagedAttention
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.step import PagedStep
@@ -114,7 +113,10 @@ class DecoderStack(nn.Module):
     """
 
     def __init__(
-        self, layers: Sequence[DecoderLayer], kernels: Kernels, others: Sequence[nn.Module] = ()
+        self,
+        layers: Sequence[DecoderLayer],
+        operations: LayerOperations,
+        others: Sequence[nn.Module] = (),
     ) -> None:
         """others: modules of the model that layers call; as children of this one they are packed
         like all others."""
@@ -122,7 +124,7 @@ class DecoderStack(nn.Module):
         self.others = nn.ModuleList(others)
         self.layers = layers
         self.compiled: CompiledDecoder | None = None
-        self._kernels = kernels
+        self._operations = operations
 
     def merge(self, pack: Pack) -> None:
         """Replaces the linear layers around attention; see DecoderLayer."""
@@ -142,10 +144,10 @@ class DecoderStack(nn.Module):
         if self.compiled is not None and isinstance(batch, PagedAttention):
             out = self.compiled.run(hidden_states[0], angles, batch.step, batch.cache)
             return out.unsqueeze(0)
-        add_norm = self._kernels.add_rms_norm
+        add_norm = self._operations.add_rms_norm
         x, layers = hidden_states[0], self.layers
         norm = layers[0].attention_norm
-        normal = self.normal(x, norm)
+        normal = self._operations.rms_norm(x, norm.weight, norm.eps, unit_offset=norm.unit_offset)
         for number, layer in enumerate(layers, 1):
             attended = self._attend(layer, normal, angles, batch)
             norm = layer.mlp_norm
@@ -160,19 +162,16 @@ class DecoderStack(nn.Module):
                 )
         return (x + added).unsqueeze(0)
 
-    def normal(self, x: Tensor, norm: Norm) -> Tensor:
-        """x [..., n] with 2 or 3 dimensions -> the same shape, normalised."""
-        return self._kernels.rms_norm(x, norm.weight, norm.eps, unit_offset=norm.unit_offset)
-
     def heads(self, layer: DecoderLayer, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [T, heads, dim], keys and values [T, kv_heads, dim], before rotation."""
-        sizes = [layer.heads, layer.kv_heads, layer.kv_heads]
-        query, key, value = torch.split_with_sizes(qkv.view(len(qkv), -1, layer.dim), sizes, dim=1)
-        if layer.q_norm is not None:
-            query = self.normal(query, layer.q_norm)
-        if layer.k_norm is not None:
-            key = self.normal(key, layer.k_norm)
-        return query, key, value
+        return split_heads(
+            qkv,
+            heads=layer.heads,
+            kv_heads=layer.kv_heads,
+            q_norm=layer.q_norm,
+            k_norm=layer.k_norm,
+            rms_norm=self._operations.rms_norm,
+        )
 
     def _attend(
         self,
@@ -182,22 +181,23 @@ class DecoderStack(nn.Module):
         batch: AttentionBatch,
     ) -> Tensor:
         """normal [T, n], angles (cos and sin, [T, r]) -> [T, n], after the output projection."""
-        query, key, value = self.heads(layer, layer.qkv(normal))
-        if not layer.is_rotary:
-            attended = batch.attend(layer.index, query, key, value, layer.options)
-        elif isinstance(batch, PagedAttention):
-            query, _ = self._kernels.rotary_to_cache(
-                query,
-                key,
-                value,
-                cos=angles[0],
-                sin=angles[1],
+        qkv = layer.qkv(normal)
+        if isinstance(batch, PagedAttention):
+            query = self._operations.heads_to_cache(
+                qkv,
+                heads=layer.heads,
+                kv_heads=layer.kv_heads,
+                q_norm=layer.q_norm,
+                k_norm=layer.k_norm,
+                angles=angles if layer.is_rotary else None,
                 slots=batch.step.slots,
                 key_cache=batch.cache.keys[layer.index],
                 value_cache=batch.cache.values[layer.index],
             )
             attended = batch.attend_cached(layer.index, query, layer.options)
         else:
-            query, key = rotate(query, *angles), rotate(key, *angles)
+            query, key, value = self.heads(layer, qkv)
+            if layer.is_rotary:
+                query, key = rotate(query, *angles), rotate(key, *angles)
             attended = batch.attend(layer.index, query, key, value, layer.options)
         return layer.out(attended.flatten(1))

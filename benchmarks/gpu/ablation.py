@@ -1,0 +1,42 @@
+"""What each optimisation is worth: the same steps with all of them, and with one left out."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from benchmarks.gpu.engine import decode_plan, free_memory, make_llama, make_runner, prefill_plan
+from benchmarks.gpu.report import Report, seconds_of
+from benchmarks.gpu.sizes import Size
+from benchmarks.steps import run_step
+from millstream.model.speedups import Speedups
+
+_VARIANTS = {
+    "all": Speedups(),
+    "layers one by one": Speedups(stack=False),
+    "nothing fused": Speedups(decoder=False),
+    "no graphs": Speedups(graphs=False),
+}
+_MOST_ROWS, _PROMPT = 64, 128
+
+
+def measure_without_each(report: Report, size: Size, shape: str, *, max_context: int) -> None:
+    """Decode steps and one of a short prompt: milliseconds, and how that compares with all."""
+    first: dict[str, float] = {}
+    most_rows = min(_MOST_ROWS, max(size.rows))
+    for name, speedups in _VARIANTS.items():
+        model = make_llama(shape, size.device, size.dtype)
+        runner = make_runner(model, max_context=max_context, max_rows=most_rows, speedups=speedups)
+        vocab = runner.info.vocab_size
+        plans = {
+            f"{rows} rows": decode_plan(rows=rows, context=size.context, vocab=vocab)
+            for rows in (1, most_rows)
+        }
+        plans["prompt"] = prefill_plan(tokens=min(_PROMPT, size.prompt), vocab=vocab)
+        parts = []
+        for what, plan in plans.items():
+            taken = seconds_of(partial(run_step, runner, plan), size.device, rounds=size.rounds)
+            ratio = taken / first.setdefault(what, taken)
+            parts.append(f"{what} {taken * 1e3:.2f} ({ratio:.2f})")
+        report.add(f"{shape} ms, {name}", "; ".join(parts))
+        free_memory(runner, size.device)
+        del runner, model
