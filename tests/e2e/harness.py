@@ -101,6 +101,8 @@ class RunningServer:
         self._http = httpx.Client(
             base_url=self.url,
             timeout=WAIT_SECONDS,
+            # A connection that has been idle may be closed just when it is used again.
+            limits=httpx.Limits(max_keepalive_connections=0),
             verify=True if self._tls is None else self._tls,
         )
 

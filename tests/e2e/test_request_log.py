@@ -162,8 +162,10 @@ def test_a_client_that_does_not_wait_for_its_answer(
     server: RunningServer, client: httpx.Client
 ) -> None:
     body, headers = chat(max_tokens=LONG), {"x-request-id": "leaving"}
-    with server.paused_engine(), pytest.raises(httpx.ReadTimeout):
-        client.post(CHAT, json=body, headers=headers, timeout=2)
+    with server.paused_engine():
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(CHAT, json=body, headers=headers, timeout=2)
+        server.wait_open(0)
     line = line_of(server, "leaving")
     assert (line.status, line.fields["error"]) == ("499", "client_left")
     assert line.fields["answer"] == "0"
