@@ -21,10 +21,10 @@ class PydanticCases:
     """To be inherited by a class of tests; its module says what `model` and `demo` are."""
 
     async def test_text_stream(self, demo: Model) -> None:
-        async with Agent(demo).run_stream("Count to 9") as stream:
+        async with Agent(demo).run_stream("Count to 20") as stream:
             pieces = [piece async for piece in stream.stream_text(delta=True, debounce_by=None)]
-        assert len(pieces) > 3
-        assert "".join(pieces) == "1\n2\n3\n4\n5\n6\n7\n8\n9"
+        assert len(pieces) > 1, "so long an answer cannot come in one piece"
+        assert "".join(pieces) == "\n".join(map(str, range(1, 21)))
 
     @pytest.mark.parametrize(
         "output",

@@ -67,14 +67,16 @@ def test_create(demo: OpenAI) -> None:
 
 
 def test_stream_is_create_in_pieces(demo: OpenAI) -> None:
-    events = list(demo.responses.create(model=MODEL, input="Count to 5", stream=True))
+    # So long that it cannot come in one piece.
+    events = list(demo.responses.create(model=MODEL, input="Count to 20", stream=True))
     assert [event.sequence_number for event in events] == list(range(len(events)))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
-    assert len(deltas) > 3
-    assert "".join(deltas) == COUNTED
+    counted = "\n".join(map(str, range(1, 21)))
+    assert len(deltas) > 1
+    assert "".join(deltas) == counted
     last = events[-1]
     assert last.type == "response.completed"
-    assert demo.responses.retrieve(last.response.id).output_text == COUNTED
+    assert demo.responses.retrieve(last.response.id).output_text == counted
 
 
 def test_stream_helper(demo: OpenAI) -> None:

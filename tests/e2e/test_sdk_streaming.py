@@ -33,7 +33,9 @@ def test_a_stream_is_one_answer(
     collect: Collect, name: str, request: pytest.FixtureRequest
 ) -> None:
     server: RunningServer = request.getfixturevalue(name)
-    chunks = collect(server.url, "Count to 10", **GREEDY)
+    # So long that it cannot come in one piece.
+    long: dict[str, Any] = {"temperature": 0, "max_tokens": 200}
+    chunks = collect(server.url, "Count to 20", **long)
     assert len(chunks) > 2
     deltas = [chunk.choices[0].delta for chunk in chunks]
     assert [delta.role for delta in deltas] == ["assistant"] + [None] * (len(deltas) - 1)
@@ -45,7 +47,7 @@ def test_a_stream_is_one_answer(
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
     text = text_of(chunks)
     assert text
-    assert text == server.answer("Count to 10", **GREEDY)
+    assert text == server.answer("Count to 20", **long)
 
 
 @CLIENTS

@@ -50,7 +50,7 @@ async def a_whole_answer() -> None:
 async def a_stream() -> None:
     *pieces, result = [piece async for piece in client(DEMO_URL).create_stream(said(COUNT))]
     assert "".join(pieces) == result.content == COUNTED
-    assert len(pieces) > 2
+    assert len(pieces) > 1
 
 
 @case

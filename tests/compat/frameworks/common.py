@@ -20,7 +20,8 @@ from pydantic import BaseModel
 MODEL = "millstream-demo"
 DEMO_URL, SCRIPTED_URL = (f"{os.environ[name]}/v1" for name in ("DEMO_URL", "SCRIPTED_URL"))
 KEY = os.environ["OPENAI_API_KEY"]
-COUNT, COUNTED = "Count to 5", "1\n2\n3\n4\n5"
+# So long that not all of it can come in one piece.
+COUNT, COUNTED = "Count to 20", "\n".join(map(str, range(1, 21)))
 ADD, ADDED = "Please add 2 and 40.", "The result is 42."
 TOO_LONG = "word " * 4000
 

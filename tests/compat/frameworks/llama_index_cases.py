@@ -51,7 +51,7 @@ def a_whole_answer() -> None:
 def a_stream() -> None:
     pieces = [chunk.delta for chunk in DEMO.stream_chat(COUNT_MESSAGES)]
     assert "".join(map(str, pieces)) == COUNTED
-    assert len(pieces) > 2
+    assert len(pieces) > 1
 
 
 @case

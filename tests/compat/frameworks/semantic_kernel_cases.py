@@ -82,7 +82,7 @@ async def a_stream() -> None:
     stream = service(DEMO_URL).get_streaming_chat_message_content(history(COUNT), settings())
     pieces = [str(chunk) async for chunk in stream]
     assert "".join(pieces) == COUNTED
-    assert len(pieces) > 2
+    assert len(pieces) > 1
 
 
 @case

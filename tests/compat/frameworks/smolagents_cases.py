@@ -43,7 +43,7 @@ def a_whole_answer() -> None:
 def a_stream() -> None:
     pieces = [delta.content or "" for delta in DEMO.generate_stream(COUNT_MESSAGES)]
     assert "".join(pieces) == COUNTED
-    assert len(pieces) > 2
+    assert len(pieces) > 1
 
 
 @case
