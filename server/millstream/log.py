@@ -13,15 +13,17 @@ from typing import Any, TextIO
 # They warn at import, of kernels for other hardware and of each other's old interfaces.
 _TALKATIVE = ("torchao", "torch.utils._pytree")
 
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _ERASE_LINE = "\r\x1b[K"
 
 
 class _OneLine(logging.Formatter):
-    """Escapes control characters that a client may have put into a logged value."""
+    """Escapes control characters that a client may have put into a logged value, and indents the
+    further lines of what has several, so that nobody can make what looks like an entry."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return _CONTROL.sub(lambda match: repr(match.group())[1:-1], super().format(record))
+        escaped = _CONTROL.sub(lambda match: repr(match.group())[1:-1], super().format(record))
+        return escaped.replace("\n", "\n  ")
 
 
 class _JsonLine(logging.Formatter):

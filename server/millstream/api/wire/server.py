@@ -124,7 +124,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_CLOSING_SECONDS,
                 log_config=None,
                 log_level="warning" if settings.log_level != "debug" else "debug",
-                access_log=settings.log_level == "debug",
+                # Its lines have queries, and what X-Forwarded-For says; our own have neither.
+                access_log=False,
                 server_header=False,
                 ssl_context_factory=None if tls is None else lambda config, default: tls,
             )
