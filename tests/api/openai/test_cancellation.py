@@ -195,7 +195,7 @@ async def test_the_id_of_the_completion(server: Server, monkeypatch: pytest.Monk
     monkeypatch.setattr(server.engine, "open_many", watched)
     task = await server.begin("r", stream=True)
     (known,) = given
-    assert set(known) - {"r"} == {known[0]}
+    assert set(known) - {":r"} == {known[0]}
     await server.step(num_tokens=1)
     assert (await server.cancel(known[0])).status_code == 200
     response = await task

@@ -23,6 +23,7 @@ from millstream.api.context import ServerContext
 from millstream.api.openai.responses.endpoint import Responses
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.maker import Asker, ResponseMaker
+from millstream.api.wire.owned_names import owned_name
 from millstream.errors import InvalidRequest
 from millstream.intake.responses.request import ResponseRequest
 from millstream.store.records import ChatTurn, StoredChat
@@ -101,7 +102,7 @@ class ChatMessages:
             check_goes_on(request)
         asker = Asker(
             owner=chat.owner,
-            names=(http.state.request_id,),
+            names=(owned_name(chat.owner, http.state.request_id),),
             is_replayed=True,
             has_reader=bool(request.stream),
             chat_id=chat.id,

@@ -3,7 +3,8 @@
 Rules: a request is known by the id of its completion, which is in each of its events, and by its
 `x-request-id`, which its client chose or reads in the headers before the first event. It is known
 while it has its places, from before it is tokenised until it ends, so nothing is kept here. Who
-knows an id may cancel; those made here are 128 random bits. All who share an id are cancelled.
+knows the id of a completion may cancel it, since it is 128 random bits; by an `x-request-id`, which
+can be guessed, only its owner may. All of an owner's that share an id are cancelled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from millstream.api.context import ServerContext
 from millstream.api.described.route import JSON, Handler, Operation
 from millstream.api.wire.closed_shapes import closed
 from millstream.api.wire.error_bodies import shown
+from millstream.api.wire.owned_names import is_id, owned_name
+from millstream.api.wire.resuming import owners_of
 from millstream.errors import NotFound
 from millstream.intake.known_fields import unknown_field
 
@@ -53,7 +56,8 @@ def cancel(context: ServerContext) -> Handler:
     async def answer(http: Request) -> Response:
         await _read_body(http, context)
         request_id = http.path_params["id"]
-        if not context.engine.cancel(request_id):
+        names = [owned_name(owner, request_id) for owner in owners_of(http)]
+        if not (is_id(request_id) and any(map(context.engine.cancel, (request_id, *names)))):
             raise NotFound(
                 f"no request with the id {shown(request_id)} is running or waiting",
                 param="id",

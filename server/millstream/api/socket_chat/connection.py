@@ -38,6 +38,7 @@ from millstream.api.socket_chat.server_frames import (
 from millstream.api.sockets.connection import SocketConnection
 from millstream.api.sockets.lanes import Lanes
 from millstream.api.wire.json_body import LARGE_BYTES
+from millstream.api.wire.owned_names import owned_name
 from millstream.api.wire.request_log import RequestRecord
 from millstream.api.wire.sockets import Socket
 from millstream.errors import InvalidRequest, MillstreamError, Overloaded, RequestCancelled
@@ -164,7 +165,7 @@ class ChatConnection(SocketConnection[ClientFrame, Message]):
             raise RequestCancelled("the message was cancelled")
         asker = Asker(
             owner=found.owner,
-            names=(self._request_id, asked.name),
+            names=(owned_name(found.owner, self._request_id), asked.name),
             is_replayed=False,
             has_reader=True,
             chat_id=found.chat_id,

@@ -20,6 +20,7 @@ from millstream.api.tgi.generation import ERRORS, Generations
 from millstream.api.tgi.shapes import Generated, Predictions, StreamedGeneration
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.error_bodies import ErrorBody
+from millstream.api.wire.owned_names import owned_name
 from millstream.api.wire.resuming import owner_of
 from millstream.api.wire.tgi_errors import TgiErrorBody
 from millstream.errors import InvalidRequest
@@ -106,8 +107,8 @@ class VertexPredictions:
         instances = await self._context.read_body(http, parse_vertex_request)
         count = sum(instance.num_choices for instance in instances)
         places = Places(count=count, asked=f"instances ask for {count}", param="instances")
-        names = (http.state.request_id,)
-        quota = self._context.quota_of(owner_of(http))
+        owner = owner_of(http)
+        names, quota = (owned_name(owner, http.state.request_id),), self._context.quota_of(owner)
         streams = open_places(self._context.engine, places, names=names, quota=quota)
         try:
             texts = await unless_disconnected(http, self._predict(http, instances, streams))

@@ -22,6 +22,7 @@ from millstream.api.openai.generate.resumption import ResumableStreams
 from millstream.api.openai.generate.started_answer import StartedAnswer
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
 from millstream.api.wire.error_bodies import mark_error_events
+from millstream.api.wire.owned_names import owned_name
 from millstream.api.wire.resuming import RESUMABLE_HEADER, asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.errors import InvalidRequest
@@ -76,7 +77,7 @@ class Endpoint(ABC, Generic[Fields]):
             mark_error_events(http.scope)
         identity = self.identity(http)
         store = self._store_of_events(http, is_streamed=bool(fields.stream))
-        names = (identity.completion_id, http.state.request_id)
+        names = (identity.completion_id, owned_name(identity.tenant, http.state.request_id))
         engine, quota = self._context.engine, self._context.quota_of(identity.tenant)
         streams = open_places(engine, self._places(fields), names=names, quota=quota)
         try:

@@ -28,6 +28,7 @@ from millstream.api.openai.responses.recent import RecentResponses
 from millstream.api.sockets.connection import SocketConnection
 from millstream.api.sockets.lanes import Lanes
 from millstream.api.wire.json_body import LARGE_BYTES
+from millstream.api.wire.owned_names import owned_name
 from millstream.api.wire.request_log import RequestRecord
 from millstream.api.wire.resuming import asks_to_resume
 from millstream.api.wire.sockets import Socket
@@ -82,7 +83,7 @@ class ResponseConnection(SocketConnection[CreateEvent | SteerEvent, CreateEvent]
             request, wants_answer = await self._context.workers.bodies.run(asked.checked)
         asker = Asker(
             owner=self._owner,
-            names=(self._request_id,),
+            names=(owned_name(self._owner, self._request_id),),
             is_replayed=self._is_replayed,
             has_reader=True,
             recent=self._recent,

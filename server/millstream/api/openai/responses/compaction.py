@@ -23,6 +23,7 @@ from millstream.api.openai.responses.history import History
 from millstream.api.openai.responses.resource import response_usage
 from millstream.api.openai.responses.shapes import Compaction
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
+from millstream.api.wire.owned_names import owned_name
 from millstream.api.wire.resuming import owner_of
 from millstream.errors import GenerationFailed, InvalidRequest
 from millstream.generation.answer_grammars import AnswerGrammars
@@ -82,7 +83,7 @@ class Compactor:
         (stream,) = open_places(
             self._context.engine,
             Places(count=1, asked="one summary", param="input"),
-            names=(http.state.request_id,),
+            names=(owned_name(owner_of(http), http.state.request_id),),
             quota=self._context.quota_of(owner_of(http)),
         )
         if (limit := self._context.settings.request_timeout) is not None:

@@ -14,6 +14,7 @@ from millstream.api.openai.responses.event_shapes import ResponseEvent
 from millstream.api.openai.responses.maker import Asker, BegunResponse, ResponseMaker
 from millstream.api.openai.responses.shapes import ResponseObject
 from millstream.api.wire.disconnect import ClientGone, nobody, unless_disconnected
+from millstream.api.wire.owned_names import owned_name
 from millstream.api.wire.resuming import asks_to_resume, owner_of
 from millstream.api.wire.sse import EventStream
 from millstream.intake.responses.request import ResponseRequest, parse_response_request
@@ -42,7 +43,7 @@ class Responses:
         request = await self._context.read_body(http, parse_response_request)
         asker = Asker(
             owner=owner_of(http),
-            names=(http.state.request_id,),
+            names=(owned_name(owner_of(http), http.state.request_id),),
             is_replayed=bool(request.background) or asks_to_resume(http),
             has_reader=bool(request.stream),
         )
