@@ -11,7 +11,7 @@ ASSETS := server/millstream/api/pages/assets
 COMPATIBLE := .venv-compat/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-fast test-compat test-wheel test-newest check page check-page format bench bench-peers bench-crosscheck demo-model models-table clean
+.PHONY: help audit install serve test test-fast test-compat test-wheel test-newest check page check-page format bench bench-peers bench-crosscheck demo-model models-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ $(COMPATIBLE): $(wildcard tests/compat/*.txt) tests/compat/js/package-lock.json 
 	! command -v npm >/dev/null || { npm ci --silent --prefix tests/compat/js && npm ci --silent --prefix clients/js; }
 	@touch $@
 
+audit: ## look up known vulnerabilities of everything that is installed from here
+	.ci/audit
+
 check: $(DEVELOPED) ## format, lint, types, layering
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -101,4 +104,4 @@ models-table: $(DEVELOPED) ## run every model type of transformers and write doc
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.model.model_types docs/models.md
 
 clean: ## remove what make made
-	rm -rf .venv .venv-compat tests/compat/js/node_modules clients/js/node_modules $(PAGE)/node_modules build dist
+	rm -rf .venv .venv-compat .venv-audit tests/compat/js/node_modules clients/js/node_modules $(PAGE)/node_modules build dist
