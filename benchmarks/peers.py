@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Server:
     Words of commands and of `environment` may hold {python}, {bin} and {lib} (beside its Python),
     {cache} (a folder of its own), {model}, {port}, {threads}, {cpus} (such as "0,1") and {file}.
     setup: arguments of each call of pip, in order; empty: this environment is used.
+    home: the peer whose environment is used, if it is not its own.
     convert: command that writes {file} from {model}, for a server with a format of its own.
     preload: libraries for LD_PRELOAD, as far as they are there. extra: fields its requests need.
     """
@@ -47,6 +48,7 @@ class Server:
     setup: tuple[tuple[str, ...], ...] = ()
     setup_environment: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    home: str = ""
     convert: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -125,14 +127,27 @@ _LLAMA_CPP = Server(
     extra={"ignore_eos": True},
 )
 
-PEERS: dict[str, Server] = {peer.name: peer for peer in (_TRANSFORMERS, _VLLM, _LLAMA_CPP)}
+
+def _in_fewer_bits(kind: str) -> Server:
+    return replace(
+        _LLAMA_CPP,
+        name=f"llama.cpp-{kind}",
+        home=_LLAMA_CPP.name,
+        convert=(*_LLAMA_CPP.convert, kind),
+    )
+
+
+_QUANTIZED = (_in_fewer_bits("Q4_0"), _in_fewer_bits("Q4_K_M"), _in_fewer_bits("Q8_0"))
+PEERS: dict[str, Server] = {
+    peer.name: peer for peer in (_TRANSFORMERS, _VLLM, _LLAMA_CPP, *_QUANTIZED)
+}
 
 
 def prepare(server: Server, cache: Path) -> Path:
     """The Python that runs `server`, its environment made if need be. Raises ServerProblem."""
     if not server.setup:
         return Path(sys.executable)
-    folder = cache / "peers" / server.name
+    folder = cache / "peers" / (server.home or server.name)
     python, marker = folder / "bin" / "python", folder / "installed.txt"
     wanted = repr(server.setup)
     if marker.is_file() and marker.read_text(encoding="utf-8") == wanted:

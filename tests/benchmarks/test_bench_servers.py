@@ -127,3 +127,12 @@ def test_all_servers_get_the_same_resources() -> None:
         assert "bfloat16" in words or server.convert, server.name
         assert "{port}" in words, server.name
         assert "127.0.0.1" in words, server.name
+
+
+def test_formats_of_one_peer_share_its_environment(tmp_path: Path) -> None:
+    peer = PEERS["llama.cpp-Q4_0"]
+    folder = tmp_path / "peers" / "llama.cpp"
+    folder.mkdir(parents=True)
+    (folder / "installed.txt").write_text(repr(peer.setup), encoding="utf-8")
+    assert prepare(peer, tmp_path) == folder / "bin" / "python"
+    assert peer.convert == (*PEERS["llama.cpp"].convert, "Q4_0")
