@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -53,10 +54,8 @@ HEADERS = [
     "short_convolution.h",
     "delta_rule.h",
 ]
-_FLAGS = [
+FLAGS = [
     "-std=c++20",
-    "-O3",
-    "-march=native",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fopenmp",
@@ -64,6 +63,7 @@ _FLAGS = [
     "-shared",
     "-w",
 ]
+_FLAGS = ["-O3", "-march=native", *FLAGS]
 _TIMEOUT_S = 1200  # it may share a core with twenty others
 
 
@@ -145,36 +145,44 @@ def _is_intact(library: Path, seal: Path) -> bool:
 def _compile(compiler: str, library: Path, seal: Path) -> None:
     log.info("compiling the CPU kernels; this happens once and takes 20 to 60 seconds")
     started = time.monotonic()
-    root = Path(torch.__file__).parent
     # Nobody else builds this library now, so what is there was left by a build that was killed.
     scratch = library.with_suffix(".building")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
         built = scratch / library.name
-        command = [
-            compiler,
-            *_FLAGS,
-            str(files(__package__).joinpath(SOURCE)),
-            "-o",
-            str(built),
-            f"-I{root / 'include'}",
-            f"-L{root / 'lib'}",
-            "-lc10",
-            "-ltorch_cpu",
-            "-ltorch",
-        ]
-        subprocess.run(
-            command,
-            env={**os.environ, "TMPDIR": str(scratch)},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_TIMEOUT_S,
-        )
+        source = Path(str(files(__package__).joinpath(SOURCE)))
+        run_compiler(compiler, source, built, _FLAGS)
         digest = hashlib.sha256(built.read_bytes()).hexdigest()
         os.replace(built, library)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     seal.write_text(digest)
     log.info("compiled the CPU kernels in %.0f s: %s", time.monotonic() - started, library)
+
+
+def run_compiler(compiler: str, source: Path, built: Path, flags: Sequence[str]) -> None:
+    """Makes a library for torch of a source that may include the kernels' headers, in a folder that
+    is the compiler's to use. Raises subprocess.SubprocessError or OSError."""
+    root = Path(torch.__file__).parent
+    command = [
+        compiler,
+        *flags,
+        str(source),
+        "-o",
+        str(built),
+        f"-I{files(__package__)}",
+        f"-I{root / 'include'}",
+        f"-L{root / 'lib'}",
+        "-lc10",
+        "-ltorch_cpu",
+        "-ltorch",
+    ]
+    subprocess.run(
+        command,
+        env={**os.environ, "TMPDIR": str(built.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_TIMEOUT_S,
+    )

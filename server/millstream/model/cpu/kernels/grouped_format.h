@@ -12,6 +12,7 @@ namespace millstream {
 
 constexpr int SECTION = 32;            // inputs whose numbers lie together
 constexpr int CHANNELS_TOGETHER = 16;  // channels whose numbers do
+constexpr int VECS_UNROLLED = WIDTH == 16 ? 16 : 1;  // narrow vectors are too many for registers
 constexpr int SEGMENT = 8;             // sections, whose sums fit into 32 bits with any multipliers
 
 // A block's step is one group of its channels, of SECTIONS_ times 32 inputs. For each section and
@@ -100,48 +101,36 @@ template <int B, int S, bool W, bool O>
 struct RowsProduct<GroupedFormat<B, S, W, O>> {
   using P = GroupedFormat<B, S, W, O>;
   static constexpr int ROW_STEP = P::ROW_STEP, MOST_ROWS = WIDTH == 16 ? 6 : 4;
-  static constexpr int STEPS = SEGMENT / P::SECTIONS;  // of a segment
 
   static constexpr int fetches(int vecs) { return vecs * S; }
 
   template <int ROWS, int VECS>
-  static void run(const int8_t* rows, int64_t stride, const uint8_t* block, int64_t channel,
+  static NOINLINE void run(const int8_t* rows, int64_t stride, const uint8_t* block, int64_t channel,
                   int64_t steps, bool add, Prefetcher& prefetcher, int32_t* sums) {
-    if constexpr (!P::IS_WIDE) {
-      add_steps<ROWS, VECS>(rows, stride, block, channel, steps, prefetcher,
-                            [&](int r, int v, IntVec sum) {
-                              auto to = reinterpret_cast<IntVec*>(sums + r * CHANNELS + v * WIDTH);
-                              *to = add ? *to + sum : sum;
-                            });
-    } else {
-      for (int64_t k = 0; k < steps; k += STEPS, add = true) {
-        add_steps<ROWS, VECS>(rows + k * ROW_STEP, stride, block + k * STEP_BYTES<P>, channel,
-                              std::min<int64_t>(STEPS, steps - k), prefetcher,
-                              [&](int r, int v, IntVec sum) {
-                                add_to_parts(sum, add, sums + r * 2 * CHANNELS + v * WIDTH);
-                              });
-      }
-    }
+    constexpr int64_t AT_ONCE = W ? SEGMENT / S : INT64_MAX;  // steps
+    for (int64_t k = 0; k < steps; k += AT_ONCE, add = true)
+      add_steps<ROWS, VECS>(rows + k * ROW_STEP, stride, block + k * STEP_BYTES<P>, channel,
+                            std::min(AT_ONCE, steps - k), add, prefetcher, sums);
   }
 
  private:
-  // take(row, vector, sum) for the sums of some steps.
-  template <int ROWS, int VECS, typename F>
+  template <int ROWS, int VECS>
   static INLINE void add_steps(const int8_t* rows, int64_t stride, const uint8_t* block,
-                               int64_t channel, int64_t steps, Prefetcher& prefetcher, F&& take) {
+                               int64_t channel, int64_t steps, bool add, Prefetcher& prefetcher,
+                               int32_t* sums) {
     IntVec acc[ROWS][VECS] = {};
     for (int64_t k = 0; k < steps; k++, rows += ROW_STEP, block += STEP_BYTES<P>) {
-#pragma GCC unroll 16
+#pragma GCC unroll VECS_UNROLLED
       for (int v = 0; v < VECS; v++) {
         int64_t first = channel + v * WIDTH;
         IntVec by = factors<P>(block + P::MULTIPLIERS + first * (1 + W));
         for (int s = 0; s < S; s++) {
           prefetcher.fetch();
-          IntVec sums[ROWS];
+          IntVec of_section[ROWS];
           add_section<ROWS>(rows + s * P::ROW_SECTION, stride,
-                            block + s * P::SECTION_BYTES + line_of(first), sums);
+                            block + s * P::SECTION_BYTES + line_of(first), of_section);
 #pragma GCC unroll 8
-          for (int r = 0; r < ROWS; r++) acc[r][v] = scaled(acc[r][v], sums[r], by);
+          for (int r = 0; r < ROWS; r++) acc[r][v] = scaled(acc[r][v], of_section[r], by);
         }
         if constexpr (O) {
           IntVec more = factors<P>(block + P::OFFSETS + first * 2);
@@ -155,7 +144,14 @@ struct RowsProduct<GroupedFormat<B, S, W, O>> {
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 16
-      for (int v = 0; v < VECS; v++) take(r, v, acc[r][v]);
+      for (int v = 0; v < VECS; v++) {
+        int32_t* to = sums + r * CHANNELS * WORDS<P> + v * WIDTH;
+        auto sum = reinterpret_cast<IntVec*>(to);
+        if constexpr (W)
+          add_to_parts(acc[r][v], add, to);
+        else
+          *sum = add ? *sum + acc[r][v] : acc[r][v];
+      }
   }
 
   // Where a section has the numbers of WIDTH channels; further ones are CHANNELS_TOGETHER * 4 bytes

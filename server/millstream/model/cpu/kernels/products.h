@@ -11,9 +11,9 @@
 #include <algorithm>
 #include <atomic>
 
-#include "prefetch.h"
 #include "elementwise.h"
 #include "number_formats.h"
+#include "prefetch.h"
 #include "tensors.h"
 
 namespace millstream {
@@ -39,7 +39,7 @@ struct RowsProduct {
   static constexpr int fetches(int) { return 1; }
 
   template <int ROWS, int VECS>
-  static void run(const typename P::Row* rows, int64_t stride, const typename P::Weight* block,
+  static NOINLINE void run(const typename P::Row* rows, int64_t stride, const typename P::Weight* block,
                   int64_t channel, int64_t steps, bool add, Prefetcher& prefetcher,
                   typename P::Scalar* sums);
 };
@@ -147,13 +147,13 @@ class Multiplier {
   void run(int64_t block, int64_t channel, Prefetcher after, F&& finish) {
     alignas(64) typename P::Scalar sums[ROWS_OF_SUMS * CHANNELS * WORDS<P>];
     bool is_one_part = this->is_one_part();
-    if (is_one_part) pace(after, passes(count_), VECS);
+    if (is_one_part) pace(after, count_, VECS);
     for (int64_t first = 0; first < count_; first += ROWS_OF_SUMS) {
       int64_t some = std::min<int64_t>(ROWS_OF_SUMS, count_ - first);
       for (int64_t k = 0; k < weight_.steps; k += part_) {
         auto start = weight_.block(block, k);
         Prefetcher part = is_one_part ? after : next_part(block, k, first + some < count_, after);
-        if (!is_one_part) pace(part, passes(some), VECS);
+        if (!is_one_part) pace(part, some, VECS);
         Prefetcher& prefetcher = is_one_part ? after : part;
         for (int64_t r = 0, left = passes(some), rows; r < some; r += rows, left--) {
           rows = (some - r + left - 1) / left;
@@ -172,11 +172,13 @@ class Multiplier {
     return (rows + RowsProduct<P>::MOST_ROWS - 1) / RowsProduct<P>::MOST_ROWS;
   }
 
-  // As many lines a step as a pass reads, and one more if something is needed later. In one pass, the
-  // processor sees by itself what comes next.
-  static void pace(Prefetcher& prefetcher, int64_t passes, int vecs) {
+  // As many lines a step as a pass reads, and one more if something is needed later. For few rows of
+  // bfloat16, or one of anything else, the processor sees by itself what comes next.
+  static void pace(Prefetcher& prefetcher, int64_t rows, int vecs) {
+    int64_t passes = Multiplier::passes(rows);
+    bool is_alone = std::is_same_v<P, Bfloat16Format> ? passes == 1 : rows == 1;
     int64_t lines = STEP_BYTES<P> / LINE + prefetcher.has_more();
-    prefetcher.set_pace(passes == 1 ? 0 : lines, passes * RowsProduct<P>::fetches(vecs));
+    prefetcher.set_pace(is_alone ? 0 : lines, passes * RowsProduct<P>::fetches(vecs));
   }
 
   Prefetcher next_part(int64_t block, int64_t k, bool has_more_rows, const Prefetcher& after) const {

@@ -31,6 +31,7 @@ struct bf16 {
 };
 
 #define INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))  // compiled once, whoever calls it
 
 INLINE Vec splat(float x) { return x - Vec{}; }
 
