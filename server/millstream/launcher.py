@@ -73,7 +73,7 @@ IGNORED = {
     "max_batch_size": "see `--max-concurrent-requests`",
     "max_batch_total_tokens": "found from memory; see `--kv-cache-memory`",
     "max_image_fetch_size": "no images are fetched",
-    "max_waiting_tokens": "prompts are computed in chunks beside answers",
+    "max_waiting_tokens": "prompts are computed in chunks beside answers; see `--target-itl-ms`",
     "ngrok": "no tunnels",
     "ngrok_authtoken": "no tunnels",
     "ngrok_edge": "no tunnels",
@@ -83,7 +83,7 @@ IGNORED = {
     "speculate": "no speculation; answers are the same",
     "usage_stats": "nothing is reported to anybody",
     "validation_workers": "a few threads, see `/info`",
-    "waiting_served_ratio": "prompts are computed in chunks beside answers",
+    "waiting_served_ratio": "prompts are computed in chunks beside answers; see `--target-itl-ms`",
     "watermark_delta": "there are no watermarks",
     "watermark_gamma": "there are no watermarks",
 }

@@ -170,8 +170,14 @@ class Settings(BaseSettings):
     )
     max_batch_prefill_tokens: Count | None = Field(
         None,
-        description="tokens per step, decode included (default: 256 on CPU, 4096 on GPU); at least "
-        "5 for each 4 places",
+        description="most tokens per step, decode included (default: 256 to 1024 on CPU, by the "
+        "model's size, 4096 on GPU); at least 5 for each 4 places",
+    )
+    target_itl_ms: float = Field(
+        100.0,
+        ge=0,
+        description="milliseconds between two tokens of an answer that prompts of others may "
+        "cause; three times a decode step's own time where that is longer",
     )
     native_kernels: Literal["auto", "on", "off"] = Field(
         "auto",

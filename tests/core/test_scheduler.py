@@ -32,6 +32,7 @@ def make_scheduler(
     block_size: int = 4,
     max_running: int = 8,
     max_step_tokens: int = 64,
+    target_seconds: float | None = None,
     states: StatePool | None = None,
     archive: BlockArchive | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
@@ -40,6 +41,7 @@ def make_scheduler(
         pool=pool,
         max_running=max_running,
         max_step_tokens=max_step_tokens,
+        target_seconds=target_seconds,
         states=states,
         archive=archive,
     )
@@ -51,6 +53,7 @@ class Driver:
     """Steps a scheduler with a runner and collects answers, checking invariants all the way.
 
     plans_ahead: says before each step whether the next plan is made while it is open.
+    seconds: says of each plan how long its step took.
     """
 
     def __init__(
@@ -59,10 +62,12 @@ class Driver:
         runner: FakeRunner,
         *,
         plans_ahead: Callable[[], bool] = lambda: False,
+        seconds: Callable[[Plan], float | None] = lambda plan: None,
     ) -> None:
         self.scheduler = scheduler
         self.runner = runner
         self.plans_ahead = plans_ahead
+        self.seconds = seconds
         self.answers: dict[int, list[int]] = defaultdict(list)
         self.finished: dict[int, str] = {}
         self.num_cached: dict[int, int] = {}
@@ -130,7 +135,7 @@ class Driver:
         broken = [i for i, token in zip(sampled, output.tokens, strict=True) if token < 0]
         for failure in self.scheduler.fail(broken, code=FailureCode.NAN_LOGITS, message=""):
             self.finished[failure.request_id] = "nan_logits"
-        for event in self.scheduler.commit(plan, output):
+        for event in self.scheduler.commit(plan, output, seconds=self.seconds(plan)):
             assert event.request_id not in self.finished, "an event after the end"
             self.answers[event.request_id] += event.token_ids
             self.num_cached[event.request_id] = event.num_cached
@@ -234,18 +239,20 @@ def test_random_schedule_equals_solo(seed: int, has_states: bool) -> None:
     source = random.Random(seed)
     num_blocks, block_size = source.randint(2, 14), source.choice([1, 2, 4])
     max_running = source.randint(1, 6)
+    max_step_tokens = max_running + source.randint(0, 12)
     scheduler, runner = make_scheduler(
         num_blocks=num_blocks,
         block_size=block_size,
         max_running=max_running,
-        max_step_tokens=max_running + source.randint(0, 12),
+        max_step_tokens=max_step_tokens,
+        target_seconds=source.choice([None, 0.0, 1.0, 3.0]),
         states=random_states(source, block_size=block_size, num_own=1) if has_states else None,
     )
     if source.random() < 0.3:
         runner.failing = frozenset(source.sample(range(60), 5))
-    driver = Driver(scheduler, runner)
+    driver = Driver(scheduler, runner, seconds=lambda plan: source.expovariate(1.0))
     requests, cancelled = run_random_schedule(source, driver, num_blocks * block_size)
-    assert runner.largest_step <= scheduler.max_step_tokens
+    assert runner.largest_step <= max_step_tokens
     for request_id, request in requests.items():
         is_cut = request_id in cancelled or driver.finished[request_id] == "failed"
         assert_as_alone(driver, request, is_whole=not is_cut)

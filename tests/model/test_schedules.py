@@ -132,7 +132,9 @@ def drive(
     max_running: int,
     max_step_tokens: int,
     plans_ahead: Callable[[], bool] = lambda: False,
+    durations: random.Random | None = None,
 ) -> Driver:
+    """durations: what steps are said to have taken, and what they are to take."""
     states = None
     if runner.info.num_states:  # two for each, as where steps are planned ahead
         states = StatePool(
@@ -142,9 +144,15 @@ def drive(
         pool=BlockPool(num_blocks=num_blocks, block_size=BLOCK_SIZE),
         max_running=max_running,
         max_step_tokens=max_step_tokens,
+        target_seconds=durations and durations.choice([0.0, 1.0, 3.0]),
         states=states,
     )
-    return Driver(scheduler, runner, plans_ahead=plans_ahead)  # type: ignore[arg-type]
+    return Driver(
+        scheduler,
+        runner,  # type: ignore[arg-type]
+        plans_ahead=plans_ahead,
+        seconds=lambda plan: durations and durations.expovariate(1.0),
+    )
 
 
 def run_alone(runner: ModelRunner, request: Request) -> Driver:
@@ -217,6 +225,7 @@ def run_schedule(
         max_running=source.randint(1, 5),
         max_step_tokens=source.randint(6, 40),
         plans_ahead=plans_ahead,
+        durations=random.Random(seed) if seed % 3 else None,
     )
     cancelled: set[int] = set()
     for request in requests:
@@ -265,7 +274,9 @@ def test_batch_invariant_runs_report_the_same_bits(
     for seed in range(6):
         source = random.Random(seed)
         requests = [random_request(source, request_id, None) for request_id in range(1, 6)]
-        driver = drive(runner, num_blocks=14, max_running=4, max_step_tokens=24)
+        driver = drive(
+            runner, num_blocks=14, max_running=4, max_step_tokens=24, durations=random.Random(seed)
+        )
         for request in requests:
             driver.scheduler.add(request)
             driver.step()

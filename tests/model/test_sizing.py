@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from millstream.core.blocks import BlockPool
 from millstream.core.plan import StepOutput
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
+from millstream.model.loading.model import LoadedModel
 from millstream.model.sizing import (
     cache_budget,
     count_blocks,
@@ -64,6 +69,20 @@ def test_blocks_of_a_model_without_attention_only_count_tokens() -> None:
     assert count_blocks(0, block_bytes=0, useful_blocks=7) == 7
 
 
+def loaded(device: str, *, width: int = 4096) -> LoadedModel:
+    config = LlamaConfig(hidden_size=width, intermediate_size=4 * width)
+    model = SimpleNamespace(config=config)
+    return cast(LoadedModel, SimpleNamespace(device=torch.device(device), model=model))
+
+
+def test_the_largest_step_is_what_is_asked_for_or_fits_the_model() -> None:
+    settings = Settings()
+    assert max_step_tokens(loaded("cuda"), settings) == 4096
+    sizes = [max_step_tokens(loaded("cpu", width=width), settings) for width in (64, 1024, 8192)]
+    assert sizes == [1024, 546, 256]
+    assert max_step_tokens(loaded("cpu"), Settings(max_batch_prefill_tokens=77)) == 77
+
+
 @pytest.mark.parametrize("places", [1, 4, 64, 256, 512])
 def test_a_full_house_leaves_prompts_a_share_of_each_step(places: int) -> None:
     """Everybody comes at once and nobody is done before all have begun."""
@@ -72,7 +91,7 @@ def test_a_full_house_leaves_prompts_a_share_of_each_step(places: int) -> None:
     scheduler = Scheduler(
         pool=BlockPool(num_blocks=places * 40, block_size=16),
         max_running=places,
-        max_step_tokens=max_step_tokens(torch.device("cpu"), settings),
+        max_step_tokens=max_step_tokens(loaded("cpu"), settings),
     )
     for index in range(places):
         prompt = tuple(index * 1000 + position for position in range(num_prompt))

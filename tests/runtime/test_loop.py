@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from millstream.core.blocks import BlockPool
-from millstream.core.plan import Plan
+from millstream.core.plan import Plan, StepOutput
+from millstream.core.request import TokenEvent
 from millstream.core.scheduler import Scheduler
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine
@@ -255,3 +256,31 @@ def test_a_preempted_request_waits_once() -> None:
     ).run()
     assert scheduler.statistics().num_preemptions > 0
     assert script.waits == [(0, 0.0), (1, 0.0)]
+
+
+@pytest.mark.parametrize("plans_ahead", [False, True])
+def test_the_scheduler_hears_how_long_each_step_kept_the_device(
+    *, plans_ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that was launched before the one in front of it had ended began when that did."""
+    script = Script([[Add(make_request(1, (1, 5), max_tokens=5))], [], [7.0]])
+    scheduler = make_scheduler(max_running=4)
+    runner = LaunchingFake(fake_info(), plans_ahead=plans_ahead)
+    lasts = iter([3.0, 1.0, 2.0, 5.0, 4.0])
+    finish, commit, heard = runner.finish, scheduler.commit, list[float | None]()
+
+    def taking_time(drawn: FakeDraws) -> StepOutput:
+        script.now += next(lasts)
+        return finish(drawn)
+
+    def listening(
+        plan: Plan, output: StepOutput, *, seconds: float | None = None
+    ) -> list[TokenEvent]:
+        heard.append(seconds)
+        return commit(plan, output, seconds=seconds)
+
+    monkeypatch.setattr(runner, "finish", taking_time)
+    monkeypatch.setattr(scheduler, "commit", listening)
+    EngineLoop(scheduler=scheduler, runner=runner, channel=script, clock=lambda: script.now).run()
+    # The clock also moves by 7 between two steps; a device that works ahead works on meanwhile.
+    assert heard == ([3.0, 8.0, 2.0, 5.0, 4.0] if plans_ahead else [3.0, 1.0, 2.0, 5.0, 4.0])

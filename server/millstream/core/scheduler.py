@@ -2,8 +2,8 @@
 
 Rules:
 1. Decode first: every running sequence with one pending token gets it computed in every step.
-   Prompt chunks fill the rest of the step's token budget, which is larger than `max_running`, in
-   order of rank (priority, arrival).
+   Prompt chunks fill the rest of the step's budget (step_budget.py), whose tokens are more than
+   `max_running`, in order of rank (priority, arrival).
 2. Blocks for everything known of a sequence are taken when the waiting line admits it; a decode
    step takes at most one more. When none is left, the running sequence of the worst rank is
    preempted: its blocks go back and it waits, at its old rank, to be computed again (the prefix
@@ -30,6 +30,7 @@ from millstream.core.running_set import RunningSet
 from millstream.core.sequence import Sequence
 from millstream.core.states import StatePool
 from millstream.core.status import Statistics
+from millstream.core.step_budget import PromptRoom, StepBudget
 from millstream.core.waiting_line import WaitingLine
 
 
@@ -42,15 +43,17 @@ class Scheduler:
         pool: BlockPool,
         max_running: int,
         max_step_tokens: int,
+        target_seconds: float | None = None,
         states: StatePool | None = None,
         archive: BlockArchive | None = None,
     ) -> None:
-        """states: for a model that has them. archive: where blocks are kept outside the pool."""
+        """target_seconds: for a step with prompts, as `StepBudget` takes it. states: for a model
+        that has them. archive: where blocks are kept outside the pool."""
         if max_step_tokens < max_running:
             raise ValueError("max_step_tokens must be at least max_running: decode comes first")
         self.pool, self.states = pool, states
         self.max_running = max_running
-        self.max_step_tokens = max_step_tokens
+        self._budget = StepBudget(max_step_tokens, target_seconds=target_seconds)
         self._sequences: dict[int, Sequence] = {}
         self._held = HeldBlocks(pool, states)
         self._archived = ArchivedPrefixes(pool, archive)
@@ -98,10 +101,14 @@ class Scheduler:
         self._num_open += bool(chunks)
         return Plan(tuple(chunks.values())) if chunks else None
 
-    def commit(self, plan: Plan, output: StepOutput) -> list[TokenEvent]:
-        """Takes over the results of the oldest open plan."""
+    def commit(
+        self, plan: Plan, output: StepOutput, *, seconds: float | None = None
+    ) -> list[TokenEvent]:
+        """Takes over the results of the oldest open plan. seconds: what it took, if known."""
         assert len(output.tokens) == plan.num_sampled, "one sampled token per sampling chunk"
         self._num_open -= 1
+        if seconds is not None:
+            self._budget.observe(plan, seconds)
         events: list[TokenEvent] = []
         sampled = iter(output.tokens)
         for chunk in plan.chunks:
@@ -195,26 +202,28 @@ class Scheduler:
 
         may_admit: False in a step that preempted, since the victim would come straight back.
         """
-        budget = self.max_step_tokens - len(chunks)
+        room = self._budget.room(tuple(chunks.values()))
         if len(chunks) < len(self._running):
             for sequence in self._running:
-                if sequence.num_pending > 1 and budget > 0:
-                    length = min(budget, sequence.num_pending)
-                    chunks[sequence.request.id] = sequence.chunk(length)
-                    budget -= length
-        if not (self._waiting and may_admit):
+                if sequence.num_pending > 1 and not room.is_used_up():
+                    chunks[sequence.request.id] = _prompt_chunk(sequence, room)
+        if room.is_used_up() or not (self._waiting and may_admit):
             return
         limit, known = self.max_running, self._sequences
         for sequence in self._waiting.admit(
-            budget=budget, num_running=len(self._running), limit=limit, known=known
+            num_running=len(self._running), limit=limit, known=known
         ):
             self._running.add(sequence)
-            length = min(budget, sequence.num_pending)
-            chunks[sequence.request.id] = sequence.chunk(length)
-            budget -= length
+            chunks[sequence.request.id] = _prompt_chunk(sequence, room)
+            if room.is_used_up():
+                break
 
     def _remove(self, sequence: Sequence) -> None:
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
         self._archived.forget(sequence.request.id)
         self._held.hold(sequence)
+
+
+def _prompt_chunk(sequence: Sequence, room: PromptRoom) -> Chunk:
+    return sequence.chunk(room.take(sequence.num_pending, start=sequence.num_launched))

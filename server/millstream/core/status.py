@@ -24,6 +24,7 @@ class EngineInfo:
     """Facts of a loaded engine, for admission, defaults and people.
 
     max_context: tokens that prompt plus answer may have. max_step_tokens: token budget of a step.
+    target_itl_seconds: gap between an answer's tokens that prompts may cause; None: any.
     quantization: how the weights are stored, if not in dtype.
     num_blocks, block_size, kv_cache_bytes: the KV cache. stop_token_ids: the model's end-of-turn
     tokens. defaults: the sampling that its generation_config.json recommends.
@@ -48,6 +49,7 @@ class EngineInfo:
     num_states: int = 0
     state_bytes: int = 0
     own_states: int = 1
+    target_itl_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,35 +47,31 @@ class WaitingLine:
         self._sequences.remove(sequence)
 
     def admit(
-        self, *, budget: int, num_running: int, limit: int, known: Mapping[int, Sequence]
-    ) -> list[Sequence]:
-        """Those that run from now on, with their blocks: as many as blocks and `budget` allow.
+        self, *, num_running: int, limit: int, known: Mapping[int, Sequence]
+    ) -> Iterator[Sequence]:
+        """Those that run from now on, with their blocks, as long as the caller takes more.
 
-        budget: tokens to compute. limit: how many may run. known: all sequences by request id,
-        for those that follow another.
+        limit: how many may run. known: all sequences by request id, for those that follow another.
         """
-        admitted: list[Sequence] = []
         blocked: list[Sequence] = []
         for sequence in list(self._sequences):
-            spare = num_running + len(admitted)
-            if budget <= 0 or spare >= limit:
+            if num_running >= limit:
                 break
             if _follows_one_in_prefill(sequence, known):
                 continue
-            if self._archived.is_awaited(sequence, spare=spare):
+            if self._archived.is_awaited(sequence, spare=num_running):
                 continue
             # One spare block per runner keeps an admission from causing a preemption at once.
-            if sequence.acquire(self._pool, spare=spare, state_pool=self._states):
+            if sequence.acquire(self._pool, spare=num_running, state_pool=self._states):
                 self._sequences.remove(sequence)
-                admitted.append(sequence)
-                budget -= sequence.num_pending
+                num_running += 1
                 for overtaken in blocked:
                     overtaken.num_overtaken += 1
+                yield sequence
             elif sequence.num_overtaken >= MAX_OVERTAKEN:
                 break
             else:
                 blocked.append(sequence)
-        return admitted
 
     def check(self) -> None:
         """Raises AssertionError unless all wait in order and hold nothing."""

@@ -27,6 +27,7 @@ class EngineSettings(TypedDict, total=False):
     max_queue_size: int
     max_total_tokens: int | None
     max_batch_prefill_tokens: int | None
+    target_itl_ms: float
     kv_cache_memory: int | str | None
     block_size: int
     batch_invariant: bool

@@ -206,7 +206,7 @@ def _attention(
     )
     return backends, Staging.for_steps(
         loaded.device,
-        max_tokens=max_step_tokens(loaded.device, settings),
+        max_tokens=max_step_tokens(loaded, settings),
         max_rows=settings.max_concurrent_requests,
         max_blocks=max_blocks_per_request(loaded, settings),
     )

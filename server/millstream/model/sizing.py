@@ -28,7 +28,8 @@ from millstream.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_CPU_STEP_TOKENS = 256
+_CPU_STEP_TOKENS = range(256, 1025)
+_CPU_STEP_BYTES = 128 * 2**20  # of activations
 _CUDA_STEP_TOKENS = 4096
 _RUNNING_PER_PROMPT_TOKEN = 4
 _CPU_SHARE = 0.5
@@ -42,10 +43,13 @@ _WIDTHS = ("hidden_size", "intermediate_size")
 _LOGIT_BYTES = 4 * 8  # logits, and what the sampler sorts and sums
 
 
-def max_step_tokens(device: torch.device, settings: Settings) -> int:
+def max_step_tokens(loaded: LoadedModel, settings: Settings) -> int:
     """Tokens of the largest step, prompt chunks included: as many as are wanted, and where a full
     house is larger, one for each who runs and a share for the prompts of those who come."""
-    default = _CPU_STEP_TOKENS if device.type == "cpu" else _CUDA_STEP_TOKENS
+    default = _CUDA_STEP_TOKENS
+    if loaded.device.type == "cpu":
+        fitting = _CPU_STEP_BYTES // _activation_bytes(loaded.model.config.get_text_config())
+        default = min(max(fitting, _CPU_STEP_TOKENS[0]), _CPU_STEP_TOKENS[-1])
     wanted = settings.max_batch_prefill_tokens or default
     num_running = settings.max_concurrent_requests
     return max(wanted, num_running + -(-num_running // _RUNNING_PER_PROMPT_TOKEN))
@@ -76,7 +80,7 @@ def make_caches(
         wanted_bytes=settings.kv_cache_memory,
         step_bytes=_largest_step_bytes(
             loaded.model.config.get_text_config(),
-            num_tokens=max_step_tokens(loaded.device, settings),
+            num_tokens=max_step_tokens(loaded, settings),
             num_rows=max_running,
             block_bytes=block_bytes,
             max_blocks=max_blocks,
@@ -128,13 +132,18 @@ def _largest_step_bytes(
 
     num_tokens: of the step; num_rows: sequences; max_blocks: blocks of the longest sequence.
     """
-    # Some models give a width per layer.
-    widths = [np.max(getattr(config, name, 0) or 0) for name in _WIDTHS]
-    activations = num_tokens * int(sum(widths)) * _ACTIVATION_BYTES
+    activations = num_tokens * _activation_bytes(config)
     logits = num_rows * config.vocab_size * _LOGIT_BYTES
     # Attention gathers one layer's keys and values of a prompt's sequence at a time.
     gathered = 2 * max_blocks * block_bytes // config.num_hidden_layers
     return int(activations + logits + gathered)
+
+
+def _activation_bytes(config: PretrainedConfig) -> int:
+    """An upper estimate of what each token of a step takes."""
+    # Some models give a width per layer.
+    widths = [np.max(getattr(config, name, 0) or 0) for name in _WIDTHS]
+    return max(int(sum(widths)), 1) * _ACTIVATION_BYTES
 
 
 def cache_budget(

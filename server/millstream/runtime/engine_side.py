@@ -107,6 +107,7 @@ def run_engine(
             pool=BlockPool(num_blocks=info.num_blocks, block_size=info.block_size),
             max_running=max_running,
             max_step_tokens=info.max_step_tokens,
+            target_seconds=info.target_itl_seconds,
             states=StatePool.of(info),
             archive=runner.archive,
         )

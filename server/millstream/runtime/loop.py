@@ -9,6 +9,7 @@ Rules:
 6. Where the runner can, the next step is planned and its forward pass launched before the tokens of
    this one are known; they are drawn when they are. Such a device need not pause between two steps.
 7. A request that did not get to run within `max_queue_seconds` fails before the next plan.
+8. The scheduler hears how long each step kept the device, so that it can plan by time.
 """
 
 from __future__ import annotations
@@ -46,10 +47,11 @@ class Channel(Protocol):
 
 
 class OpenStep(NamedTuple):
-    """A step that the runner works on. handle: what the runner gave for it last."""
+    """A step that the runner works on. handle: what the runner gave for it last. launched: when."""
 
     plan: Plan
     handle: Any
+    launched: float
 
 
 class EngineLoop:
@@ -72,6 +74,7 @@ class EngineLoop:
         self._deadlines: deque[tuple[float, int]] = deque()  # in order of arrival, so of time
         self._arrivals: dict[int, float] = {}  # of the requests that wait
         self._waits: list[Wait] = []  # not told yet
+        self._device_free_since = 0.0
         self._is_stopped = False
 
     def run(self) -> None:
@@ -150,8 +153,14 @@ class EngineLoop:
         except BaseException as error:  # last resort: a failing step must not end the engine
             self._fail_step(step.plan, error)
         else:
-            self._commit(step.plan, output)
+            self._commit(step.plan, output, seconds=self._seconds_of(step))
         return self._draw(ahead)
+
+    def _seconds_of(self, step: OpenStep) -> float:
+        """How long the step that has just ended kept the device, which does one after the other."""
+        begun = max(step.launched, self._device_free_since)
+        self._device_free_since = self._clock()
+        return self._device_free_since - begun
 
     def _launch(self, after: OpenStep | None = None) -> OpenStep | None:
         """The next step, under way; None if there is none, or it has failed."""
@@ -160,8 +169,9 @@ class EngineLoop:
             return None
         if self._arrivals:
             self._note_waits(plan)
+        now = self._clock()
         try:
-            return OpenStep(plan, self._runner.launch(plan, after and after.handle))
+            return OpenStep(plan, self._runner.launch(plan, after and after.handle), now)
         except BaseException as error:  # last resort, as above
             self._fail_step(plan, error)
             return None
@@ -178,17 +188,17 @@ class EngineLoop:
             return None
         try:
             drawn = self._runner.draw(step.handle, is_wanted=self._scheduler.is_wanted)
-            return OpenStep(step.plan, drawn)
+            return step._replace(handle=drawn)
         except BaseException as error:  # last resort, as above
             self._fail_step(step.plan, error)
             return None
 
-    def _commit(self, plan: Plan, output: StepOutput) -> None:
+    def _commit(self, plan: Plan, output: StepOutput, *, seconds: float) -> None:
         """Tells everybody in the plan what the step gave them."""
         failures: list[FailureEvent] = []
         if min(output.tokens, default=0) < 0:
             failures = self._fail_without_token(plan, output)
-        events = self._scheduler.commit(plan, output)
+        events = self._scheduler.commit(plan, output, seconds=seconds)
         self._scrub()
         self._tell(events, failures=failures)
 
