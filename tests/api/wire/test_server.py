@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from millstream.api.wire.protocol import Protocol
+from millstream.api.wire.server import Server
+from millstream.metrics.http_metrics import HttpMetrics
+from millstream.settings import Settings
 
 
 class Transport(asyncio.Transport):
@@ -42,6 +47,12 @@ class Transport(asyncio.Transport):
 
     def close(self) -> None:
         self.closed.set()
+
+
+def test_idle_connections_outlast_those_of_clients() -> None:
+    engine: Any = None
+    server = Server(FastAPI(), engine=engine, settings=Settings(), http_metrics=HttpMetrics())
+    assert 60 < server.config.timeout_keep_alive < 120
 
 
 async def test_headers_that_trickle_in_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

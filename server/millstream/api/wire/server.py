@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _MAX_HEADER_BYTES = 64 * 1024
 _CLOSING_SECONDS = 5
+_IDLE_SECONDS = 75
+"""How long a connection is kept that asks for nothing: longer than clients (5 s is usual) and load
+balancers (60 s) keep theirs, so that they do not use it just when it is closed."""
 _MESSAGE_SLACK = 2
 """How much larger than a body a WebSocket message may be and still be refused by an event: what is
 larger yet ends its connection."""
@@ -121,6 +124,7 @@ class Server(uvicorn.Server):
                 ws_ping_timeout=settings.send_timeout,
                 lifespan="off",
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+                timeout_keep_alive=_IDLE_SECONDS,
                 timeout_graceful_shutdown=_CLOSING_SECONDS,
                 log_config=None,
                 log_level="warning" if settings.log_level != "debug" else "debug",
