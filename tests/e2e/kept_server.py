@@ -37,12 +37,17 @@ from tests.text.parsing.samples import choose
 
 _MAX_RUNNING = 64
 _STEP_SECONDS = 0.006
+_HOLD = Path(os.environ.get("MILLSTREAM_HOLD", "/dev/null"))
+_HELD_AFTER = 20
 _TEXT = 'hello world the quick brown fox 你好 🦊 data: id: \\ <b> "quoted"'
 _WORDS = [*_TEXT.split(), "\n\n"]
 
 
 class Storyteller(WholeSteps):
-    """A runner whose answer to a prompt is always the same, and takes a while."""
+    """A runner whose answer to a prompt is always the same, and takes a while.
+
+    It says no more than some tokens of an answer while the file `MILLSTREAM_HOLD` is there.
+    """
 
     def __init__(self) -> None:
         self._tokenizer = make_byte_tokenizer()
@@ -56,6 +61,8 @@ class Storyteller(WholeSteps):
 
     def step(self, plan: Plan) -> StepOutput:
         time.sleep(_STEP_SECONDS)
+        while _HOLD.is_file() and any(chunk.num_generated > _HELD_AFTER for chunk in plan.chunks):
+            time.sleep(_STEP_SECONDS)
         running = {chunk.request_id for chunk in plan.chunks}
         if len(self._stories) > 2 * _MAX_RUNNING:
             self._stories = {each: self._stories[each] for each in running & set(self._stories)}

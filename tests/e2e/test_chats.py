@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServers]:
     folder = tmp_path_factory.mktemp("chats")
-    with KeptServers(folder / "log") as servers:
+    variables = {"MILLSTREAM_HOLD": str(folder / "hold")}
+    with KeptServers(folder / "log", variables=variables) as servers:
         servers.start(flags(folder))
         yield servers
 
@@ -79,7 +80,9 @@ def test_two_visitors_and_a_restart(servers: KeptServers, store: list[str]) -> N
         assert carol.get("/chats", params={"query": "ada"}).json()["data"] == []
 
 
-def test_who_reloads_in_mid_answer_misses_nothing(servers: KeptServers) -> None:
+def test_who_reloads_in_mid_answer_misses_nothing(servers: KeptServers, store: list[str]) -> None:
+    hold = Path(store[-1]).with_name("hold")
+    hold.touch()
     with visitor(servers) as client:
         body = {"content": "Tell me a long story", "stream": True}
         with client.stream("POST", "/chats/current/messages", json=body) as response:
@@ -87,6 +90,7 @@ def test_who_reloads_in_mid_answer_misses_nothing(servers: KeptServers) -> None:
         chat = client.get("/chats/current").json()
         (running,) = chat["running"]
         assert running == before[0]["response"]["id"] == chat["messages"][-1]["id"]
+        hold.unlink()
         where = {"stream": "true", "starting_after": str(before[-1]["sequence_number"])}
         with client.stream("GET", f"/responses/{running}", params=where) as response:
             after = events_of(response)
