@@ -76,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "core",
         "errors",
         "model/attention",
+        "model/grouped",
         "model/int4",
         "model/stored",
         "settings",

@@ -46,32 +46,31 @@ def load_kernels(
     return native.load()
 
 
-def prepare_quantized(
-    loaded: LoadedModel, kernels: native.Kernels | None, settings: Settings
-) -> None:
-    """Lays quantised layers out. Where --quantize made them and kernels multiply them, the output
-    layer becomes int8. Raises StartupError for int4 layers without kernels if memory is short."""
+def prepare_quantized(loaded: LoadedModel, kernels: native.Kernels | None) -> None:
+    """Lays quantised layers out. Where kernels multiply those that are not torchao's own, and those
+    of --quantize, the output layer becomes int8. Raises StartupError for layers in groups without
+    kernels if memory is short."""
     if loaded.is_shared:
         return
     is_native = False
-    if num_packed := pack_int8(loaded.model, kernels):
+    num_int8 = pack_int8(loaded.model, kernels)
+    if num_int8:
         is_native = kernels is not None and kernels.fast_products()[1]
-        log.info("laid out the int8 weights of %d linear layers for this CPU", num_packed)
-    if settings.quantize == "int4":
-        is_native = _prepare_int4(loaded, kernels)
-    elif settings.quantize == "none" or not num_packed:
-        return
-    if kernels is not None:
+        log.info("laid out the int8 weights of %d linear layers for this CPU", num_int8)
+    num_grouped = sum(isinstance(module, GroupedLinear) for module in loaded.model.modules())
+    if num_grouped:
+        is_native = _prepare_grouped(loaded, kernels)
+    if kernels is not None and (num_grouped or (num_int8 and loaded.quantization == "int8")):
         is_int8 = is_native and quantize_output(loaded.model, kernels)
         log.info("the output layer %s int8", "is" if is_int8 else "is not")
 
 
-def _prepare_int4(loaded: LoadedModel, kernels: native.Kernels | None) -> bool:
+def _prepare_grouped(loaded: LoadedModel, kernels: native.Kernels | None) -> bool:
     if kernels is None or not kernels.fast_products()[3]:
         _require_memory_of_plain_layers(loaded)
     num_packed, is_native = pack_grouped(loaded.model, kernels, loaded.dtype)
     how = "multiplied by the kernels" if is_native else f"made {loaded.dtype} for lack of kernels"
-    log.info("int4 weights of %d linear layers are %s", num_packed, how)
+    log.info("%s weights of %d linear layers are %s", loaded.quantization, num_packed, how)
     return is_native
 
 
@@ -81,10 +80,10 @@ def _require_memory_of_plain_layers(loaded: LoadedModel) -> None:
     needed, free = numbers * loaded.dtype.itemsize, available_bytes(loaded.device)
     if needed > free:
         raise StartupError(
-            "--quantize: without compiled kernels (the log says why there are none) int4 layers "
-            f"are computed in {str(loaded.dtype).removeprefix('torch.')}, which takes "
-            f"{needed / 2**30:,.2f} GiB more, and {free / 2**30:,.2f} GiB are free. Install a C++ "
-            "compiler, or choose --quantize int8."
+            "without compiled kernels (the log says why there are none) the model's "
+            f"{loaded.quantization} layers are computed in "
+            f"{str(loaded.dtype).removeprefix('torch.')}, which takes {needed / 2**30:,.2f} GiB "
+            f"more, and {free / 2**30:,.2f} GiB are free. Install a C++ compiler."
         )
 
 

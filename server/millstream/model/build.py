@@ -117,7 +117,7 @@ def build_runner(
     num_bytes = num_parameters * loaded.dtype.itemsize
     report("preparing kernels")
     kernels = load_kernels(loaded, settings, speedups, num_bytes=num_bytes)  # 1
-    prepare_quantized(loaded, kernels, settings)  # 2
+    prepare_quantized(loaded, kernels)  # 2
     report("probing layers")
     expected = own_logits(loaded)  # 3
     observed, layers = probe_model(loaded, settings)  # 4

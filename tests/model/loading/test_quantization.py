@@ -236,11 +236,11 @@ def test_the_output_layer_is_int8_where_kernels_multiply_the_others(
     loaded = load_model(folder, settings)
     fast = (False, is_fast and quantize == "int8", True, is_fast and quantize == "int4")
     with caplog.at_level(logging.INFO):
-        prepare_quantized(loaded, replace(plain(), fast_products=lambda: fast), settings)
+        prepare_quantized(loaded, replace(plain(), fast_products=lambda: fast))
     assert (type(loaded.model.get_output_embeddings()) is NativeInt8Linear) == is_fast
     assert ("the output layer is int8" in caplog.text) == is_fast
     shared = replace(load_model(folder, settings), is_shared=True)
-    prepare_quantized(shared, fast_int8(), settings)
+    prepare_quantized(shared, fast_int8())
     assert type(shared.model.get_output_embeddings()) is nn.Linear
 
 
@@ -252,7 +252,7 @@ def test_int4_without_kernels_is_computed_by_plain_layers(
     loaded = load_model(folder, settings)
     expected = logits(loaded.model)
     with caplog.at_level(logging.INFO):
-        prepare_quantized(loaded, None, settings)
+        prepare_quantized(loaded, None)
     assert "int4 weights of 14 linear layers are made" in caplog.text
     layers = [module for module in loaded.model.modules() if isinstance(module, nn.Linear)]
     assert len(layers) == 15
@@ -266,10 +266,10 @@ def test_int4_without_kernels_is_refused_where_plain_layers_do_not_fit(
     settings = Settings(model_id=str(folder), threads=1, quantize="int4")
     loaded = load_model(folder, settings)
     monkeypatch.setattr(acceleration, "available_bytes", lambda device: 1000)
-    prepare_quantized(loaded, fast_int4(), settings)
+    prepare_quantized(loaded, fast_int4())
     loaded = load_model(folder, settings)
-    with pytest.raises(StartupError, match=r"--quantize: without compiled kernels .* compiler"):
-        prepare_quantized(loaded, fast_int8(), settings)
+    with pytest.raises(StartupError, match=r"without compiled kernels .* int4 layers .* compiler"):
+        prepare_quantized(loaded, fast_int8())
 
 
 def test_int4_needs_no_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_a_checkpoint_that_is_int8_keeps_its_output_layer(
     settings = Settings(model_id=str(folder), threads=1)
     loaded = load_model(folder, settings)
     monkeypatch.setattr(acceleration, "pack_int8", lambda model, kernels: 14)
-    prepare_quantized(loaded, fast_int8(), settings)
+    prepare_quantized(loaded, fast_int8())
     assert type(loaded.model.get_output_embeddings()) is nn.Linear
 
 

@@ -61,9 +61,11 @@ class GgufModel:
         return cls(file, gguf_config(file))
 
     def stored_layers(self, skeleton: PreTrainedModel) -> StoredLayers:
-        """The linear layers of the model that are stored in blocks, all of whose tensors have a
-        place in the model. Raises StartupError, with the name of one that has none."""
+        """The linear layers of the model that are stored in blocks, but for the output layer, whose
+        errors nothing evens out. Raises StartupError, with its name, for a tensor that has no place
+        in the model."""
         places = skeleton.state_dict().keys()
+        head: Any = skeleton.get_output_embeddings()  # type: ignore[no-untyped-call]
         found: dict[str, StoredLayer] = {}
         for name, about in self.file.tensors.items():
             if name == ROTARY_FACTORS:
@@ -74,7 +76,8 @@ class GgufModel:
                     f"{name}, so it cannot be served"
                 )
             layer = own.rpartition(".")[0]
-            if about.kind.name in DECODERS and type(skeleton.get_submodule(layer)) is nn.Linear:
+            module = skeleton.get_submodule(layer)
+            if about.kind.name in DECODERS and type(module) is nn.Linear and module is not head:
                 size = about.shape[0], about.num_bytes // about.shape[0]
                 weight = torch.empty(size, dtype=torch.uint8, device="meta")
                 found[layer] = StoredLayer({"weight": weight}, partial(_decode, about.kind.name))

@@ -147,6 +147,7 @@ def _decide(folder: Path, settings: Settings, device: torch.device) -> _Recipe:
         stored = find_stored_layers(found, files, skeleton)
     if method is None or stored:
         size = quantization.weight_bytes(skeleton, plan)
+        size -= stored.bytes_saved(skeleton) if stored else 0
     else:
         size = sum(file.stat().st_size for file in files)
     precision = str(dtype).removeprefix("torch.") + (f" and {plan.scheme}" if plan else "")

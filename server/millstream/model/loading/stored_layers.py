@@ -27,9 +27,11 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from millstream.errors import StartupError
+from millstream.model.grouped import SECTION, GroupedLinear, quantize_int8_groups
 from millstream.model.stored.formats import StoredFormat, UnknownLayoutError
 from millstream.model.stored.layer import Decode, StoredLinear
 from millstream.model.stored.selection import stored_format
+from millstream.model.stored.weight import StoredWeight
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,14 @@ class StoredLayers:
 
     name: str
     layers: Mapping[str, StoredLayer]
+
+    def bytes_saved(self, skeleton: PreTrainedModel) -> int:
+        """What they take less than the skeleton's own weights."""
+        return sum(
+            skeleton.get_parameter(f"{name}.weight").nbytes
+            - sum(part.nbytes for part in layer.parts.values())
+            for name, layer in self.layers.items()
+        )
 
     def config(self) -> QuantizationConfigMixin:
         """What transformers is told of them."""
@@ -153,17 +163,51 @@ class StoredQuantizer(HfQuantizer):
 
 @torch.no_grad()
 def lay_out(model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype) -> None:
-    """Makes of each StoredLinear of a model what serves. Raises StartupError, with the layer's
-    name, if its tensors have a layout that is not known."""
-    num_plain = 0
+    """Makes of each StoredLinear of a model what serves: a GroupedLinear, or a plain layer of
+    `dtype` where its groups cannot be multiplied as they are, and for the output layer, which has
+    a product of its own.
+
+    Raises StartupError, with the layer's name, if its tensors have a layout that is not known.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    counts = {True: 0, False: 0}
     for name in stored.layers:
         layer: Any = model.get_submodule(name)
         try:
             weight = layer.decoded()
         except UnknownLayoutError as error:
             raise StartupError(f"{name}, stored as {stored.name}: {error}") from error
-        plain = layer.plain()
-        plain.weight = nn.Parameter(weight.dequantized(dtype), requires_grad=False)
-        model.set_submodule(name, plain, strict=True)
-        num_plain += 1
-    log.info("%s: %d linear layers are dequantised to %s", stored.name, num_plain, dtype)
+        keeps_bits = layer is not head and _can_group(weight)
+        made = layer.plain()
+        if keeps_bits:
+            made = _grouped(made, weight)
+        else:
+            made.weight = nn.Parameter(weight.dequantized(dtype), requires_grad=False)
+        counts[keeps_bits] += 1
+        model.set_submodule(name, made, strict=True)
+        del layer, weight, made
+    log.info(
+        "%s: %d linear layers keep their bits, %d are dequantised to %s",
+        stored.name,
+        counts[True],
+        counts[False],
+        str(dtype).removeprefix("torch."),
+    )
+
+
+def _can_group(weight: StoredWeight) -> bool:
+    """Whether a weight has groups that GroupedLinear knows, or eight bits, which can be rounded
+    once more."""
+    is_whole = weight.numbers.shape[1] % SECTION == 0 and weight.group_of is None
+    return is_whole and (weight.bits == 8 or weight.group_size % SECTION == 0)
+
+
+def _grouped(plain: nn.Linear, weight: StoredWeight) -> GroupedLinear:
+    layer = GroupedLinear(plain)
+    numbers, steps, offsets = weight.numbers, weight.steps, weight.offsets
+    is_symmetric = offsets is None and weight.group_size % SECTION == 0
+    if weight.bits == 8 and not is_symmetric:
+        numbers, steps = quantize_int8_groups(weight.dequantized(torch.float32))
+        offsets = None
+    layer.take(numbers, steps, offsets, bits=weight.bits)
+    return layer

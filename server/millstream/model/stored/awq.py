@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from millstream.errors import StartupError
@@ -23,7 +22,7 @@ from millstream.model.stored.formats import (
     groups_of,
     require_shape,
 )
-from millstream.model.stored.weight import StoredWeight, unpacked
+from millstream.model.stored.weight import StoredWeight, signed, unpacked
 
 _PLACES = [0, 4, 1, 5, 2, 6, 3, 7]  # of the channels of a word
 
@@ -64,6 +63,4 @@ class Awq:
             for name, rows in (("qweight", inputs), ("qzeros", groups))
         )
         steps = scales.t().float().contiguous()
-        return StoredWeight(
-            (codes.to(torch.int8) - 8).contiguous(), steps, steps * (8 - zeros.short()), 4
-        )
+        return StoredWeight(signed(codes.contiguous(), 4), steps, steps * (8 - zeros.short()), 4)

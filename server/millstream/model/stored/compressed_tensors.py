@@ -35,7 +35,7 @@ from millstream.model.stored.formats import (
     groups_of,
     require_shape,
 )
-from millstream.model.stored.weight import StoredWeight, unpacked
+from millstream.model.stored.weight import StoredWeight, signed, unpacked
 
 LAYOUTS = frozenset({"pack-quantized", "int-quantized", "naive-quantized"})
 _STRATEGIES = ("group", "channel", "tensor")
@@ -80,7 +80,7 @@ class CompressedTensors:
         offsets = None
         if zeros is not None:
             if zeros.dtype == torch.int32:
-                zeros = _signed(unpacked(zeros.t(), bits).t()[:outputs], bits)
+                zeros = signed(unpacked(zeros.t(), bits).t()[:outputs], bits)
             zeros = zeros.reshape(1, 1) if zeros.numel() == 1 else zeros.view(len(zeros), -1)
             offsets = -steps * zeros.float().expand(outputs, groups)
             offsets = offsets if bool(zeros.any()) else None
@@ -132,12 +132,7 @@ def _numbers(parts: Mapping[str, Tensor], size: LayerSize) -> tuple[Tensor, int]
         return numbers, 8
     for bits in (4, 8):
         if packed.shape == (outputs, -(-inputs * bits // 32)):
-            return _signed(unpacked(packed, bits)[:, :inputs], bits), bits
+            return signed(unpacked(packed, bits)[:, :inputs], bits), bits
     raise UnknownLayoutError(
         f"its weight_packed is {[*packed.shape]}, which is neither 4 nor 8 bits of {[*size]}"
     )
-
-
-def _signed(codes: Tensor, bits: int) -> Tensor:
-    """Numbers that count from 0 (uint8) -> numbers around 0 (int8)."""
-    return (codes.short() - (1 << (bits - 1))).to(torch.int8)

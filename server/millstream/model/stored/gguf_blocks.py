@@ -34,36 +34,41 @@ def _nibbles(data: Tensor) -> Tensor:
     return torch.cat((data & 15, data >> 4), dim=-1)
 
 
+def _signed(codes: Tensor, middle: int) -> Tensor:
+    """Numbers up to 127 that count from 0 (uint8) -> numbers around `middle` (int8), in place."""
+    return codes.view(torch.int8).sub_(middle)
+
+
 def _decode_4_0(rows: Tensor) -> StoredWeight:
     blocks = _cut(rows, 18)
-    numbers = _nibbles(blocks[..., 2:]).to(torch.int8) - 8
+    numbers = _signed(_nibbles(blocks[..., 2:]), 8)
     return StoredWeight(numbers.flatten(1), _halves(blocks, 0), None, 4)
 
 
 def _decode_4_1(rows: Tensor) -> StoredWeight:
     blocks = _cut(rows, 20)
-    numbers = _nibbles(blocks[..., 4:]).to(torch.int8) - 8
+    numbers = _signed(_nibbles(blocks[..., 4:]), 8)
     steps = _halves(blocks, 0)
     return StoredWeight(numbers.flatten(1), steps, _halves(blocks, 2) + 8 * steps, 4)
 
 
 def _decode_5_0(rows: Tensor) -> StoredWeight:
     blocks = _cut(rows, 22)
-    numbers = _fives(blocks[..., 2:6], _nibbles(blocks[..., 6:])) - 16
+    numbers = _signed(_fives(blocks[..., 2:6], _nibbles(blocks[..., 6:])), 16)
     return StoredWeight(numbers.flatten(1), _halves(blocks, 0), None, 8)
 
 
 def _decode_5_1(rows: Tensor) -> StoredWeight:
     blocks = _cut(rows, 24)
-    numbers = _fives(blocks[..., 4:8], _nibbles(blocks[..., 8:]))
+    numbers = _signed(_fives(blocks[..., 4:8], _nibbles(blocks[..., 8:])), 0)
     return StoredWeight(numbers.flatten(1), _halves(blocks, 0), _halves(blocks, 2), 8)
 
 
 def _fives(tops: Tensor, low: Tensor) -> Tensor:
-    """tops [..., 4]: the fifth bits of 32 numbers; low [..., 32] the others -> int8 [..., 32]."""
+    """tops [..., 4]: the fifth bits of 32 numbers; low [..., 32] the others -> uint8 [..., 32]."""
     places = torch.arange(8, dtype=torch.uint8)
     top = (tops.unsqueeze(-1) >> places & 1).flatten(-2)
-    return (low | top << 4).to(torch.int8)
+    return low | top << 4
 
 
 def _decode_8_0(rows: Tensor) -> StoredWeight:
@@ -76,7 +81,7 @@ def _decode_4_k(rows: Tensor) -> StoredWeight:
     blocks = _cut(rows, 144)
     steps, least = _steps_of_k(blocks)
     # 32 bytes have 32 numbers in their low halves and the next 32 in their high ones
-    numbers = _nibbles(_cut(blocks[..., 16:], 32)).to(torch.int8) - 8
+    numbers = _signed(_nibbles(_cut(blocks[..., 16:], 32)), 8)
     return StoredWeight(numbers.flatten(1), steps, 8 * steps - least, 4)
 
 
@@ -87,7 +92,7 @@ def _decode_5_k(rows: Tensor) -> StoredWeight:
     # bit g of byte i is the top of number i of group g
     places = torch.arange(8, dtype=torch.uint8).unsqueeze(-1)
     top = blocks[..., 16:48].unsqueeze(-2) >> places & 1
-    numbers = (low | top << 4).to(torch.int8)
+    numbers = _signed(low | top << 4, 0)
     return StoredWeight(numbers.flatten(1), steps, -least, 8)
 
 
@@ -112,7 +117,7 @@ def _decode_6_k(rows: Tensor) -> StoredWeight:
     top = _cut(blocks[..., 128:192], 32).unsqueeze(-2)
     places = torch.tensor([0, 2, 4, 6], dtype=torch.uint8).unsqueeze(-1)
     tops = (top >> places & 3).flatten(-2)
-    numbers = (_nibbles(low) | tops << 4).to(torch.int8) - 32
+    numbers = _signed(_nibbles(low) | tops << 4, 32)
     scales = blocks[..., 192:208].contiguous().view(torch.int8)
     steps = _halves(blocks, 208).unsqueeze(-1) * scales
     return StoredWeight(numbers.flatten(1), steps.flatten(1), None, 8)

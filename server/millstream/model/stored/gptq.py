@@ -25,7 +25,7 @@ from millstream.model.stored.formats import (
     groups_of,
     require_shape,
 )
-from millstream.model.stored.weight import StoredWeight, unpacked
+from millstream.model.stored.weight import StoredWeight, signed, unpacked
 
 _ZERO_LESS = {"gptq": 1, "gptq_v2": 0}
 
@@ -69,7 +69,7 @@ class Gptq:
         middle = 1 << (bits - 1)
         offsets = steps * (middle - zeros)
         return StoredWeight(
-            (codes.short() - middle).to(torch.int8),
+            signed(codes, bits),
             steps,
             offsets if (zeros != middle).any() else None,
             bits,

@@ -64,3 +64,10 @@ def unpacked(words: Tensor, bits: int) -> Tensor:
     if bits == 8:
         return codes
     return torch.stack((codes & 15, codes >> 4), dim=-1).flatten(-2)
+
+
+def signed(codes: Tensor, bits: int) -> Tensor:
+    """Numbers of `bits` (uint8) that count from 0 -> the same around 0 (int8)."""
+    if bits == 8:
+        return codes.bitwise_xor(128).view(torch.int8)
+    return codes.view(torch.int8) - (1 << (bits - 1))
