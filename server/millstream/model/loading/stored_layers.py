@@ -2,7 +2,7 @@
 
 transformers would want a package for each format, most of them for GPUs. Here the skeleton gets a
 `StoredLinear` in the place of each layer, transformers reads its tensors like any others, and then
-layer after layer becomes what serves. So a model needs the memory of its files and of one layer.
+a few layers at a time become what serves. So a model needs the memory of its files and of those.
 
 Rules: what is stored is known from the files' headers, before weights are read; a stored layer that
 the model does not have as a linear layer, or a tensor beside it that the format does not know, is
@@ -12,8 +12,10 @@ refused by its name.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +38,7 @@ from millstream.model.stored.weight import StoredWeight
 log = logging.getLogger(__name__)
 
 METHOD = "millstream_stored"
+_AT_ONCE = 2**27  # numbers of layers that are laid out, each of which takes six bytes
 _DTYPES = {
     "I32": torch.int32,
     "I64": torch.int64,
@@ -170,29 +173,49 @@ def lay_out(model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype) ->
     Raises StartupError, with the layer's name, if its tensors have a layout that is not known.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    counts = {True: 0, False: 0}
-    for name in stored.layers:
-        layer: Any = model.get_submodule(name)
+    layers: dict[str, Any] = {name: model.get_submodule(name) for name in stored.layers}
+
+    @torch.no_grad()
+    def make(name: str) -> nn.Module:
+        layer = layers.pop(name)
         try:
             weight = layer.decoded()
         except UnknownLayoutError as error:
             raise StartupError(f"{name}, stored as {stored.name}: {error}") from error
-        keeps_bits = layer is not head and _can_group(weight)
-        made = layer.plain()
-        if keeps_bits:
-            made = _grouped(made, weight)
-        else:
-            made.weight = nn.Parameter(weight.dequantized(dtype), requires_grad=False)
-        counts[keeps_bits] += 1
-        model.set_submodule(name, made, strict=True)
-        del layer, weight, made
+        plain: nn.Linear = layer.plain()
+        if layer is not head and _can_group(weight):
+            return _grouped(plain, weight)
+        plain.weight = nn.Parameter(weight.dequantized(dtype), requires_grad=False)
+        return plain
+
+    most = max((layer.size.outputs * layer.size.inputs for layer in layers.values()), default=1)
+    with _threads(most) as threads:
+        made = threads.map(make, stored.layers)
+        counts = Counter[type]()
+        for name, layer in zip(stored.layers, made, strict=True):
+            model.set_submodule(name, layer, strict=True)
+            counts[type(layer)] += 1
     log.info(
         "%s: %d linear layers keep their bits, %d are dequantised to %s",
         stored.name,
-        counts[True],
-        counts[False],
+        counts[GroupedLinear],
+        counts[nn.Linear],
         str(dtype).removeprefix("torch."),
     )
+
+
+@contextmanager
+def _threads(numbers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for layers of up to so many numbers each, in which torch does not share operations
+    among threads of its own: on a busy machine those would wait for each other ten times as long as
+    they compute."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)  # of threads that begin now
+    try:
+        with ThreadPoolExecutor(max(1, min(count, _AT_ONCE // numbers))) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(count)
 
 
 def _can_group(weight: StoredWeight) -> bool:
