@@ -205,12 +205,7 @@ def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
         reason = checkpoint.first_line(error)
         raise StartupError(f"the model in {folder} cannot be loaded: {reason}") from error
     if plan is not None:
-        log.info(
-            "%s: %d linear layers quantised, %d kept as they are",
-            plan.scheme,
-            len(plan.quantized),
-            len(plan.kept),
-        )
+        log.info(plan.outcome())
     if unused := len(info["unexpected_keys"]):
         log.info("%d tensors of the checkpoint are not part of %s", unused, type(model).__name__)
     return served

@@ -51,6 +51,11 @@ class QuantizationPlan:
         made = _torchao().Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
         return TorchAoConfig(made, modules_to_not_convert=[*self.kept])
 
+    def outcome(self) -> str:
+        """What has been done, for the log."""
+        done, kept = len(self.quantized), len(self.kept)
+        return f"{self.scheme}: {done} linear layers quantised, {kept} kept as they are"
+
 
 def stored_method(config: PretrainedConfig) -> str | None:
     """How the checkpoint itself is quantised (gptq, awq, fp8, torchao, ...), if it is.
