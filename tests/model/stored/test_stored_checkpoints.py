@@ -20,7 +20,9 @@ from millstream.model.cpu.kernels import plain
 from millstream.model.cpu.linears import NativeGroupedLinear, NativeInt8Linear
 from millstream.model.cpu.packing import pack_grouped
 from millstream.model.grouped import GroupedLinear
+from millstream.model.loading import model as model_module
 from millstream.model.loading.model import LoadedModel, load_model
+from millstream.model.loading.stored_layers import lay_out
 from millstream.model.tolerance import logits_difference
 from millstream.settings import Settings
 from tests.model.stored.checkpoints import (
@@ -100,6 +102,19 @@ def test_layers_of_odd_sizes_are_dequantised(sizes: dict[str, int], tmp_path: Pa
     meant = make_stored(tmp_path, gptq(8), gptq_config(group_size=8), **sizes)
     loaded = load_model(tmp_path, Settings(model_id=str(tmp_path), threads=1, dtype="float32"))
     assert type(loaded.model.get_submodule("model.layers.0.mlp.down_proj")) is nn.Linear
+    assert logits_difference(logits(loaded.model), logits(meant)) < 1e-4
+
+
+def test_on_a_gpu_all_layers_are_dequantised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_a_gpu(*args: Any) -> None:
+        lay_out(*args[:-1], torch.device("cuda"))
+
+    meant = make_stored(tmp_path, gptq(), gptq_config())
+    monkeypatch.setattr(model_module, "lay_out", on_a_gpu)
+    loaded = load_model(tmp_path, Settings(model_id=str(tmp_path), threads=1, dtype="float32"))
+    assert not any(isinstance(module, GroupedLinear) for module in loaded.model.modules())
     assert logits_difference(logits(loaded.model), logits(meant)) < 1e-4
 
 

@@ -193,7 +193,7 @@ def _load(recipe: _Recipe, report: Report) -> PreTrainedModel:
             model, info = loaded
             checkpoint.check_complete(folder, info)
             if recipe.stored is not None:
-                lay_out(model, recipe.stored, recipe.dtype)
+                lay_out(model, recipe.stored, recipe.dtype, device)
             if recipe.gguf is not None:
                 recipe.gguf.fix_rotary(model)
             served: PreTrainedModel = model.to(device).eval()

@@ -165,10 +165,12 @@ class StoredQuantizer(HfQuantizer):
 
 
 @torch.no_grad()
-def lay_out(model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype) -> None:
-    """Makes of each StoredLinear of a model what serves: a GroupedLinear, or a plain layer of
-    `dtype` where its groups cannot be multiplied as they are, and for the output layer, which has
-    a product of its own.
+def lay_out(
+    model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype, device: torch.device
+) -> None:
+    """Makes of each StoredLinear of a model what serves: on a CPU a GroupedLinear; a plain layer of
+    `dtype` elsewhere, where its groups cannot be multiplied as they are, and for the output layer,
+    which has a product of its own.
 
     Raises StartupError, with the layer's name, if its tensors have a layout that is not known.
     """
@@ -183,7 +185,7 @@ def lay_out(model: PreTrainedModel, stored: StoredLayers, dtype: torch.dtype) ->
         except UnknownLayoutError as error:
             raise StartupError(f"{name}, stored as {stored.name}: {error}") from error
         plain: nn.Linear = layer.plain()
-        if layer is not head and _can_group(weight):
+        if device.type == "cpu" and layer is not head and _can_group(weight):
             return _grouped(plain, weight)
         plain.weight = nn.Parameter(weight.dequantized(dtype), requires_grad=False)
         return plain
