@@ -16,8 +16,16 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from millstream.core.archive import BlockArchive
-from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Chunk, Plan, StepOutput
+from millstream.core.plan import (
+    INVALID_TOKEN,
+    REJECTED_TOKEN,
+    UNKNOWN_TOKEN,
+    Chunk,
+    Plan,
+    StepOutput,
+)
 from millstream.core.request import Request, SamplingParams, TokenLogprob
+from millstream.core.settling import settled
 from millstream.core.status import EngineInfo
 
 VOCAB = 50
@@ -168,7 +176,9 @@ class FakeRunner(WholeSteps):
 
     def step(self, plan: Plan) -> StepOutput:
         self._write(plan, {})
-        return self._read(plan)
+        output = self._read(plan)
+        sampled = [chunk for chunk in plan.chunks if chunk.is_last]
+        return replace(output, tokens=settled(sampled, output.tokens))
 
     def _write(self, plan: Plan, drawn: dict[int, int]) -> None:
         """The forward pass. drawn: by request id, for tokens that the plan lacks."""
@@ -191,11 +201,15 @@ class FakeRunner(WholeSteps):
                 tokens = tokens[move.length :]
             assert not (chunk.states and tokens), "the moves are not of the chunk's length"
 
-    def _read(self, plan: Plan) -> StepOutput:
-        sampled: list[int] = []
+    def _read(self, plan: Plan, is_wanted: Callable[[int], bool] = lambda _: True) -> StepOutput:
+        """What is drawn, before it is settled what of it counts; 0 for what nobody wants."""
+        drawn: list[int] = []
         logprobs: dict[int, TokenLogprob] = {}
         scores: dict[int, tuple[TokenLogprob, ...]] = {}
         for chunk in plan.chunks:
+            if not is_wanted(chunk.request_id):
+                drawn += [0] * chunk.is_last
+                continue
             if chunk.scored:
                 scores[chunk.request_id] = tuple(
                     self._score(chunk, position) for position in chunk.scored
@@ -204,10 +218,10 @@ class FakeRunner(WholeSteps):
                 end = chunk.start + len(chunk.tokens)
                 known = self._known(chunk, end)
                 token = next_token(known, seed=chunk.sampling.seed, counter=chunk.num_generated)
-                sampled.append(token)
                 if chunk.sampling.logprobs is not None:
-                    logprobs[chunk.request_id] = fake_logprob(known, token)
-        return StepOutput(sampled, logprobs, scores)
+                    logprobs[len(drawn)] = fake_logprob(known, token)
+                drawn.append(token)
+        return StepOutput(drawn, logprobs, scores)
 
     def _known(self, chunk: Chunk, end: int) -> tuple[int, ...]:
         """What the cache holds of the first `end` tokens."""
@@ -301,21 +315,19 @@ class LaunchingFake(FakeRunner):
         self.planted |= planted
         if fails_to == "draw":
             raise self.error
-        wanted = [chunk for chunk in plan.chunks if is_wanted(chunk.request_id)]
-        self.num_unwanted += len(plan.chunks) - len(wanted)
-        known = self._read(Plan(tuple(wanted)))
-        tokens = iter(known.tokens)
-        drawn = {c.request_id: next(tokens) for c in wanted if c.is_last}
-        late = {i for i in drawn if i not in broken and self._is_late()}
-        on_device = {i: (t + 1) % VOCAB if i in late else t for i, t in drawn.items()}
-        sampled = [c.request_id for c in plan.chunks if c.is_last]
-        output = replace(
-            known,
-            tokens=[INVALID_TOKEN if i in broken else drawn.get(i, 0) for i in sampled],
-            late=frozenset(late),
-        )
+        self.num_unwanted += sum(not is_wanted(chunk.request_id) for chunk in plan.chunks)
+        known = self._read(plan, is_wanted)
+        sampled = [chunk for chunk in plan.chunks if chunk.is_last]
+        ids = [chunk.request_id for chunk in sampled]
+        late = {i for i in ids if is_wanted(i) and i not in broken and self._is_late()}
+        pairs = list(zip(ids, known.tokens, strict=True))
+        on_device = {i: (t + 1) % VOCAB if i in late else t for i, t in pairs}
+        tokens = settled(sampled, [INVALID_TOKEN if i in broken else t for i, t in pairs])
+        output = replace(known, tokens=tokens, late=frozenset(late))
         self.num_late += len(late)
-        on_device = {i: on_device.get(i, 0) for i in sampled}
+        for chunk, token in zip(sampled, tokens, strict=True):
+            if token == REJECTED_TOKEN:
+                self.nan_slots -= self._written(chunk)
         self._unfinished.append(FakeDraws(plan, on_device, output, fails_to == "finish"))
         return self._unfinished[-1]
 
@@ -329,14 +341,19 @@ class LaunchingFake(FakeRunner):
         size = self.info.block_size
         return {block * size + i for block in blocks for i in range(size)}
 
+    def _written(self, chunk: Chunk) -> set[int]:
+        size, table = self.info.block_size, chunk.block_table
+        positions = range(chunk.start, chunk.start + len(chunk.tokens))
+        return {table[p // size] * size + p % size for p in positions}
+
     def _break(self, plan: Plan, planted: set[int]) -> set[int]:
         """Ids of the requests of the plan whose logits are not finite."""
         size, broken = self.info.block_size, set()
         for chunk in plan.chunks:
-            positions = range(chunk.start, chunk.start + len(chunk.tokens))
-            written = {chunk.block_table[p // size] * size + p % size for p in positions}
+            written = self._written(chunk)
             self.nan_slots -= written
-            blocks = chunk.block_table[: (positions[-1]) // size + 1]
+            end = chunk.start + len(chunk.tokens)
+            blocks = chunk.block_table[: (end - 1) // size + 1]
             reads_nan = any(b * size + i in self.nan_slots for b in blocks for i in range(size))
             # The stretches after the first read what the chunk itself has written.
             reads_nan |= any(move.source in self.nan_states for move in chunk.states[:1])

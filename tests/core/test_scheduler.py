@@ -10,6 +10,7 @@ import pytest
 
 from millstream.core.archive import BlockArchive
 from millstream.core.blocks import BlockPool
+from millstream.core.guesses import Guesses
 from millstream.core.plan import INVALID_TOKEN, UNKNOWN_TOKEN, Plan, StepOutput
 from millstream.core.request import FailureCode, Request, TokenLogprob
 from millstream.core.scheduler import Scheduler
@@ -35,6 +36,7 @@ def make_scheduler(
     target_seconds: float | None = None,
     states: StatePool | None = None,
     archive: BlockArchive | None = None,
+    guesses: Guesses | None = None,
 ) -> tuple[Scheduler, FakeRunner]:
     pool = BlockPool(num_blocks=num_blocks, block_size=block_size)
     scheduler = Scheduler(
@@ -44,6 +46,7 @@ def make_scheduler(
         target_seconds=target_seconds,
         states=states,
         archive=archive,
+        guesses=guesses,
     )
     info = fake_info(num_blocks=num_blocks, block_size=block_size, max_step_tokens=max_step_tokens)
     return scheduler, FakeRunner(info)
@@ -132,7 +135,9 @@ class Driver:
 
     def _commit(self, plan: Plan, output: StepOutput) -> None:
         sampled = [chunk.request_id for chunk in plan.chunks if chunk.is_last]
-        broken = [i for i, token in zip(sampled, output.tokens, strict=True) if token < 0]
+        broken = [
+            i for i, token in zip(sampled, output.tokens, strict=True) if token == INVALID_TOKEN
+        ]
         for failure in self.scheduler.fail(broken, code=FailureCode.NAN_LOGITS, message=""):
             self.finished[failure.request_id] = "nan_logits"
         for event in self.scheduler.commit(plan, output, seconds=self.seconds(plan)):

@@ -10,6 +10,7 @@ from typing import TypeVar
 import pytest
 
 from millstream.core.blocks import BlockPool
+from millstream.core.guesses import Guesses
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request, SamplingParams, TokenLogprob
 from millstream.core.scheduler import Scheduler
@@ -19,6 +20,7 @@ from millstream.model.sampling import filters
 from tests.core.test_scheduler import Driver
 from tests.model.architectures import VOCAB, make_model
 from tests.model.test_architectures import make_runner
+from tests.oracle import FreeRows, Oracle
 
 T = TypeVar("T")
 Alone = Callable[[Request], Driver]
@@ -133,6 +135,7 @@ def drive(
     max_step_tokens: int,
     plans_ahead: Callable[[], bool] = lambda: False,
     durations: random.Random | None = None,
+    guesses: Guesses | None = None,
 ) -> Driver:
     """durations: what steps are said to have taken, and what they are to take."""
     states = None
@@ -146,6 +149,7 @@ def drive(
         max_step_tokens=max_step_tokens,
         target_seconds=durations and durations.choice([0.0, 1.0, 3.0]),
         states=states,
+        guesses=guesses,
     )
     return Driver(
         scheduler,
@@ -209,14 +213,41 @@ def test_any_schedule_of_a_model_with_states_gives_what_each_gets_alone(
     run_schedule(hybrid, hybrid_alone, seed, plans_ahead=lambda: plans_ahead)
 
 
+@pytest.mark.parametrize("seed", range(50))
+def test_guesses_change_nothing(runner: ModelRunner, alone: Alone, seed: int) -> None:
+    source = random.Random(seed)
+    truth = source.choice([0.5, 0.9, 1.0])
+    guesses = guesses_at(lambda request: alone(request).answers[request.id], truth, source)
+    _, driver = run_schedule(runner, alone, seed, plans_ahead=lambda: False, guesses=guesses)
+    assert seed > 9 or driver.scheduler.statistics().num_accepted_tokens > 0
+
+
+def guesses_at(
+    answer: Callable[[Request], list[int]], truth: float, source: random.Random
+) -> Guesses:
+    """Guesses that are right as often as `truth` says, in rows that cost nothing."""
+
+    def predictor(request: Request) -> Oracle:
+        return Oracle(request, lambda: source.random() < truth, answer=answer(request))
+
+    return Guesses(4, costs=FreeRows(), predictor=predictor)
+
+
 def run_schedule(
-    runner: ModelRunner, alone: Alone, seed: int, *, plans_ahead: Callable[[], bool]
+    runner: ModelRunner,
+    alone: Alone,
+    seed: int,
+    *,
+    plans_ahead: Callable[[], bool],
+    guesses: Guesses | None = None,
 ) -> tuple[Failing, Driver]:
     source = random.Random(seed)
     requests: list[Request] = []
     for request_id in range(1, source.randint(3, 7)):
         leader = source.choice(requests) if requests and source.random() < 0.2 else None
         requests.append(random_request(source, request_id, leader))
+    for request in requests:
+        alone(request)  # now, because it uses the same cache
     failure_rate = source.choice([0.0, 0.0, 0.03])
     failing = Failing(runner, lambda: source.random() < failure_rate / 3)
     driver = drive(
@@ -226,6 +257,7 @@ def run_schedule(
         max_step_tokens=source.randint(6, 40),
         plans_ahead=plans_ahead,
         durations=random.Random(seed) if seed % 3 else None,
+        guesses=guesses,
     )
     cancelled: set[int] = set()
     for request in requests:
@@ -274,15 +306,23 @@ def test_batch_invariant_runs_report_the_same_bits(
     for seed in range(6):
         source = random.Random(seed)
         requests = [random_request(source, request_id, None) for request_id in range(1, 6)]
+        answers = {request.id: run_alone(runner, request) for request in requests}
+        guesses = guesses_at(lambda r, known=answers: known[r.id].answers[r.id], 0.8, source)  # type: ignore[misc]
         driver = drive(
-            runner, num_blocks=14, max_running=4, max_step_tokens=24, durations=random.Random(seed)
+            runner,
+            num_blocks=24,
+            max_running=4,
+            max_step_tokens=24,
+            durations=random.Random(seed),
+            guesses=guesses,
         )
         for request in requests:
             driver.scheduler.add(request)
             driver.step()
         driver.run()
+        assert driver.scheduler.statistics().num_accepted_tokens > 10
         for request in requests:
-            alone = run_alone(runner, request)
+            alone = answers[request.id]
             assert driver.answers[request.id] == alone.answers[request.id]
             assert driver.logprobs[request.id] == alone.logprobs[request.id]
             assert driver.scores[request.id] == alone.scores[request.id]

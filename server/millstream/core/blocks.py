@@ -28,6 +28,16 @@ def chain_hash(parent: BlockHash, tokens: Sequence[int]) -> BlockHash:
     return blake2b(parent + array("Q", tokens).tobytes(), digest_size=16).digest()
 
 
+def extend_hashes(
+    hashes: list[BlockHash], tokens: Sequence[int], *, count: int, block_size: int, salt: str
+) -> None:
+    """Makes `hashes` those of the first `count` full blocks of `tokens`, of which it has some."""
+    for number in range(len(hashes), count):
+        parent = hashes[-1] if hashes else root_hash(salt)
+        start = number * block_size
+        hashes.append(chain_hash(parent, tokens[start : start + block_size]))
+
+
 class BlockPool:
     """All blocks of the KV cache. Mutated only by the scheduler that owns it.
 

@@ -17,6 +17,9 @@ INVALID_TOKEN = -1
 IMPOSSIBLE_TOKEN = -2
 """The same where the request's own constraints forbid every token."""
 
+REJECTED_TOKEN = -4
+"""The same for a chunk that does not count, as if it had not been computed; see settling.py."""
+
 UNKNOWN_TOKEN = -1
 """In a chunk: the token that the step before this one is still drawing for the same request."""
 
@@ -44,6 +47,9 @@ class Chunk(NamedTuple):
     score_from: position from which on the log probabilities of the prompt's next tokens are
         wanted, or None.
     states: where the sequence's state goes, stretch after stretch; empty for models without.
+    assumed: guesses at the tokens up to the chunk's end that `history` lacks. The chunk has one
+        token, the last of them. Before it in the plan is one of the same request with one guess
+        less. It counts only if just these tokens are drawn.
     """
 
     request: Request
@@ -54,6 +60,7 @@ class Chunk(NamedTuple):
     is_last: bool
     score_from: int | None = None
     states: tuple[StateMove, ...] = ()
+    assumed: tuple[int, ...] = ()
 
     @property
     def request_id(self) -> int:
@@ -66,8 +73,8 @@ class Chunk(NamedTuple):
 
     @property
     def num_generated(self) -> int:
-        """Tokens generated so far; the counter of the request's random stream."""
-        return len(self.history) - len(self.request.prompt)
+        """Tokens generated so far, and assumed; the counter of the request's random stream."""
+        return len(self.history) + len(self.assumed) - len(self.request.prompt)
 
     @property
     def scored(self) -> range:
@@ -80,7 +87,7 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: decode chunks (one token each) first, then prompt chunks."""
+    """One step: decode chunks (one token each) first, those of guesses after them, then prompts."""
 
     chunks: tuple[Chunk, ...]
 
@@ -98,10 +105,11 @@ class StepOutput:
     """What a runner made of a plan.
 
     tokens: one id for each chunk with `is_last`, in order; INVALID_TOKEN where logits were not
-        finite, IMPOSSIBLE_TOKEN where the request forbids every token.
+        finite, IMPOSSIBLE_TOKEN where the request forbids every token, REJECTED_TOKEN where the
+        chunk does not count.
     late: request ids whose token a step planned ahead could not take from the device: what that
         step computes for them is void.
-    logprobs: by request id, of the drawn token, for requests that asked.
+    logprobs: by the number of the drawn token, for requests that asked.
     prompt_logprobs: by request id, one for each of the chunk's `scored` positions.
     """
 

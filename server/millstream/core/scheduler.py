@@ -2,8 +2,9 @@
 
 Rules:
 1. Decode first: every running sequence with one pending token gets it computed in every step.
-   Prompt chunks fill the rest of the step's budget (step_budget.py), whose tokens are more than
-   `max_running`, in order of rank (priority, arrival).
+   Guesses at what follows them come next, where they pay. Prompt chunks fill the rest of the
+   step's budget (step_budget.py), whose tokens are more than `max_running`, in order of rank
+   (priority, arrival).
 2. Blocks for everything known of a sequence are taken when the waiting line admits it; a decode
    step takes at most one more. When none is left, the running sequence of the worst rank is
    preempted: its blocks go back and it waits, at its old rank, to be computed again (the prefix
@@ -23,8 +24,9 @@ from collections.abc import Sequence as Seq
 from millstream.core.archive import BlockArchive
 from millstream.core.archived_prefixes import ArchivedPrefixes
 from millstream.core.blocks import BlockPool
+from millstream.core.guesses import Guesses
 from millstream.core.held_blocks import HeldBlocks
-from millstream.core.plan import INVALID_TOKEN, Chunk, Plan, StepOutput
+from millstream.core.plan import INVALID_TOKEN, REJECTED_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import FailureCode, FailureEvent, Request, TokenEvent
 from millstream.core.running_set import RunningSet
 from millstream.core.sequence import Sequence
@@ -46,9 +48,14 @@ class Scheduler:
         target_seconds: float | None = None,
         states: StatePool | None = None,
         archive: BlockArchive | None = None,
+        guesses: Guesses | None = None,
     ) -> None:
         """target_seconds: for a step with prompts, as `StepBudget` takes it. states: for a model
-        that has them. archive: where blocks are kept outside the pool."""
+        that has them. archive: where blocks are kept outside the pool. guesses: by default none;
+        only where no plan is made while another is open, and for a model without states, which
+        could not be taken back."""
+        if states is not None and guesses is not None:
+            raise ValueError("no guesses for a model with states")
         if max_step_tokens < max_running:
             raise ValueError("max_step_tokens must be at least max_running: decode comes first")
         self.pool, self.states = pool, states
@@ -59,6 +66,7 @@ class Scheduler:
         self._archived = ArchivedPrefixes(pool, archive)
         self._waiting = WaitingLine(pool, states, self._archived)
         self._running = RunningSet(pool, self._waiting)
+        self._guesses = guesses or Guesses()
         self._num_open = 0
         self._num_arrived = 0
 
@@ -96,10 +104,11 @@ class Scheduler:
             return None
         self._archived.restore()
         before = self._running.num_preemptions
-        chunks = self._running.decode_chunks()
+        chunks = list(self._running.decode_chunks().values())
+        chunks += self._guess(room=self._budget.max_tokens - len(chunks))
         self._add_prompt_chunks(chunks, may_admit=self._running.num_preemptions == before)
         self._num_open += bool(chunks)
-        return Plan(tuple(chunks.values())) if chunks else None
+        return Plan(tuple(chunks)) if chunks else None
 
     def commit(
         self, plan: Plan, output: StepOutput, *, seconds: float | None = None
@@ -110,24 +119,29 @@ class Scheduler:
         if seconds is not None:
             self._budget.observe(plan, seconds)
         events: list[TokenEvent] = []
-        sampled = iter(output.tokens)
+        self._guesses.observe(plan, output.tokens, seconds)
+        sampled = enumerate(output.tokens)
         for chunk in plan.chunks:
-            tokens = (next(sampled),) if chunk.is_last else ()
+            number, token = next(sampled) if chunk.is_last else (-1, None)
+            tokens = () if token is None else (token,)
             sequence = self._sequences.get(chunk.request.id)
             if sequence is None:
                 self._held.close(chunk.request.id, is_suspect=INVALID_TOKEN in tokens)
                 continue
             if not sequence.close_chunk():
                 continue
+            if token == REJECTED_TOKEN:
+                sequence.shrink(self.pool)
+                continue
             sequence.mark_computed(len(chunk.tokens), self.pool)
             if not tokens and not chunk.scored:
                 continue
-            event = sequence.take(tokens, output)
+            event = sequence.take(tokens, output, output.logprobs.get(number))
             events.append(event)
             if event.finish_reason is not None:
                 self._archived.keep(sequence)
                 self._remove(sequence)
-            elif output.late and chunk.request.id in output.late and sequence.open_chunks:
+            elif self._num_open and chunk.request.id in output.late and sequence.open_chunks:
                 sequence.make_void()
         return events
 
@@ -184,6 +198,9 @@ class Scheduler:
             num_states=states.num_blocks if states else 0,
             num_states_used=states.num_used if states else 0,
             num_states_cached=states.num_cached if states else 0,
+            num_drafts=self._guesses.num_drafts,
+            num_draft_tokens=self._guesses.num_draft_tokens,
+            num_accepted_tokens=self._guesses.num_accepted_tokens,
             archive=self._archived.statistics(),
         )
 
@@ -195,18 +212,24 @@ class Scheduler:
         self._waiting.check()
         assert {s.request.id for s in (*self._running, *self._waiting)} == set(self._sequences)
         for sequence in self._running:
-            assert len(sequence.open_chunks) <= self._num_open, "in a plan that is not open"
+            num_open = sum(not chunk.assumed for chunk in sequence.open_chunks)
+            assert num_open <= self._num_open, "in a plan that is not open"
 
-    def _add_prompt_chunks(self, chunks: dict[int, Chunk], *, may_admit: bool) -> None:
+    def _guess(self, *, room: int) -> list[Chunk]:
+        """Chunks for guesses at what follows those that decode. Whoever waits needs the blocks."""
+        decoding = [sequence for sequence in self._running if sequence.open_chunks]
+        may_grow = not self._waiting
+        return self._guesses.chunks(decoding, pool=self.pool, may_grow=may_grow, room=room)
+
+    def _add_prompt_chunks(self, chunks: list[Chunk], *, may_admit: bool) -> None:
         """Fills the step with prompts, those that run first, then those that can be admitted.
 
         may_admit: False in a step that preempted, since the victim would come straight back.
         """
-        room = self._budget.room(tuple(chunks.values()))
-        if len(chunks) < len(self._running):
-            for sequence in self._running:
-                if sequence.num_pending > 1 and not room.is_used_up():
-                    chunks[sequence.request.id] = _prompt_chunk(sequence, room)
+        room = self._budget.room(chunks)
+        for sequence in self._running:
+            if sequence.num_pending > 1 and not room.is_used_up():
+                chunks.append(_prompt_chunk(sequence, room))
         if room.is_used_up() or not (self._waiting and may_admit):
             return
         limit, known = self.max_running, self._sequences
@@ -214,7 +237,7 @@ class Scheduler:
             num_running=len(self._running), limit=limit, known=known
         ):
             self._running.add(sequence)
-            chunks[sequence.request.id] = _prompt_chunk(sequence, room)
+            chunks.append(_prompt_chunk(sequence, room))
             if room.is_used_up():
                 break
 
@@ -222,6 +245,7 @@ class Scheduler:
         (self._running if sequence in self._running else self._waiting).remove(sequence)
         del self._sequences[sequence.request.id]
         self._archived.forget(sequence.request.id)
+        self._guesses.forget(sequence.request.id)
         self._held.hold(sequence)
 
 

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections import deque
 from itertools import islice
 
-from millstream.core.blocks import BlockHash, BlockPool, chain_hash, root_hash
+from millstream.core.blocks import BlockHash, BlockPool, extend_hashes
 from millstream.core.plan import UNKNOWN_TOKEN, Chunk, StepOutput
-from millstream.core.request import FinishReason, Request, TokenEvent
+from millstream.core.request import FinishReason, Request, TokenEvent, TokenLogprob
 from millstream.core.states import SequenceStates, StatePool
 
 _UNKNOWN = (UNKNOWN_TOKEN,)
@@ -169,15 +169,19 @@ class Sequence:
         """Whether the pending token has a slot."""
         return self.num_launched < len(self.block_table) * block_size
 
-    def grow(self, pool: BlockPool) -> bool:
-        """Makes room for the pending token; False if `pool` is empty."""
-        if self.has_room(pool.block_size):
-            return True
-        blocks = pool.allocate(1)
-        if blocks is None:
-            return False
-        self.block_table += blocks
-        return True
+    def grow(self, pool: BlockPool, count: int = 1) -> bool:
+        """Makes room for `count` tokens after those launched; False if `pool` has too little."""
+        missing = pool.blocks_for(self.num_launched + count) - len(self.block_table)
+        blocks = pool.allocate(max(missing, 0))
+        self.block_table += blocks or ()
+        return blocks is not None
+
+    def shrink(self, pool: BlockPool) -> None:
+        """Gives back the blocks that were taken for guesses only."""
+        needed = pool.blocks_for(len(self.tokens))
+        if needed < len(self.block_table):
+            pool.release(self.block_table[needed:])
+            self.block_table = self.block_table[:needed]
 
     def release(self, pool: BlockPool) -> None:
         """Gives all blocks back and forgets what was computed and what is open."""
@@ -200,21 +204,19 @@ class Sequence:
         if self.states is not None:
             self.states.close(self.hashes)
 
-    def take(self, tokens: tuple[int, ...], output: StepOutput) -> TokenEvent:
-        """Appends what was drawn, if anything; the event that tells of it."""
+    def take(
+        self, tokens: tuple[int, ...], output: StepOutput, logprob: TokenLogprob | None
+    ) -> TokenEvent:
+        """Appends what was drawn, if anything; the event that tells of it, and of its `logprob`."""
         request_id = self.request.id
         reason = None
         if tokens:
             self.tokens += tokens
             reason = self.finish_reason()
-        num_cached = self.num_cached or 0
-        if not (output.logprobs or output.prompt_logprobs):
-            return TokenEvent(request_id, tokens, reason, num_cached)
+        logprobs = () if logprob is None else (logprob,)
         scores = output.prompt_logprobs.get(request_id, ())
         self.num_scored += len(scores)
-        logprob = output.logprobs.get(request_id)
-        logprobs = () if logprob is None else (logprob,)
-        return TokenEvent(request_id, tokens, reason, num_cached, logprobs, scores)
+        return TokenEvent(request_id, tokens, reason, self.num_cached or 0, logprobs, scores)
 
     def check(self, block_size: int) -> None:
         """Raises AssertionError if the counts of a running sequence do not fit together."""
@@ -223,7 +225,8 @@ class Sequence:
         assert self.num_computed <= self.num_launched <= capacity, "computed past its blocks"
         assert capacity < num_tokens + block_size, "block held for nothing"
         assert 0 < self.num_pending <= len(self.tokens), "nothing pending"
-        assert self.num_void <= len(self.open_chunks) <= 2, "more chunks than steps"
+        assert self.num_void <= len(self.open_chunks), "more chunks void than open"
+        assert sum(not chunk.assumed for chunk in self.open_chunks) <= 2, "more chunks than steps"
         assert self.finish_reason() is None, "finished sequence still runs"
 
     def finish_reason(self) -> FinishReason | None:
@@ -242,8 +245,5 @@ class Sequence:
 
     def _extend_hashes(self, num_blocks: int, block_size: int) -> None:
         """Makes `hashes` cover the first `num_blocks` full blocks of `tokens`."""
-        hashes = self.hashes
-        while len(hashes) < num_blocks:
-            parent = hashes[-1] if hashes else root_hash(self.request.cache_salt)
-            start = len(hashes) * block_size
-            hashes.append(chain_hash(parent, self.tokens[start : start + block_size]))
+        salt, size = self.request.cache_salt, block_size
+        extend_hashes(self.hashes, self.tokens, count=num_blocks, block_size=size, salt=salt)

@@ -54,9 +54,11 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A snapshot; counts are of now, `num_preemptions` is since start. States are slots of them:
-    all, those that are held, and those in which a prefix can be found. archive: of blocks outside
-    the cache, where some are kept."""
+    """A snapshot; counts are of now, but for `num_preemptions` and those of guesses, which are
+    since start. States are slots of them: all, those that are held, and those in which a prefix can
+    be found. num_drafts: how often a sequence had guesses in a step; draft tokens are the guesses,
+    accepted ones those that came true. archive: of blocks outside the cache, where some are kept.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
@@ -67,6 +69,9 @@ class Statistics:
     num_states: int = 0
     num_states_used: int = 0
     num_states_cached: int = 0
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
     archive: ArchiveStatistics | None = None
 
     @property

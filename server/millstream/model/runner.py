@@ -13,8 +13,9 @@ from functools import partial
 from torch import Tensor
 
 from millstream.core.archive import BlockArchive
-from millstream.core.plan import Chunk, Plan, StepOutput
+from millstream.core.plan import INVALID_TOKEN, REJECTED_TOKEN, Chunk, Plan, StepOutput
 from millstream.core.request import Request
+from millstream.core.settling import settled
 from millstream.core.status import EngineInfo
 from millstream.model.execution import Execution
 from millstream.model.paging.kv_cache import KVCache
@@ -100,7 +101,11 @@ class ModelRunner:
     def finish(self, sampling: DrawnStep) -> StepOutput:
         """Waits for the tokens."""
         logits, plan, chunks = sampling.launched.logits, sampling.launched.plan, sampling.chunks
-        tokens, late = self._sampler.finish(sampling.drawing)
+        drawn, late = self._sampler.finish(sampling.drawing)
+        sampled = [chunk for chunk in plan.chunks if chunk.is_last]
+        tokens = settled(sampled, drawn)
+        if INVALID_TOKEN in drawn:
+            self._clear_rejected(sampled, tokens)
         return StepOutput(
             tokens,
             sampled_logprobs(logits[: len(chunks)], chunks, tokens),
@@ -111,6 +116,15 @@ class ModelRunner:
     def scrub(self, blocks: Sequence[int]) -> None:
         """Clears cache blocks whose content cannot be trusted to be finite."""
         self.cache.scrub(blocks)
+
+    def _clear_rejected(self, chunks: Sequence[Chunk], tokens: Sequence[int]) -> None:
+        """Clears what guesses have left in the cache: it may be NaN, and their request goes on."""
+        pairs = zip(chunks, tokens, strict=True)
+        rejected = [chunk for chunk, token in pairs if token == REJECTED_TOKEN]
+        size = self.cache.block_size
+        slots = [c.block_table[c.start // size] * size + c.start % size for c in rejected]
+        if slots:
+            self.cache.clear(slots)
 
     def logits(self, plan: Plan, after: DrawnStep | None = None) -> Tensor:
         """Logits [s + c, vocab] as of `Execution.logits()`. after: see `launch()`."""

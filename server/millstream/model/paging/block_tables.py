@@ -52,8 +52,8 @@ class BlockTables:
             if row is None or row.source is not table or row.length != len(table):
                 row = self._update(chunk.request_id, row, table)
             indices.append(row.index)
-        if len(self._rows) > len(indices):
-            self._drop_all_but(set(indices))
+        if len(self._rows) > len(used := set(indices)):
+            self._drop_all_but(used)
         return np.array(indices, dtype=np.int64)
 
     def blocks(self, rows: NDArray[np.int64], count: int) -> NDArray[np.int32]:

@@ -75,6 +75,11 @@ class KVCache:
         for cache in (*self.keys.values(), *self.values.values()):
             cache[list(blocks)] = 0
 
+    def clear(self, slots: Sequence[int]) -> None:
+        """Fills slots with zeros."""
+        for cache in (*self.keys.values(), *self.values.values()):
+            cache.flatten(0, 1)[list(slots)] = 0
+
     def read(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer in the blocks of tables [b, n]; see read_blocks()."""
         return read_blocks(self.keys[layer], blocks), read_blocks(self.values[layer], blocks)

@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -71,6 +72,13 @@ class Counts:
     def generated(self) -> Values:
         """How often each of `ids` was generated, [k]."""
         return self._counts[: self._size]
+
+    def copy(self) -> Counts:
+        """Counts that begin like these, and grow apart."""
+        made = copy(self)
+        made._ids, made._counts = self._ids.copy(), self._counts.copy()
+        made._places = dict(self._places)
+        return made
 
     def add(self, token: int) -> None:
         """Counts one generated token."""
@@ -137,6 +145,22 @@ class Constraints:
         if self.grammar is not None:
             self.grammar.advance(self.history[self.length :])
         self.length = len(self.history)
+
+    def assuming(self, token: int) -> Constraints | None:
+        """Those that hold if the token comes next; None if the grammar forbids it.
+
+        What is there now stays as it is.
+        """
+        ahead = copy(self)
+        if self.grammar is not None:
+            ahead.grammar = self.grammar.assuming(token)
+            if ahead.grammar is None:
+                return None
+        if self.counts is not None:
+            ahead.counts = self.counts.copy()
+            ahead.counts.add(token)
+        ahead.history, ahead.length = [*self.history, token], self.length + 1
+        return ahead
 
     def banned(self) -> Ids:
         """Tokens [k] that must not come next, by bad words and min_tokens."""

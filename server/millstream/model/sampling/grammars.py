@@ -27,6 +27,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from copy import copy
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -160,6 +161,15 @@ class Progress:
             self._take(token)
         if tokens:
             self.forbidden = self._find_forbidden()
+
+    def assuming(self, token: int) -> Progress | None:
+        """The position after one more token; None if that must not come. This one stays."""
+        if token >= self._vocab or self.forbidden[token]:
+            return None
+        ahead = copy(self)
+        ahead._matcher = self._matcher and self._matcher.deep_copy()
+        ahead.advance([token])
+        return ahead
 
     def _take(self, token: int) -> None:
         """Takes up one token."""

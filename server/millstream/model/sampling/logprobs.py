@@ -65,23 +65,22 @@ def prompt_logprobs(logits: Tensor, chunks: Sequence[Chunk]) -> dict[int, tuple[
 def sampled_logprobs(
     logits: Tensor, chunks: Sequence[Chunk | None], tokens: Sequence[int]
 ) -> dict[int, TokenLogprob]:
-    """The log probabilities of drawn tokens, by the ids of the requests that ask for them.
+    """The log probabilities of drawn tokens, by their rows, for requests that ask for them.
 
     logits: [n, vocab] of any float dtype. chunks, tokens: one for each row; None for a row that is
     nobody's, a negative token where none was drawn.
     """
     asked: list[Asked] = []
-    request_ids: list[int] = []
     for row, (chunk, token) in enumerate(zip(chunks, tokens, strict=True)):
         if chunk is None:
             continue
         num_top = chunk.request.sampling.logprobs
         if num_top is not None and token >= 0:
             asked.append(Asked(row, token, num_top))
-            request_ids.append(chunk.request_id)
     if not asked:
         return {}
-    return dict(zip(request_ids, token_logprobs(logits, asked), strict=True))
+    rows = (item.row for item in asked)
+    return dict(zip(rows, token_logprobs(logits, asked), strict=True))
 
 
 @torch.inference_mode()

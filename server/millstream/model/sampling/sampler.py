@@ -127,6 +127,8 @@ class Sampler:
         # By request id, each with the number of the step that used it last.
         self._kept: dict[int, tuple[int, Constraints]] = {}
         self._num_steps = 0
+        # After the guesses of the chunk that was looked at last.
+        self._assuming: Constraints | None = None
 
     @property
     def kept_requests(self) -> list[int]:
@@ -167,6 +169,8 @@ class Sampler:
             if chunk is None:
                 continue
             row = self._row(index, chunk, vocab)
+            if row is None:
+                continue
             if (work := work_of(row, vocab)) is not None:
                 rows_by_work.setdefault(work, []).append(row)
         self._forget()
@@ -198,19 +202,28 @@ class Sampler:
             results = Download(draw_all(drawing.logits, again)).lists()
         return StepTokens(tokens, [row for row in undecided if tokens[row] != best[row]])
 
-    def _row(self, index: int, chunk: Chunk, vocab: int) -> Row:
-        """How row `index` of the logits is to be drawn from, with its number of the stream."""
+    def _row(self, index: int, chunk: Chunk, vocab: int) -> Row | None:
+        """How row `index` of the logits is to be drawn from, with its number of the stream; None if
+        it assumes what cannot be drawn."""
         params, constraints = chunk.request.sampling, None
         if is_constrained(chunk.request, chunk.num_generated):
             constraints = self._constraints(chunk, vocab)
+            if constraints is None:
+                return None
         if params.is_greedy:
             return Row(index, params, constraints, 0.0)
         if params.top_k >= vocab:
             params = replace(params, top_k=0)
         return Row(index, params, constraints, uniform(params.seed, chunk.num_generated))
 
-    def _constraints(self, chunk: Chunk, vocab: int) -> Constraints:
-        """The constraints of the chunk's request at the end of its history."""
+    def _constraints(self, chunk: Chunk, vocab: int) -> Constraints | None:
+        """The constraints of the chunk's request at the end of its history, or after what it
+        assumes; None if the request's grammar forbids that."""
+        if chunk.assumed:
+            # The chunk with one assumption less has come before.
+            before = self._assuming if len(chunk.assumed) > 1 else self._kept[chunk.request_id][1]
+            self._assuming = before and before.assuming(chunk.assumed[-1])
+            return self._assuming
         _, kept = self._kept.get(chunk.request_id, (0, None))
         if kept is None or not kept.describes(chunk.history):
             grammar = None
