@@ -157,11 +157,12 @@ def test_the_command_says_what_it_took(
     monkeypatch.setattr("millstream.server_process.run", served.append)
     monkeypatch.setenv("MODEL_ID", "some/model")
     monkeypatch.setenv("HF_HUB_CACHE", "/before")
-    main(["serve", "--speculate", "3", "--weights-cache-override", "/data"])
+    main(["serve", "--speculate", "3", "--env", "--weights-cache-override", "/data"])
     lines = capsys.readouterr().err.splitlines()
-    assert "millstream: means nothing to this server: --speculate" in lines
+    assert "millstream: means nothing to this server: --env" in lines
     assert "millstream: taken from the environment: MODEL_ID" in lines
     assert served[0].model_id == "some/model"
+    assert served[0].speculate == 3
     assert os.environ["HF_HUB_CACHE"] == "/data"
     with pytest.raises(SystemExit):
         main(["serve", "--rope-factor", "2"])

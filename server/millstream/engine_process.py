@@ -29,5 +29,6 @@ def run(*, settings: str, folder: str, endpoint: str) -> None:
         build_runner=runner_factory(Path(folder), options, report=reports),
         max_running=options.max_concurrent_requests,
         max_queue_seconds=options.max_queue_seconds,
+        speculate=options.speculate,
         reports=reports,
     )

@@ -179,6 +179,13 @@ class Settings(BaseSettings):
         description="milliseconds between two tokens of an answer that prompts of others may "
         "cause; three times a decode step's own time where that is longer",
     )
+    speculate: int | None = Field(
+        None,
+        ge=0,
+        le=32,
+        description="tokens to guess ahead in a step of each answer, from what it quotes; 0: none "
+        "(default: 8 on CPU, for models without states; as many of them as pay)",
+    )
     native_kernels: Literal["auto", "on", "off"] = Field(
         "auto",
         description="kernels compiled for this CPU at the first start; auto: not for small models",

@@ -44,6 +44,41 @@ def test_answers_are_those_of_transformers(
         assert answer.usage.total_tokens == len(output)
 
 
+def test_guesses_change_no_answer(
+    random_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Of three tokens, so that what comes next has often come before."""
+    prompts = [[5, 6, 7], list(range(40, 90)) * 2]
+    shared = {"allowed_token_ids": [5, 6, 7], "ignore_eos": True, "show_progress": False}
+    options = [
+        {"temperature": 0},
+        {"temperature": 0, "logprobs": 2},
+        {"temperature": 0, "repetition_penalty": 1.1, "n": 2},
+        {"temperature": 0.2, "seed": 3, "top_k": 5},
+    ]
+    found = {}
+    for most in (0, 8):
+        with Engine(random_model, tokenizer, block_size=8, speculate=most) as engine:
+            found[most] = [
+                engine.generate(prompts, max_tokens=60, **shared, **each) for each in options
+            ]
+            check_idle(engine)
+            statistics = engine.statistics
+            assert (statistics.num_draft_tokens > 0) == (most > 0)
+            assert (statistics.num_accepted_tokens > 0) == (most > 0)
+    for without, guessed in zip(found[0], found[8], strict=True):
+        for one, other in zip(without, guessed, strict=True):
+            assert one.token_ids == other.token_ids
+            assert one.usage == other.usage
+            assert [each.token_ids for each in one.others] == [
+                each.token_ids for each in other.others
+            ]
+            scores = [
+                [item.score.logprob for item in answer.logprobs or ()] for answer in (one, other)
+            ]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
 def test_a_random_model_batched_equals_alone_equals_transformers(
     random_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:

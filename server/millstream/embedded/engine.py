@@ -73,7 +73,11 @@ class Engine:
         self._info = served.runner.info
         max_running = settings.max_concurrent_requests
         client = EngineClient(
-            ThreadHost(build_runner=lambda: served.runner, max_running=max_running),
+            ThreadHost(
+                build_runner=lambda: served.runner,
+                max_running=max_running,
+                speculate=settings.speculate,
+            ),
             max_running=max_running,
             max_waiting=settings.max_queue_size if has_limit else UNLIMITED,
             engine_timeout=float("inf"),  # a thread that is stuck cannot be ended

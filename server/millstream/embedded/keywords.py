@@ -31,6 +31,7 @@ class EngineSettings(TypedDict, total=False):
     kv_cache_memory: int | str | None
     block_size: int
     batch_invariant: bool
+    speculate: int | None
     native_kernels: str
     literal_user_text: bool
     reasoning_parser: str

@@ -131,6 +131,7 @@ class ChatServer:
                 build_runner=lambda: served.runner,
                 max_running=settings.max_concurrent_requests,
                 max_queue_seconds=settings.max_queue_seconds,
+                speculate=settings.speculate,
             ),
             max_running=settings.max_concurrent_requests,
             max_waiting=settings.max_queue_size,

@@ -28,6 +28,7 @@ from millstream.runtime.messages import (
     encode,
 )
 from millstream.runtime.runner_protocol import Runner
+from millstream.runtime.speculation import guesses_for, log_guesses
 from millstream.runtime.start_reports import StartReports
 
 log = logging.getLogger(__name__)
@@ -81,12 +82,14 @@ def run_engine(
     build_runner: Callable[[], Runner],
     max_running: int,
     max_queue_seconds: float | None = None,
+    speculate: int | None = None,
     reports: StartReports | None = None,
 ) -> None:
     """Serves one engine on `endpoint` until told to stop.
 
     A StartupError of `build_runner` is reported as Fatal; any other exception ends the caller's
-    thread or process, which its supervisor notices. reports: what `build_runner` calls.
+    thread or process, which its supervisor notices. speculate: guesses for an answer in a step, by
+    default where that is possible. reports: what `build_runner` calls.
     """
     socket: zmq.Socket[bytes] = context.socket(zmq.PAIR)
     socket.set_hwm(0)
@@ -110,6 +113,7 @@ def run_engine(
             target_seconds=info.target_itl_seconds,
             states=StatePool.of(info),
             archive=runner.archive,
+            guesses=guesses_for(runner, speculate),
         )
         channel.send(Ready(info))
         EngineLoop(
@@ -119,5 +123,6 @@ def run_engine(
             max_queue_seconds=max_queue_seconds,
         ).run()
         scheduler.close(seconds=_ARCHIVE_SECONDS)
+        log_guesses(scheduler.statistics())
     finally:
         channel.close()

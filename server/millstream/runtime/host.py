@@ -93,10 +93,13 @@ class ThreadHost:
         build_runner: Callable[[], Runner],
         max_running: int,
         max_queue_seconds: float | None = None,
+        speculate: int | None = None,
     ) -> None:
+        """The arguments are those of `run_engine()`."""
         self._build_runner = build_runner
         self._max_running = max_running
         self._max_queue_seconds = max_queue_seconds
+        self._speculate = speculate
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._how = ""
@@ -126,6 +129,7 @@ class ThreadHost:
                 build_runner=self._build_runner,
                 max_running=self._max_running,
                 max_queue_seconds=self._max_queue_seconds,
+                speculate=self._speculate,
             )
         except BaseException as error:  # what would end a process ends this thread, and is told
             log.exception("the engine thread failed")

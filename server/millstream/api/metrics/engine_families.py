@@ -42,6 +42,7 @@ def engine_families(engine: EngineClient) -> Iterator[Metric]:
         "Requests put back to waiting because the KV cache was full",
         counted["num_preemptions"],
     )
+    yield from _speculation(counted)
     if now.archive is not None:
         yield from _archive(now.archive, counted)
 
@@ -61,6 +62,15 @@ def _cache(now: Statistics) -> Iterator[Metric]:
         yield gauge(prefix, "Slots for the states of sequences", now.num_states)
         yield gauge(f"{prefix}_used", "Slots that are held", now.num_states_used)
         yield gauge(f"{prefix}_cached", "Slots to go on from", now.num_states_cached)
+
+
+def _speculation(counted: dict[str, int]) -> Iterator[Metric]:
+    for name, text in (
+        ("num_drafts", "Times that an answer had guessed tokens in a step"),
+        ("num_draft_tokens", "Tokens guessed ahead of answers"),
+        ("num_accepted_tokens", "Guessed tokens that turned out to be the answer's"),
+    ):
+        yield counter(f"millstream_speculation_{name.removeprefix('num_')}", text, counted[name])
 
 
 def _archive(now: ArchiveStatistics, counted: dict[str, int]) -> Iterator[Metric]:

@@ -32,7 +32,7 @@ NOT_SERVED = {
     "tgi_batch_concat": "batches are not joined: each step is planned anew",
     "tgi_batch_concat_duration": "as above",
     "tgi_batch_next_size": "as above",
-    "tgi_request_skipped_tokens": "nothing is speculated",
+    "tgi_request_skipped_tokens": "see `millstream_speculation_accepted_tokens_total`",
 }
 """What has no counterpart, and what comes nearest."""
 

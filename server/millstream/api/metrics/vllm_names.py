@@ -30,9 +30,20 @@ def vllm_families(engine: EngineClient, *, model: str) -> Iterator[Metric]:
     ):
         yield gauge(f"vllm:{name}", same_as(ours), value, labels)
     metrics = engine.streams.metrics
-    preemptions = engine.history.counters(now)["num_preemptions"]
+    counted = engine.history.counters(now)
     for name, value, ours in (
-        ("num_preemptions", preemptions, "preemptions_total"),
+        ("num_preemptions", counted["num_preemptions"], "preemptions_total"),
+        ("spec_decode_num_drafts", counted["num_drafts"], "speculation_drafts_total"),
+        (
+            "spec_decode_num_draft_tokens",
+            counted["num_draft_tokens"],
+            "speculation_draft_tokens_total",
+        ),
+        (
+            "spec_decode_num_accepted_tokens",
+            counted["num_accepted_tokens"],
+            "speculation_accepted_tokens_total",
+        ),
         ("prompt_tokens", metrics.num_prompt_tokens, "prompt_tokens_total"),
         ("prompt_tokens_cached", metrics.num_cached_tokens, "prompt_tokens_cached_total"),
         ("generation_tokens", metrics.num_generated_tokens, "generated_tokens_total"),

@@ -33,8 +33,10 @@ class ArchiveLoad(TypedDict):
 
 @closed
 class EngineLoad(TypedDict):
-    """Counts of now, but for num_preemptions, which is since the engine's start. States are 0 for a
-    model whose layers keep none. archive: null without --cache-folder."""
+    """Counts of now, but for num_preemptions and those of guesses, which are since the engine's
+    start. num_drafts: how often an answer had guessed tokens in a step; num_draft_tokens: how many;
+    num_accepted_tokens: how many were right. States are 0 for a model whose layers keep none.
+    archive: null without --cache-folder."""
 
     num_running: int
     num_waiting: int
@@ -45,6 +47,9 @@ class EngineLoad(TypedDict):
     num_states: int
     num_states_used: int
     num_states_cached: int
+    num_drafts: int
+    num_draft_tokens: int
+    num_accepted_tokens: int
     archive: ArchiveLoad | None
 
 
