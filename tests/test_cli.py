@@ -30,6 +30,21 @@ def test_hyphens_and_underscores_are_the_same() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("flag", "answer"),
+    [("--prot", "(did you mean --port?)"), ("--quantise=int8", "mean --quantize?)"), ("--xyz", "")],
+)
+def test_an_unknown_flag_is_told_with_the_one_that_was_meant(
+    flag: str, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args(["serve", flag])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"millstream: error: unrecognized arguments: {flag}")
+    assert said.endswith(answer or flag)
+
+
 @pytest.mark.parametrize("name", list(Settings.model_fields))
 def test_every_field_is_a_flag_and_a_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = {"dtype": "float32", "block_size": "32", "log_level": "error", "device": "cpu"}

@@ -7,8 +7,10 @@ begins with the setting that GROUPS names, and goes on to the next group's first
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from typing import Any, Literal, get_args, get_origin
+from difflib import get_close_matches
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -35,7 +37,7 @@ examples:
   millstream serve --model-id Qwen/Qwen3-0.6B       a model of the Hugging Face Hub
   millstream serve --help                           all flags
 
-The address that the server prints has a page that shows every route and lets you try it.
+The address that the server prints is a page to chat; /docs there has every route to read and try.
 """
 _SERVE_EXAMPLES = """\
 examples:
@@ -53,6 +55,13 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         given = sys.argv[1:] if args is None else args
         return super().parse_known_args([_hyphenated(one) for one in given], namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Names the flag that was perhaps meant by one that does not exist."""
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        flags = [_flag(name) for name in Settings.model_fields]
+        close = get_close_matches(unknown[1], flags, n=1) if unknown else []
+        super().error(f"{message} (did you mean {close[0]}?)" if close else message)
 
 
 def build_parser() -> argparse.ArgumentParser:
