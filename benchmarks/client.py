@@ -24,7 +24,8 @@ from transformers import AutoTokenizer
 from benchmarks.measures import Record, Slo, StreamError, Summary, Transcript, summarise
 from benchmarks.report import print_table
 from benchmarks.wire import Endpoint, WireError, post_events
-from benchmarks.workloads import WORKLOADS, Conversation, Tokenizer, Workload, plan
+from benchmarks.workloads import WORKLOADS, Conversation, Workload, plan
+from benchmarks.writer import Tokenizer
 
 ROUTE = "/chat/completions"
 

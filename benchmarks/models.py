@@ -5,6 +5,12 @@ Rules: the same name and seed give the same files; there is no EOS, so every ans
 Matrices are drawn from a normal distribution (0.02, as is usual). Rows of the tied embedding whose
 token is no whole word are a tenth as long, so greedy decoding does not choose them. Such a model
 soon repeats a word, which costs the same time as any other answer.
+
+A model that quotes says one word after the other in a fixed order that has each word once. A text
+in that order, in its prompt, is what it repeats, with words that are out of order put right; of a
+prompt without one it repeats nothing. All of its layers are computed as in other models. They just
+count for little beside the last word's embedding, from which an output layer of its own tells the
+next one.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +35,18 @@ from transformers import (
     Qwen3Config,
 )
 
-from benchmarks.tokenizer import build_tokenizer, silent_ids
+from benchmarks.tokenizer import build_tokenizer, silent_ids, word_order
 
 _VERSION = 3
 _MARKER = "benchmark.json"
 _STD, _SILENT = 0.02, 0.1
+_QUIET = 0.01  # what is left of the layers of a model that quotes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
-    """What defines a model. Sizes in units (hidden, intermediate), heads and tokens."""
+    """What defines a model. Sizes in units (hidden, intermediate), heads and tokens. quotes: see
+    the module."""
 
     family: Literal["llama", "qwen3", "qwen3_5"]
     hidden: int
@@ -50,27 +58,32 @@ class Shape:
     vocab: int = 32_000
     context: int = 8192
     seed: int = 0
+    quotes: bool = False
 
 
+_SMALL = Shape(
+    family="llama",
+    hidden=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    intermediate=1536,
+)
+_LARGER = Shape(
+    family="qwen3",
+    hidden=1024,
+    layers=28,
+    heads=16,
+    kv_heads=8,
+    head_dim=128,
+    intermediate=3072,
+)
 SHAPES: dict[str, Shape] = {
-    "bench-135m": Shape(
-        family="llama",
-        hidden=576,
-        layers=30,
-        heads=9,
-        kv_heads=3,
-        head_dim=64,
-        intermediate=1536,
-    ),
-    "bench-600m": Shape(
-        family="qwen3",
-        hidden=1024,
-        layers=28,
-        heads=16,
-        kv_heads=8,
-        head_dim=128,
-        intermediate=3072,
-    ),
+    "bench-135m": _SMALL,
+    "bench-600m": _LARGER,
+    "quotes-135m": replace(_SMALL, quotes=True),
+    "quotes-600m": replace(_LARGER, quotes=True),
     # Qwen3.5 0.8B but for its vocabulary: of each four layers, three have a state.
     "bench-hybrid": Shape(
         family="qwen3_5",
@@ -116,6 +129,8 @@ def find_model(name: str, *, cache: Path | None = None) -> Path:
 def make_model(shape: Shape, folder: Path) -> Path:
     """Write the model of `shape` into `folder`, unless it is there. Returns the folder."""
     identity = {"version": _VERSION, **asdict(shape)}
+    if not shape.quotes:
+        del identity["quotes"]  # so that models made before there were others are found
     marker = folder / _MARKER
     if marker.is_file() and json.loads(marker.read_text(encoding="utf-8")) == identity:
         return folder.resolve()
@@ -142,7 +157,11 @@ def _remove_own(folder: Path) -> None:
 
 def _write(shape: Shape, folder: Path) -> None:
     tokenizer = build_tokenizer(shape.vocab, max_length=shape.context)
-    model = random_model(shape, tuple(silent_ids(tokenizer)))
+    model = random_model(shape, () if shape.quotes else tuple(silent_ids(tokenizer)))
+    if shape.quotes:
+        vocabulary = tokenizer.get_vocab()
+        words = [vocabulary[word] for word in word_order(vocabulary)]
+        make_quoting(model, [tokenizer.encode("\n")[-1], *words])
     model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
@@ -166,6 +185,18 @@ def random_model(shape: Shape, silent: tuple[int, ...] = ()) -> PreTrainedModel:
     return ready
 
 
+def make_quoting(model: Any, order: list[int]) -> None:
+    """Lets the model say the ids of `order` one after the other. The first is the prompt's last."""
+    embedding: torch.Tensor = model.get_input_embeddings().weight
+    head: torch.Tensor = model.get_output_embeddings().weight
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= _QUIET
+            layer.mlp.down_proj.weight *= _QUIET
+        head.zero_()
+        head[order[1:]] = embedding[order[:-1]]
+
+
 def _config(shape: Shape) -> PretrainedConfig:
     kind: Any = {"llama": LlamaConfig, "qwen3": Qwen3Config, "qwen3_5": Qwen3_5TextConfig}[
         shape.family
@@ -180,7 +211,7 @@ def _config(shape: Shape) -> PretrainedConfig:
         vocab_size=shape.vocab,
         max_position_embeddings=shape.context,
         initializer_range=_STD,
-        tie_word_embeddings=True,
+        tie_word_embeddings=not shape.quotes,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,

@@ -19,7 +19,8 @@ from benchmarks.peers import Server, ServerProblem
 from benchmarks.progress import say
 from benchmarks.servers import Running, Setting, running
 from benchmarks.wire import Endpoint
-from benchmarks.workloads import Tokenizer, Workload, alter, plan
+from benchmarks.workloads import Workload, alter, plan
+from benchmarks.writer import Tokenizer
 
 _WARM_UP_TOKENS = 8
 

@@ -7,7 +7,8 @@ it, so each generated token is text that a client sees. The vocabulary is filled
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -60,11 +61,18 @@ def build_tokenizer(vocab_size: int, *, max_length: int) -> PreTrainedTokenizerF
 def silent_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Ids that are not a word with its space: bytes, special tokens, bare syllables."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
-    return sorted(
-        index
-        for token, index in vocabulary.items()
-        if not (token.startswith(_SPACE) and len(token) > 1)
-    )
+    return sorted(index for token, index in vocabulary.items() if not _is_word(token))
+
+
+def word_order(vocabulary: Mapping[str, int]) -> list[str]:
+    """All words of a vocabulary, in the order in which a model that quotes says them."""
+    words = sorted(word for word in vocabulary if _is_word(word))
+    random.Random("order").shuffle(words)
+    return words
+
+
+def _is_word(token: str) -> bool:
+    return token.startswith(_SPACE) and len(token) > 1
 
 
 def _merges() -> Iterator[tuple[str, str]]:

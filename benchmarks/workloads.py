@@ -10,25 +10,10 @@ that each later turn adds.
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
-_WORD = re.compile(r"[\u0120\u2581]([a-z]{3,})")
-_ATTEMPTS = 100
-
-
-class Tokenizer(Protocol):
-    """What is needed of a transformers tokenizer."""
-
-    def apply_chat_template(
-        self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool
-    ) -> Any: ...
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
-
-    def get_vocab(self) -> dict[str, int]: ...
+from benchmarks.writer import Tokenizer, Writer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +22,9 @@ class Workload:
 
     quick: conversations of a short run, three times the concurrency or about that.
     concurrency: conversations at a time (closed loop); None: they arrive at `rate` per second.
-    shared: tokens at the start that all prompts have in common, part of `prompt`.
+    shared: tokens at the start that all prompts have in common, part of `prompt`. quoted: words of
+    a text in the prompt that a model which quotes repeats in its answer; each 16th, or about that,
+    is another there than in the answer.
     added: tokens of text that each turn after the first adds. cancelled: share that is cut off.
     """
 
@@ -50,6 +37,7 @@ class Workload:
     concurrency: int | None = None
     rate: float | None = None
     shared: int = 0
+    quoted: int = 0
     turns: int = 1
     added: int = 0
     cancelled: float = 0.0
@@ -77,6 +65,19 @@ def _steady(concurrency: int, conversations: int, quick: int) -> Workload:
     )
 
 
+def _edit(concurrency: int, conversations: int, quick: int) -> Workload:
+    return Workload(
+        name=f"edit{concurrency}",
+        about=f"{concurrency} at a time, 320 tokens in, of which 128 out repeat most",
+        conversations=conversations,
+        quick=quick,
+        concurrency=concurrency,
+        prompt=(320,),
+        quoted=160,
+        answer=(128,),
+    )
+
+
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
@@ -84,6 +85,8 @@ WORKLOADS: dict[str, Workload] = {
         _steady(4, 24, 12),
         _steady(16, 96, 48),
         _steady(32, 160, 96),
+        _edit(1, 8, 4),
+        _edit(4, 24, 12),
         Workload(
             name="long",
             about="4 at a time, 1024 tokens in, 32 out",
@@ -135,14 +138,15 @@ def plan(workload: Workload, tokenizer: Tokenizer, *, seed: str) -> list[Convers
     """
     # Intentional: one generator for words and one for the rest, so that lengths, arrivals and
     # cancellations are the same in every round and only the words differ.
-    draw, writer = random.Random(workload.name), _Writer(tokenizer, seed)
+    draw, writer = random.Random(workload.name), Writer(tokenizer, seed)
     number = workload.conversations
     prompts, answers = _mixed(workload.prompt, number, draw), _mixed(workload.answer, number, draw)
     cut = set(draw.sample(range(number), round(number * workload.cancelled)))
     prefix = writer.prefix(workload.shared) if workload.shared else ()
     now, conversations = 0.0, []
     for index in range(number):
-        first = writer.prompt(prompts[index], after=prefix)
+        quoted = writer.quoted(workload.quoted, draw) if workload.quoted else ()
+        first = writer.prompt(prompts[index], after=(*prefix, *quoted))
         added = [writer.text(workload.added) for _ in range(workload.turns - 1)]
         cancel_after = draw.randint(1, answers[index] // 2) if index in cut else None
         conversations.append(
@@ -177,66 +181,3 @@ def _mixed(lengths: Sequence[int], number: int, draw: random.Random) -> list[int
     repeated = [lengths[index % len(lengths)] for index in range(number)]
     draw.shuffle(repeated)
     return repeated
-
-
-class _Writer:
-    """Makes texts of exact length. Mutated by its own methods only: it draws words in order."""
-
-    def __init__(self, tokenizer: Tokenizer, seed: str) -> None:
-        self._tokenizer = tokenizer
-        found = (_WORD.fullmatch(token) for token in tokenizer.get_vocab())
-        words = sorted({match[1] for match in found if match})
-        if len(words) < _ATTEMPTS:
-            raise ValueError("this tokenizer has too few words that are one token")
-        random.Random(seed).shuffle(words)
-        self._words = words
-        self._next = 0
-
-    def prompt(self, length: int, *, after: Sequence[str] = ()) -> str:
-        """A user message that makes a prompt of `length` tokens, starting with words `after`."""
-        return " ".join(self._fitted(lambda words: len(self._render(words)), length, after))
-
-    def text(self, length: int) -> str:
-        """A text of `length` tokens, without the template."""
-        return " ".join(self._fitted(lambda words: len(self._encode(" ".join(words))), length, ()))
-
-    def prefix(self, length: int) -> tuple[str, ...]:
-        """Words whose prompts have `length` tokens in common, whatever word comes next."""
-        one, other = self._word(), self._word()
-
-        def common(words: Sequence[str]) -> int:
-            pairs = zip(self._render([*words, one]), self._render([*words, other]), strict=False)
-            return next((index for index, (a, b) in enumerate(pairs) if a != b), 0)
-
-        return tuple(self._fitted(common, length, ()))
-
-    def _fitted(
-        self, measure: Callable[[Sequence[str]], int], length: int, after: Sequence[str]
-    ) -> list[str]:
-        words = [*after, self._word()]
-        for _ in range(_ATTEMPTS):
-            missing = length - measure(words)
-            if missing == 0:
-                return words
-            if missing > 0:
-                words += [self._word() for _ in range(missing)]
-            else:
-                # The word after a kept part is redrawn too, in case its own pieces were too many.
-                kept = max(len(words) + missing, len(after) + 1) - 1
-                words = [*words[:kept], self._word()]
-        raise ValueError(f"no text of exactly {length} tokens was found with this tokenizer")
-
-    def _word(self) -> str:
-        self._next += 1
-        return self._words[self._next % len(self._words)]
-
-    def _encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False)
-
-    def _render(self, words: Sequence[str]) -> list[int]:
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": " ".join(words)}],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
-        return self._encode(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.models import SHAPES, Shape, find_model, make_model
-from benchmarks.tokenizer import build_tokenizer, silent_ids
+from benchmarks.tokenizer import build_tokenizer, silent_ids, word_order
 from benchmarks.workloads import WORKLOADS, alter, plan
 
 CONTEXT = 2048
@@ -62,6 +63,30 @@ def test_a_model_loads_and_answers_in_words(
     assert len(answer) == 20
     assert not set(answer) & set(silent_ids(tokenizer))
     assert all(tokenizer.decode([token]).strip().isalpha() for token in answer)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_a_model_that_quotes_repeats_a_text_of_its_prompt_with_words_put_right(
+    family: Literal["llama", "qwen3"], tmp_path: Path
+) -> None:
+    # Two layers of a tiny width drown less than those of a real shape, which is four times as wide.
+    shape = replace(tiny(family), hidden=128, head_dim=32, quotes=True)
+    folder = make_model(shape, tmp_path / "model")
+    automatic: Any = AutoModelForCausalLM
+    model = automatic.from_pretrained(folder, dtype="auto")
+    own: Any = AutoTokenizer
+    tokenizer = own.from_pretrained(folder)
+    workload = replace(WORKLOADS["edit1"], conversations=2)
+    order = [word.replace("\u0120", " ") for word in word_order(tokenizer.get_vocab())]
+    for conversation in plan(workload, tokenizer, seed="0"):
+        text = conversation.turns[0]
+        ids = prompt_ids(tokenizer, text)
+        assert len(ids) == workload.prompt[0]
+        answer = model.generate(torch.tensor([ids]), max_new_tokens=128)[0, len(ids) :]
+        assert tokenizer.decode(answer) == "".join(order[:128])
+        quoted = text.split(" ")[1:129]
+        num_same = sum(f" {word}" == said for word, said in zip(quoted, order, strict=False))
+        assert 100 < num_same < 128
 
 
 def test_a_model_that_is_there_is_left_alone(tmp_path: Path) -> None:
