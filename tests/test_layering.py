@@ -111,7 +111,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/tolerance",
         "model/weight_reads",
     },
-    "model/cpu/decoder": {
+    "model/decoder": {
         "model/attention",
         "model/checks",
         "model/cpu",
@@ -160,7 +160,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "model/checks",
         "model/cpu",
-        "model/cpu/decoder",
+        "model/decoder",
         "model/cpu/kernels",
         "model/cuda",
         "model/forward",

@@ -29,7 +29,7 @@ from benchmarks.steps import run_step
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.model.build import runner_factory
-from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.decoder.stack import DecoderStack
 from millstream.model.forward import Forward
 from millstream.model.runner import ModelRunner
 from millstream.model.speedups import Speedups

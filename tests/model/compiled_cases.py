@@ -12,12 +12,12 @@ from transformers import PreTrainedModel
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.checks.probe import probe_layers
-from millstream.model.cpu.decoder import Means, fuse, take_shortcut
-from millstream.model.cpu.decoder.install import Fused
-from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears
+from millstream.model.decoder import Means, fuse, take_shortcut
+from millstream.model.decoder.install import Fused
+from millstream.model.decoder.stack import DecoderStack
 from millstream.model.forward import Forward
 from millstream.model.loading.model import load_model
 from millstream.model.paging.kv_cache import KVCache

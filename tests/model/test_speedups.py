@@ -10,8 +10,8 @@ import torch
 from millstream.core.plan import Chunk, Plan
 from millstream.core.request import Request, SamplingParams
 from millstream.model.build import build_runner
-from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.kernels import Kernels
+from millstream.model.decoder.stack import DecoderStack
 from millstream.model.forward import Forward
 from millstream.model.loading.model import load_model
 from millstream.model.runner import ModelRunner

@@ -11,11 +11,11 @@ import threading
 from millstream.errors import StartupError
 from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
-from millstream.model.cpu.decoder import Fused, Means, fuse, take_shortcut
 from millstream.model.cpu.packed_states import pack_states
 from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.layer_trial import find_layer_operations
+from millstream.model.decoder import Fused, Means, fuse, take_shortcut
 from millstream.model.forward import Forward
 from millstream.model.grouped import GroupedLinear
 from millstream.model.loading.hardware import SMALL_MODEL_BYTES

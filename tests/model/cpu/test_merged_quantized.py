@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from millstream.model.cpu.decoder.parts import Joined
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     NativeGroupedLinear,
@@ -17,6 +16,7 @@ from millstream.model.cpu.linears import (
     NativeQuantizedLinear,
 )
 from millstream.model.cpu.packing import packing
+from millstream.model.decoder.parts import Joined
 from millstream.model.int4 import Int4Linear
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import FusedModel, Sequence, mixed

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from millstream.model import acceleration, reference
 from millstream.model.build import runner_factory
-from millstream.model.cpu.decoder.stack import DecoderStack
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.layer_trial import find_layer_operations
+from millstream.model.decoder.stack import DecoderStack
 from millstream.model.layer_operations import LayerOperations
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.kv_cache import LayerShape

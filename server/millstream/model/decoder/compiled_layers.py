@@ -13,9 +13,6 @@ from typing import Any
 from torch import nn
 
 from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
-from millstream.model.cpu.decoder.parts import GatedMLP, Joined
-from millstream.model.cpu.decoder.runs import PathComparison
-from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.linears import (
     NativeGroupedLinear,
@@ -24,6 +21,9 @@ from millstream.model.cpu.linears import (
     PackedLinear,
     is_plain,
 )
+from millstream.model.decoder.parts import GatedMLP, Joined
+from millstream.model.decoder.runs import PathComparison
+from millstream.model.decoder.stack import CompiledDecoder, DecoderLayer, DecoderStack
 from millstream.model.layer_operations import Norm
 from millstream.model.tolerance import STACKED_LOGITS, logits_difference
 

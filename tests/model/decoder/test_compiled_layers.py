@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from millstream.model.attention import LayerOptions
-from millstream.model.cpu.decoder import compiled_layers as compiling
-from millstream.model.cpu.decoder.compiled_layers import compiled
 from millstream.model.cpu.kernels import Kernels, plain
+from millstream.model.decoder import compiled_layers as compiling
+from millstream.model.decoder.compiled_layers import compiled
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import WIDE, FusedModel, Sequence, by_position, mixed
 

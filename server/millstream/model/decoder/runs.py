@@ -20,9 +20,9 @@ from millstream.model.attention import (
     attend_dense,
     causal_mask,
 )
-from millstream.model.cpu.decoder.called_operators import OperatorRecorder, recording
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
+from millstream.model.decoder.called_operators import OperatorRecorder, recording
 from millstream.model.forward import Forward
 from millstream.model.paging.backend import PagedAttention
 from millstream.model.paging.kv_cache import KVCache, LayerShape

@@ -11,8 +11,8 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from millstream.model.cpu import kernels as native
-from millstream.model.cpu.decoder.parts import Joined, find_gated_mlp, find_norm
 from millstream.model.cpu.packing import packing
+from millstream.model.decoder.parts import Joined, find_gated_mlp, find_norm
 from millstream.model.layer_operations import LayerOperations
 
 pytestmark = pytest.mark.usefixtures("kernels")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from millstream.model.attention import BATCH_KWARG, AttentionBatch, LayerOptions
-from millstream.model.cpu.decoder.parts import Joined, Pack
+from millstream.model.decoder.parts import Joined, Pack
 from millstream.model.layer_operations import LayerOperations, Norm, split_heads
 from millstream.model.paging.backend import PagedAttention
 from millstream.model.paging.kv_cache import KVCache

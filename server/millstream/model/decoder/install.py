@@ -18,19 +18,19 @@ from transformers import PreTrainedModel
 
 from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
 from millstream.model.checks.probe import ProbedLayer
-from millstream.model.cpu.decoder.called_operators import OperatorRecorder
-from millstream.model.cpu.decoder.compiled_layers import compile_stack
-from millstream.model.cpu.decoder.parts import GatedMLP, Pack, find_gated_mlp, find_norm
-from millstream.model.cpu.decoder.recognise import (
+from millstream.model.cpu.kernels import Kernels
+from millstream.model.cpu.packing import packing
+from millstream.model.decoder.called_operators import OperatorRecorder
+from millstream.model.decoder.compiled_layers import compile_stack
+from millstream.model.decoder.parts import GatedMLP, Pack, find_gated_mlp, find_norm
+from millstream.model.decoder.recognise import (
     LayerModules,
     RecognisedParts,
     UnusualError,
     recognise_layers,
 )
-from millstream.model.cpu.decoder.runs import DenseBatch, PathComparison, Sample, observe
-from millstream.model.cpu.decoder.stack import DecoderStack
-from millstream.model.cpu.kernels import Kernels
-from millstream.model.cpu.packing import packing
+from millstream.model.decoder.runs import DenseBatch, PathComparison, Sample, observe
+from millstream.model.decoder.stack import DecoderStack
 from millstream.model.forward import Forward
 from millstream.model.layer_operations import LayerOperations, Norm
 from millstream.model.speedups import Speedups

@@ -4,7 +4,7 @@ Nothing here knows a model by name: modules are recognised by what they compute,
 recognised stays as transformers wrote it.
 """
 
-from millstream.model.cpu.decoder.compiled_ends import take_shortcut
-from millstream.model.cpu.decoder.install import Fused, Means, fuse
+from millstream.model.decoder.compiled_ends import take_shortcut
+from millstream.model.decoder.install import Fused, Means, fuse
 
 __all__ = ["Fused", "Means", "fuse", "take_shortcut"]

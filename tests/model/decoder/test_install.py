@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.build import build_runner
-from millstream.model.cpu.decoder.stack import DecoderStack
+from millstream.model.decoder.stack import DecoderStack
 from millstream.model.loading.model import LoadedModel, load_model
 from millstream.settings import Settings
 from tests.model.architectures import greedy, make_model

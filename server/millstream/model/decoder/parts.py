@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from millstream.model.checks.model_failures import MODEL_FAILURES
-from millstream.model.cpu.decoder.called_operators import GATED, NORM, recording
 from millstream.model.cpu.linears import (
     NativeGroupedLinear,
     NativeInt8Linear,
@@ -28,6 +27,7 @@ from millstream.model.cpu.linears import (
     is_plain,
     merge,
 )
+from millstream.model.decoder.called_operators import GATED, NORM, recording
 from millstream.model.layer_operations import LayerOperations, Norm
 from millstream.model.tolerance import OPERATORS, is_close
 

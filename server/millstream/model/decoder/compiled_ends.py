@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from millstream.model.attention import AttentionBatch
 from millstream.model.checks.model_failures import MODEL_FAILURES, in_short
-from millstream.model.cpu.decoder.compiled_layers import UnknownPartError, made_linear, made_norm
-from millstream.model.cpu.decoder.runs import PathComparison, Sample
-from millstream.model.cpu.decoder.stack import CompiledDecoder, DecoderStack
+from millstream.model.decoder.compiled_layers import UnknownPartError, made_linear, made_norm
+from millstream.model.decoder.runs import PathComparison, Sample
+from millstream.model.decoder.stack import CompiledDecoder, DecoderStack
 from millstream.model.layer_operations import Norm
 from millstream.model.paging.backend import PagedAttention
 

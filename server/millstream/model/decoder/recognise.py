@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from millstream.model.cpu.decoder.called_operators import GLUE
-from millstream.model.cpu.decoder.parts import GatedMLP, Joined
-from millstream.model.cpu.decoder.runs import Call, Observed
-from millstream.model.cpu.decoder.stack import DecoderLayer, DecoderStack
+from millstream.model.decoder.called_operators import GLUE
+from millstream.model.decoder.parts import GatedMLP, Joined
+from millstream.model.decoder.runs import Call, Observed
+from millstream.model.decoder.stack import DecoderLayer, DecoderStack
 from millstream.model.layer_operations import LayerOperations, Norm
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.reference import rotate

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
-from millstream.model.cpu.decoder import compiled_ends as shortcut
-from millstream.model.cpu.decoder.called_operators import OperatorRecorder
-from millstream.model.cpu.decoder.compiled_ends import Angles
-from millstream.model.cpu.decoder.runs import DenseBatch
 from millstream.model.cpu.kernels import Kernels
+from millstream.model.decoder import compiled_ends as shortcut
+from millstream.model.decoder.called_operators import OperatorRecorder
+from millstream.model.decoder.compiled_ends import Angles
+from millstream.model.decoder.runs import DenseBatch
 from tests.model.architectures import make_model
 from tests.model.compiled_cases import WIDE, FusedModel, Sequence, by_position, mixed
 
