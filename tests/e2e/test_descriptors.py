@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from .harness import COMMAND, STARTUP_SECONDS, RunningServer, wait_until
+from .harness import COMMAND, STARTUP_SECONDS, WAIT_SECONDS, RunningServer, wait_until
 
 
 @pytest.mark.server(is_warm=False)
@@ -34,9 +34,15 @@ def test_connections_leave_descriptors_for_an_engine(endless_model: Path, tmp_pa
     flags = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB"]
     server = RunningServer(flags, tmp_path / "server.log", command=command)
     try:
-        assert server.health()[0] == 200
         url = httpx.URL(server.url)
         with ExitStack() as stack:
+            # Connections that are opened below are idle for 30 s.
+            kept = stack.enter_context(httpx.Client(base_url=server.url, timeout=WAIT_SECONDS))
+
+            def status() -> int:
+                return kept.get("/health").status_code
+
+            assert status() == 200
             clients: list[socket.socket] = []
             refused: list[socket.socket] = []
             while not refused:
@@ -46,10 +52,9 @@ def test_connections_leave_descriptors_for_an_engine(endless_model: Path, tmp_pa
             refusals = refused[0].recv(1000)
             assert refusals.startswith(b"HTTP/1.1 429 ")
             assert b"too many connections" in refusals
-            # On a connection that was kept; those that were opened here are idle for 30 s.
             server.engine().kill()
-            wait_until(lambda: server.health()[0] == 503, "/health turns red")
-            wait_until(lambda: server.health()[0] == 200, "it is back", seconds=STARTUP_SECONDS)
+            wait_until(lambda: status() == 503, "/health turns red")
+            wait_until(lambda: status() == 200, "it is back", seconds=STARTUP_SECONDS)
             assert "Too many open files" not in server.log()
         server.stop()
     finally:
