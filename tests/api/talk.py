@@ -82,7 +82,7 @@ class Speaker(WholeSteps):
             at = chunk.num_generated
             tokens.append(ids[at] if at < len(ids) else self._end)
             if chunk.sampling.logprobs is not None:
-                logprobs[chunk.request_id] = TokenLogprob(tokens[-1], -float(at), 1, ())
+                logprobs[len(tokens) - 1] = TokenLogprob(tokens[-1], -float(at), 1, ())
         return StepOutput(tokens, logprobs, {})
 
     def say(self, *texts: str) -> None:
