@@ -20,9 +20,11 @@ class Settings(SimpleNamespace):
             "native_kernels": "off",
             "block_size": 16,
             "cache_folder": None,
+            "gguf_file": None,
             "kv_cache_memory": None,
             "max_batch_prefill_tokens": None,
             "max_concurrent_requests": 64,
+            "target_itl_ms": 100.0,
         }
         super().__init__(**{**defaults, **options})
 
