@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from itertools import accumulate, takewhile
 from typing import Protocol
@@ -80,13 +80,16 @@ class Guesses:
         self.num_drafts = self.num_draft_tokens = self.num_accepted_tokens = 0
 
     def chunks(
-        self, decoding: Seq[Sequence], *, pool: BlockPool, may_grow: bool, room: int
+        self, running: Iterable[Sequence], *, pool: BlockPool, may_grow: bool, room: int
     ) -> list[Chunk]:
-        """Guesses for the step in which each sequence of `decoding` has just got a chunk.
+        """Guesses for the step in which those that decode have just got a chunk.
 
         may_grow: whether they may take free blocks of `pool`. room: most chunks.
         """
-        if not (self._most and self._costs.knows(len(decoding))):
+        if not self._most:
+            return []
+        decoding = [sequence for sequence in running if sequence.open_chunks]
+        if not self._costs.knows(len(decoding)):
             return []
         chunks: list[Chunk] = []
         for sequence, count in self._counts(decoding, room):

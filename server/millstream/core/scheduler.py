@@ -32,7 +32,7 @@ from millstream.core.running_set import RunningSet
 from millstream.core.sequence import Sequence
 from millstream.core.states import StatePool
 from millstream.core.status import Statistics
-from millstream.core.step_budget import PromptRoom, StepBudget
+from millstream.core.step_budget import StepBudget
 from millstream.core.waiting_line import WaitingLine
 
 
@@ -105,7 +105,12 @@ class Scheduler:
         self._archived.restore()
         before = self._running.num_preemptions
         chunks = list(self._running.decode_chunks().values())
-        chunks += self._guess(room=self._budget.max_tokens - len(chunks))
+        chunks += self._guesses.chunks(
+            self._running,
+            pool=self.pool,
+            may_grow=not self._waiting,  # whoever waits needs the blocks
+            room=self._budget.max_tokens - len(chunks),
+        )
         self._add_prompt_chunks(chunks, may_admit=self._running.num_preemptions == before)
         self._num_open += bool(chunks)
         return Plan(tuple(chunks)) if chunks else None
@@ -215,29 +220,25 @@ class Scheduler:
             num_open = sum(not chunk.assumed for chunk in sequence.open_chunks)
             assert num_open <= self._num_open, "in a plan that is not open"
 
-    def _guess(self, *, room: int) -> list[Chunk]:
-        """Chunks for guesses at what follows those that decode. Whoever waits needs the blocks."""
-        decoding = [sequence for sequence in self._running if sequence.open_chunks]
-        may_grow = not self._waiting
-        return self._guesses.chunks(decoding, pool=self.pool, may_grow=may_grow, room=room)
-
     def _add_prompt_chunks(self, chunks: list[Chunk], *, may_admit: bool) -> None:
         """Fills the step with prompts, those that run first, then those that can be admitted.
 
         may_admit: False in a step that preempted, since the victim would come straight back.
         """
+        prompts = [sequence for sequence in self._running if sequence.num_pending > 1]
+        may_admit = may_admit and bool(self._waiting)
+        if not (prompts or may_admit):
+            return  # most steps: what they cost need not be known
         room = self._budget.room(chunks)
-        for sequence in self._running:
-            if sequence.num_pending > 1 and not room.is_used_up():
-                chunks.append(_prompt_chunk(sequence, room))
-        if room.is_used_up() or not (self._waiting and may_admit):
+        for sequence in prompts:
+            if not room.is_used_up():
+                chunks.append(room.chunk(sequence))
+        if room.is_used_up() or not may_admit:
             return
-        limit, known = self.max_running, self._sequences
-        for sequence in self._waiting.admit(
-            num_running=len(self._running), limit=limit, known=known
-        ):
+        num_running, limit, known = len(self._running), self.max_running, self._sequences
+        for sequence in self._waiting.admit(num_running=num_running, limit=limit, known=known):
             self._running.add(sequence)
-            chunks.append(_prompt_chunk(sequence, room))
+            chunks.append(room.chunk(sequence))
             if room.is_used_up():
                 break
 
@@ -247,7 +248,3 @@ class Scheduler:
         self._archived.forget(sequence.request.id)
         self._guesses.forget(sequence.request.id)
         self._held.hold(sequence)
-
-
-def _prompt_chunk(sequence: Sequence, room: PromptRoom) -> Chunk:
-    return sequence.chunk(room.take(sequence.num_pending, start=sequence.num_launched))

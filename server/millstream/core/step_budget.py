@@ -11,9 +11,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Seq
 
 from millstream.core.plan import Chunk, Plan
+from millstream.core.sequence import Sequence
 from millstream.core.step_costs import Rates, StepCosts, prompt_work, work_of
 
 IDLE_TOKENS = 256
@@ -41,6 +42,10 @@ class PromptRoom:
             return self._tokens <= 0
         return self._seconds <= 0 and self._least <= 0
 
+    def chunk(self, sequence: Sequence) -> Chunk:
+        """The next chunk of a sequence's prompt, as long as there is room for."""
+        return sequence.chunk(self.take(sequence.num_pending, start=sequence.num_launched))
+
     def take(self, wanted: int, *, start: int) -> int:
         """Tokens that a prompt gets of those it wants, from position `start` on; at least one."""
         length = min(wanted, self._tokens)
@@ -66,7 +71,7 @@ class StepBudget:
         if self._target is not None:
             self._costs.observe(plan, seconds)
 
-    def room(self, decoding: Sequence[Chunk]) -> PromptRoom:
+    def room(self, decoding: Seq[Chunk]) -> PromptRoom:
         """What prompts may have beside these."""
         left = self.max_tokens - len(decoding)
         if self._target is None:
