@@ -106,30 +106,43 @@ def accelerate(
     if not loaded.is_shared and loaded.device.type == "cuda" and speedups.decoder:
         _fuse_on_device(loaded, forward, layers, speedups)
     if not loaded.is_shared and loaded.device.type == "cpu":
-        if kernels is not None and speedups.decoder:
-            found = fuse(
-                loaded.model,
-                forward,
-                layers,
-                means=Means.of_kernels(kernels),
-                max_context=loaded.max_context,
-                speedups=speedups,
-            )
-            log.info("compiled kernels compute attention, %s", found.summary)
-        if num_packed := pack_linears(loaded.model, kernels):
-            log.info("laid out the weights of %d linear layers for this CPU", num_packed)
-        if speedups.whole_model and found.stack is not None and found.comparison is not None:
-            reason = take_shortcut(
-                loaded.model,
-                found.stack,
-                found.comparison,
-                norms=found.norms,
-                max_context=loaded.max_context,
-            )
-            log.info("from token ids to logits in one call: %s", reason or "yes")
+        found = _fuse_on_cpu(loaded, forward, layers, kernels, speedups)
     # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
     is_ours = threading.current_thread() is threading.main_thread()
     return Threads(kernels, is_alone=found.is_whole and is_ours)
+
+
+def _fuse_on_cpu(
+    loaded: LoadedModel,
+    forward: Forward,
+    layers: dict[int, ProbedLayer],
+    kernels: native.Kernels | None,
+    speedups: Speedups,
+) -> Fused:
+    """Runs layers by compiled kernels where there are some, and lays linear layers out."""
+    found = Fused("", {})
+    if kernels is not None and speedups.decoder:
+        found = fuse(
+            loaded.model,
+            forward,
+            layers,
+            means=Means.of_kernels(kernels),
+            max_context=loaded.max_context,
+            speedups=speedups,
+        )
+        log.info("compiled kernels compute attention, %s", found.summary)
+    if num_packed := pack_linears(loaded.model, kernels):
+        log.info("laid out the weights of %d linear layers for this CPU", num_packed)
+    if speedups.whole_model and found.stack is not None and found.comparison is not None:
+        reason = take_shortcut(
+            loaded.model,
+            found.stack,
+            found.comparison,
+            norms=found.norms,
+            max_context=loaded.max_context,
+        )
+        log.info("from token ids to logits in one call: %s", reason or "yes")
+    return found
 
 
 def _fuse_on_device(
