@@ -1,8 +1,8 @@
 """The small operations between a decoder layer's products, each as one launch of a Triton kernel.
 
-A layer is nine launches with them (and one more where decode attention is in parts): norm, queries
-to their places, attention, and twice a sum with the next norm, beside the four merged products and
-the gate. What they compute is written in `model/reference.py`.
+A layer is ten launches with them: its four merged products, queries and keys to their places, two
+for attention, the gate, and twice a sum with the norm that follows it.
+What they compute is written in `model/reference.py`.
 """
 
 from __future__ import annotations
