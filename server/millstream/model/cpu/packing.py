@@ -141,7 +141,8 @@ def quantize_output(
     channels that are in float32 at a time; a whole large vocabulary would take gigabytes.
     """
     head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if not (kernels.fast_products()[2] and isinstance(head, nn.Module) and is_plain(head)):
+    positions = _positions(model, lambda one: one is head and is_plain(one))
+    if not (kernels.fast_products()[2] and positions):
         return False
     quantized = torch.empty(head.weight.shape, dtype=torch.int8)
     scales = torch.empty(len(quantized))
@@ -152,7 +153,8 @@ def quantize_output(
         scales[channels] = scale
         quantized[channels] = (weight / scale.unsqueeze(1)).round_().to(torch.int8)
     packed = NativeInt8Linear(quantized, scales, head.bias, kernels, activation_bits=12)
-    model.set_output_embeddings(packed)  # type: ignore[no-untyped-call]
+    for parent, name in positions:
+        setattr(parent, name, packed)
     return True
 
 
