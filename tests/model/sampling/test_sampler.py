@@ -119,7 +119,7 @@ def test_rows_in_any_mix_equal_each_alone(seed: int, looks: None, threads: int) 
         row = logits[index : index + 1]
         assert sample(row, [chunk]) == [tokens[index]]
         alone = sampled_logprobs(row, [chunk], [tokens[index]])
-        assert alone.get(index) == logprobs.get(index)
+        assert alone.get(0) == logprobs.get(index)
 
 
 def test_rows_of_a_real_vocabulary_equal_each_alone(threads: int) -> None:
