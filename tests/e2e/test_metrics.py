@@ -260,7 +260,7 @@ GAUGES = {
     *("millstream_kv_cache_cached_blocks", "millstream_kv_cache_usage_ratio"),
     *("vllm:num_requests_running", "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
     *("tgi_batch_current_size", "process_resident_memory_bytes", "process_virtual_memory_bytes"),
-    "process_open_fds",
+    *("process_open_fds", "millstream_asyncio_tasks"),
 }
 
 

@@ -37,7 +37,7 @@ TGI_NAMES = {
 
 
 @pytest.fixture
-def families(context: ServerContext, tmp_path: Path) -> list[Metric]:
+async def families(context: ServerContext, tmp_path: Path) -> list[Metric]:
     """Those of a server with everything: states, a cache folder, a key, something answered."""
     file = tmp_path / "keys.toml"
     file.write_text('[[keys]]\nlabel = "team"\nkey = "k"')

@@ -6,6 +6,7 @@ Intentional: not in OpenMetrics, for which Prometheus asks first: the encoder of
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -62,7 +63,7 @@ def metrics_route(context: ServerContext) -> DescribedRoute:
 
 
 def all_families(context: ServerContext) -> Iterator[Metric]:
-    """Everything but the process's own figures."""
+    """Everything but the process's own figures. To be called on the event loop."""
     engine, http = context.engine, context.http_metrics
     labels = {"version": __version__, "model": context.settings.model_name}
     if engine.state in (State.READY, State.STUCK):
@@ -72,6 +73,8 @@ def all_families(context: ServerContext) -> Iterator[Metric]:
     yield from engine_families(engine)
     yield from request_families(engine.streams.metrics)
     yield from http_families(http)
+    num_tasks = len(asyncio.all_tasks())
+    yield gauge("millstream_asyncio_tasks", "Tasks of the server's event loop", num_tasks)
     if context.keys is not None:
         yield from key_families(context.keys.labelled)
     yield from vllm_families(engine, model=context.settings.model_name)
