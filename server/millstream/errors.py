@@ -17,6 +17,7 @@
     ├── Overloaded                429  running and waiting places are all taken
     ├── RateLimited               429  the key has asked for as much as it may, for now
     ├── GenerationFailed          500  this request failed after it was accepted
+    │   └── OutOfMemory           503  memory ran out for it; what others asked for is answered
     ├── GenerationTimeout         504  the answer was not complete within the request's time limit
     ├── StoreFailed               503  what is stored cannot be reached: disk full, database gone
     ├── EngineUnavailable         503  the engine is loading or restarting
@@ -174,6 +175,12 @@ class RateLimited(MillstreamError):
 
 class GenerationFailed(MillstreamError):
     code = "generation_failed"
+
+
+class OutOfMemory(GenerationFailed):
+    status = 503
+    code = "out_of_memory"
+    retry_after = 1
 
 
 class GenerationTimeout(MillstreamError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from millstream.core.blocks import BlockPool
 from millstream.core.plan import Plan, StepOutput
@@ -208,6 +209,33 @@ def test_a_step_that_fails_fails_its_requests_only(part: str, error: BaseExcepti
     assert script.failures == {1: (0.0, "step_failed")}
     assert script.answers == {2: alone(second)}
     assert len(runner.scrubbed) == 1, "nobody knows what the step wrote"
+
+
+def allocating() -> RuntimeError:
+    """What torch raises on a CPU whose memory is not enough."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**56, dtype=torch.uint8)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        allocating(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["python", "torch", "cuda", "driver", "cublas"],
+)
+def test_memory_that_runs_out_in_a_step(error: BaseException) -> None:
+    first, second = make_request(1, (1, 5, 6, 7)), make_request(2, (2, 5), max_tokens=3)
+    runner, _ = make_device(plans_ahead=False, failing={1: "launch"})
+    runner.error = error
+    script = play(before_plans([Add(first)], [], [Add(second)]), max_running=2, runner=runner)
+    assert script.failures == {1: (0.0, "out_of_memory")}
+    assert script.answers == {1: alone(first)[:1], 2: alone(second)}
 
 
 def test_what_is_to_end_the_engine_ends_it() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
-from millstream.errors import ContextTooLong, Overloaded
+from millstream.errors import ContextTooLong, OutOfMemory, Overloaded
 
 FinishReason = Literal["stop", "length"]
 
@@ -136,6 +136,8 @@ class FailureCode(str, Enum):
 
     STEP_FAILED = "step_failed"
     """The step that computed the request raised."""
+    OUT_OF_MEMORY = OutOfMemory.code
+    """There was no memory for the step that computed the request."""
     NAN_LOGITS = "nan_logits"
     """The model produced logits that are not finite."""
     NO_TOKEN_ALLOWED = "no_token_allowed"

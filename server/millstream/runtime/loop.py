@@ -26,6 +26,7 @@ from millstream.core.scheduler import Scheduler
 from millstream.errors import is_library_failure
 from millstream.runtime.messages import Add, Cancel, FromEngine, Step, Stop, ToEngine, Wait
 from millstream.runtime.runner_protocol import Runner
+from millstream.runtime.step_failures import step_failure
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +208,8 @@ class EngineLoop:
         if not is_library_failure(error):
             raise error
         log.error("a step of %d tokens failed", plan.num_tokens, exc_info=error)
-        message = f"generation failed: {type(error).__name__}"
-        failures = self._scheduler.fail_step(plan, code=FailureCode.STEP_FAILED, message=message)
+        code, message = step_failure(error)
+        failures = self._scheduler.fail_step(plan, code=code, message=message)
         self._scrub()
         self._tell(failures=failures)
 

@@ -18,6 +18,7 @@ from millstream.errors import (
     GenerationFailed,
     InvalidRequest,
     MillstreamError,
+    OutOfMemory,
     Overloaded,
 )
 
@@ -100,6 +101,8 @@ def error_of(failure: FailureEvent) -> MillstreamError:
             return ContextTooLong(failure.message, param="messages")
         case FailureCode.QUEUED_TOO_LONG:
             return Overloaded(failure.message, flag="--max-queue-seconds")
+        case FailureCode.OUT_OF_MEMORY:
+            return OutOfMemory(failure.message)
         case FailureCode.NO_TOKEN_ALLOWED:
             return InvalidRequest(failure.message, code=failure.code.value)
     return GenerationFailed(failure.message, code=failure.code.value)

@@ -15,10 +15,15 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
+
+from millstream.errors import OutOfMemory
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -38,13 +43,17 @@ class WorkerThreads:
         self._running: set[_Interruptible[Any]] = set()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises. Cancelled, interrupts it, or takes it from the queue."""
+        """What `work` returns or raises; OutOfMemory if memory runs out in it. Cancelled,
+        interrupts it, or takes it from the queue."""
         interruptible = _Interruptible(work)
         self._running.add(interruptible)
         try:
             return await asyncio.get_running_loop().run_in_executor(
                 self._executor, interruptible.run
             )
+        except MemoryError as error:
+            log.error("memory ran out while a request was prepared")
+            raise OutOfMemory("the server has no memory left to prepare this request") from error
         except asyncio.CancelledError:
             interruptible.interrupt()
             raise

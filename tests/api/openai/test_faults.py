@@ -25,21 +25,33 @@ async def test_memory_that_runs_out_while_a_prompt_is_prepared(
     with monkeypatch.context() as patch:
         patch.setattr(ChatFormatter, "tokenize", tokenize)
         response = await talk.post(stream=stream)
-    assert response.status_code == 500
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "1"
+    assert response.json()["error"]["code"] == "out_of_memory"
     assert "MemoryError" not in response.text
     assert whole((await talk.body())["choices"][0]).content == "Hello"
 
 
-async def test_memory_that_runs_out_in_a_step(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("num_tokens", [0, 2])
+async def test_memory_that_runs_out_in_a_step(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, num_tokens: int
+) -> None:
+    """Before the first token it is a status, after it the last event."""
+    compute = talk.speaker.step
+
     def step(plan: Any) -> Any:
-        raise MemoryError
+        if plan.chunks[0].num_generated == num_tokens:
+            raise MemoryError
+        return compute(plan)
 
     talk.speaker.say("Hello")
     with monkeypatch.context() as patch:
         patch.setattr(talk.speaker, "step", step)
-        response = await talk.post()
-    assert response.status_code == 500
-    assert response.json()["error"]["code"] == "step_failed"
+        response = await talk.post(stream=num_tokens > 0)
+    assert response.status_code == (200 if num_tokens else 503)
+    assert response.text.count('"out_of_memory"') == 1
+    assert "[DONE]" not in response.text
+    assert talk.context.engine.statistics.num_blocks_used == 0
     talk.speaker.say("Hello")
     assert whole((await talk.body())["choices"][0]).content == "Hello"
 

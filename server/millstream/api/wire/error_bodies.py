@@ -31,6 +31,7 @@ from millstream.errors import (
     MethodNotAllowed,
     MillstreamError,
     NotFound,
+    OutOfMemory,
     ShuttingDown,
     Unauthorized,
 )
@@ -163,5 +164,7 @@ def _allowed_methods(request: Request) -> set[str]:
 
 
 async def handle_unexpected(request: Request, error: Exception) -> Response:
-    """Last resort: a bug here. The log has the traceback, the client gets no internals."""
+    """Last resort: no memory, or a bug here. The log has the traceback, the client no internals."""
+    if isinstance(error, MemoryError):
+        return error_response(OutOfMemory("the server has no memory left for this request"))
     return error_response(MillstreamError("the server failed to handle this request"))
