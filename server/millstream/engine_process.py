@@ -12,12 +12,14 @@ from millstream.model.build import runner_factory
 from millstream.parent import exit_with_parent
 from millstream.runtime.engine_side import run_engine
 from millstream.runtime.start_reports import StartReports
+from millstream.runtime.stuck_stacks import show_stacks_when_asked
 from millstream.settings import Settings
 
 
 def run(*, settings: str, folder: str, endpoint: str) -> None:
     """Loads the model in `folder` and serves `endpoint`. settings: JSON of Settings."""
     exit_with_parent()
+    show_stacks_when_asked()
     # Ctrl-C is the server's to handle; it tells us when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     options = Settings.model_validate_json(settings)

@@ -16,8 +16,8 @@ from millstream.api.context import ServerContext
 from millstream.core.plan import IMPOSSIBLE_TOKEN, Plan, StepOutput
 from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
 from millstream.runtime.runner_protocol import Runner
+from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from millstream.api.context import ServerContext
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
+from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.parsing.answer_reader import AnswerReader

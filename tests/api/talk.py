@@ -18,7 +18,7 @@ from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import TokenLogprob
 from millstream.core.status import EngineInfo
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
+from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.vocabulary import Vocabulary

@@ -25,7 +25,7 @@ from typing import Any
 from millstream import cli, server_process
 from millstream.api.context import ServerContext
 from millstream.core.plan import Plan, StepOutput
-from millstream.runtime.host import ThreadHost
+from millstream.runtime.thread_host import ThreadHost
 from millstream.server_context import ServerParts
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from millstream.runtime.stuck_stacks import stacks_of
 
 from .harness import STARTUP_SECONDS, RunningServer, wait_until
 from .wire import open_stream
@@ -26,6 +29,7 @@ def test_a_stuck_engine_and_an_end(own_server: RunningServer) -> None:
     assert asked(url, "/ready") == (200, idle)
     with open_stream(own_server) as reader:
         reader.next()
+        assert "in run_engine" in asyncio.run(stacks_of(own_server.engine().pid))
         with own_server.paused_engine():
             wait_until(lambda: asked(url, "/ready")[0] == 503, "it is not ready")
             status, body = asked(url, "")

@@ -46,6 +46,10 @@ class ForkedHost(ProcessHost):
         super().__init__(command, environment=environment)
         self._forked: int | None = None
 
+    @property
+    def pid(self) -> int | None:
+        return self._forked or super().pid
+
     async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         if not self.waiting:
             await super().start(context, endpoint)

@@ -12,9 +12,9 @@ import pytest
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
 from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.stream import TokenStream
+from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, fake_info, make_request
 
 EngineFactory = Callable[..., AbstractAsyncContextManager[EngineClient]]

@@ -19,8 +19,8 @@ from millstream.errors import (
     StartupError,
 )
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
 from millstream.runtime.state import State
+from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, alone, fake_info
 from tests.runtime.conftest import (
     EngineFactory,

@@ -11,10 +11,10 @@ import zmq
 from millstream.core.status import unreported
 from millstream.runtime.client import EngineClient
 from millstream.runtime.engine_side import run_engine
-from millstream.runtime.host import ThreadHost
 from millstream.runtime.messages import Loading, Ready, Stop, decode_from_engine, encode
 from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.start_reports import StartReports
+from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, fake_info
 
 

@@ -15,9 +15,10 @@ import zmq
 
 from millstream.errors import EngineUnavailable, ShuttingDown, StartupError
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import EngineHost, ProcessHost, ThreadHost
+from millstream.runtime.host import EngineHost, ProcessHost
 from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.state import State
+from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, fake_info
 from tests.runtime.conftest import GatedRunner, begin, collect, until
 

@@ -30,7 +30,7 @@ from millstream.embedded.session import UNLIMITED, Session
 from millstream.generation.context import ModelContext
 from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
+from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.workers.workers import Workers
 

@@ -28,7 +28,7 @@ from millstream.mounted.farewell import Farewell
 from millstream.mounted.keywords import MountedLoadingSettings, MountedSettings
 from millstream.mounted.mount_point import MountPoint
 from millstream.runtime.client import EngineClient
-from millstream.runtime.host import ThreadHost
+from millstream.runtime.thread_host import ThreadHost
 from millstream.server_context import context_of
 from millstream.server_parts import running_parts
 from millstream.settings import Settings

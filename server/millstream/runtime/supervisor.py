@@ -197,8 +197,10 @@ class Supervisor:
             silence = self.silence
             is_ready = self._ready_since is not None
             if silence > self._engine_timeout and is_ready and self._listener.is_waiting:
-                log.error("no step for %.0f s: the engine is stuck and will be restarted", silence)
+                where = await self._host.stacks() or "it does not say where"
+                log.error("no step for %.0f s: the engine is stuck; it ends\n%s", silence, where)
                 self._host.kill()
+                await asyncio.Event().wait()  # its end cancels this
 
 
 def _in_words(error: Exception) -> str:
