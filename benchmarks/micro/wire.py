@@ -124,6 +124,9 @@ def figures(rounds: Sequence[tuple[Round, Round]]) -> dict[str, float]:
     return {
         "chunks_per_s": median([one.chunks_per_s for one in fast]),
         "tokens_per_chunk": median([one.tokens / one.events for one in fast]),
+        "tokens_per_s": median([one.tokens_per_s for one in fast]),
+        "token_us": median([one.token_us for one in fast]),
+        "request_ms": median([one.request_ms for one in [*fast, *paced]]),
         "cpu_us": cpu,
         "chunks_per_core_s": 1e6 / cpu if cpu else 0.0,  # less than a tick of the clock
         "server_cores": median([one.server_cpu / one.seconds for one in fast]),
@@ -135,8 +138,8 @@ def figures(rounds: Sequence[tuple[Round, Round]]) -> dict[str, float]:
         "added_p99_ms": median([percentile(one.added, 99) for one in paced]) * 1000,
         "added_max_ms": max(one.added[-1] for one in paced) * 1000,
         "worst_stream_p50_ms": max(one.worst_stream for one in paced) * 1000,
-        "itl_p50_ms": median([percentile(one.gaps, 50) for one in paced]) * 1000,
-        "itl_p99_ms": median([percentile(one.gaps, 99) for one in paced]) * 1000,
+        "itl_p50_ms": median([percentile(one.gaps or [0.0], 50) for one in paced]) * 1000,
+        "itl_p99_ms": median([percentile(one.gaps or [0.0], 99) for one in paced]) * 1000,
     }
 
 
@@ -145,6 +148,9 @@ COLUMNS = {
     "CPU us": ("cpu_us", 7, 1),
     "per core": ("chunks_per_core_s", 9, 0),
     "tok/chunk": ("tokens_per_chunk", 9, 2),
+    "tok/s": ("tokens_per_s", 7, 0),
+    "us/tok": ("token_us", 6, 1),
+    "ms/req": ("request_ms", 6, 2),
     "| paced/s": ("paced_chunks_per_s", 9, 0),
     "CPU us ": ("paced_cpu_us", 7, 1),
     "p50 ms": ("added_p50_ms", 7, 2),

@@ -81,7 +81,8 @@ class Round:
     tokens, events: received while it was measured. server_cpu: seconds of the HTTP process, all
     threads. added: seconds from the engine's socket to the client's, of each token, ascending.
     worst_stream: the largest median of `added` of a single stream. gaps: seconds from each token of
-    a stream to its next, ascending.
+    a stream to its next, ascending. opening_cpu: seconds of the HTTP process from before the first
+    stream was asked for until all had their first token.
     """
 
     streams: int
@@ -93,9 +94,18 @@ class Round:
     added: list[float]
     worst_stream: float
     gaps: list[float]
+    opening_cpu: float = 0.0
 
     @classmethod
-    def of(cls, first: Clocks, last: Clocks, streams: list[Stream], sent: list[int]) -> Round:
+    def of(
+        cls,
+        first: Clocks,
+        last: Clocks,
+        streams: list[Stream],
+        sent: list[int],
+        *,
+        opening_cpu: float = 0.0,
+    ) -> Round:
         # The first step opened the streams and the last one ended them.
         per_stream = [
             sorted((read - then) / 1e9 for read, then in pairs)
@@ -115,6 +125,7 @@ class Round:
                 for one in streams
                 for before, read in pairwise(one.times[1:-1])
             ),
+            opening_cpu=opening_cpu,
         )
 
     @property
@@ -126,14 +137,28 @@ class Round:
         """Microseconds of the HTTP process for one chunk."""
         return self.server_cpu / self.events * 1e6
 
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def token_us(self) -> float:
+        """Microseconds of the HTTP process for one token."""
+        return self.server_cpu / self.tokens * 1e6
+
+    @property
+    def request_ms(self) -> float:
+        """Milliseconds of the HTTP process for the beginning of one stream."""
+        return self.opening_cpu / self.streams * 1e3
+
 
 class Load:
     """Plays rounds against one server whose engine listens on `control`."""
 
     def __init__(self, port: int, pid: int, control: zmq.Socket[bytes]) -> None:
-        self._address = ("127.0.0.1", port)
+        self.address = ("127.0.0.1", port)
+        self.control = control
         self._process = psutil.Process(pid)
-        self._control = control
         self._variant = Variant({})
         self._tokens = 0
         self._events = 0
@@ -152,7 +177,8 @@ class Load:
         """One round: opens the streams, reads them to their ends. Raises StreamError."""
         self._tokens = self._events = 0
         self._variant = variant
-        self._control.send(encode(begin))
+        self.control.send(encode(begin))
+        before = self._clocks()
         streams = [self._open(variant) for _ in range(begin.streams)]
         selector = selectors.EpollSelector()
         try:
@@ -161,7 +187,7 @@ class Load:
             # A reader that sleeps in between is not woken by every write, as one behind a network
             # card is not; where time is measured, or one stream waits for the next step, it is.
             nap = _NAP_SECONDS if begin.interval is None and begin.streams > 1 else 0.0
-            return self._measure(selector, streams, seconds=seconds, nap=nap)
+            return self._measure(selector, streams, before, seconds=seconds, nap=nap)
         finally:
             selector.close()
             for stream in streams:
@@ -175,7 +201,7 @@ class Load:
             f"POST {variant.path} HTTP/1.1\r\n{''.join(lines)}"
             f"Content-Length: {len(payload)}\r\n\r\n"
         )
-        connection = socket.create_connection(self._address)
+        connection = socket.create_connection(self.address)
         connection.sendall(head.encode() + payload)
         connection.settimeout(0)
         return Stream(connection, array("q"))
@@ -184,6 +210,7 @@ class Load:
         self,
         selector: selectors.EpollSelector,
         streams: list[Stream],
+        before: Clocks,
         *,
         seconds: float,
         nap: float,
@@ -209,13 +236,19 @@ class Load:
                 steps = self._tokens // len(streams)
                 first = first or self._clocks()
                 if time.perf_counter() - first.time < seconds:
-                    self._control.send(encode(Arrived(steps)))
+                    self.control.send(encode(Arrived(steps)))
                 else:
                     last = self._clocks()
-                    self._control.send(encode(Finish()))
+                    self.control.send(encode(Finish()))
         if first is None or last is None:
             raise StreamError("the streams ended before they were measured")
-        return Round.of(first, last, streams, decode_sent(self._control.recv()).times)
+        return Round.of(
+            first,
+            last,
+            streams,
+            decode_sent(self.control.recv()).times,
+            opening_cpu=first.server_cpu - before.server_cpu,
+        )
 
     def read(self, stream: Stream) -> None:
         """Takes what has arrived. Raises StreamError if that is not the answer asked for."""

@@ -33,6 +33,13 @@ class Begin(msgspec.Struct, tag=True, frozen=True):
     window: int
 
 
+class Flow(msgspec.Struct, tag=True, frozen=True):
+    """Step every `interval` seconds, until Finish; a request ends after `length` tokens."""
+
+    interval: float
+    length: int
+
+
 class Arrived(msgspec.Struct, tag=True, frozen=True):
     """All tokens of the first `steps` steps have reached the client."""
 
@@ -49,7 +56,7 @@ class Sent(msgspec.Struct, frozen=True):
     times: list[int]
 
 
-Command = Begin | Arrived | Finish
+Command = Begin | Flow | Arrived | Finish
 decode_command = msgspec.msgpack.Decoder(Command).decode
 decode_sent = msgspec.msgpack.Decoder(Sent).decode
 encode = msgspec.msgpack.Encoder().encode
@@ -95,8 +102,11 @@ class FakeEngine:
             self.take_inbox()
             if not self._is_stopped and self._control.poll(0):
                 command = decode_command(self._control.recv())
-                assert isinstance(command, Begin), "a round begins with Begin"
-                self._play(command)
+                if isinstance(command, Flow):
+                    self._flow(command)
+                else:
+                    assert isinstance(command, Begin), "a round begins with Begin"
+                    self._play(command)
 
     def announce(self) -> None:
         self._channel.send(Ready(_INFO))
@@ -135,10 +145,32 @@ class FakeEngine:
         self._channel.send(Step([], [], self._statistics()))
         self._control.send(encode(Sent(times)))
 
+    def _flow(self, flow: Flow) -> None:
+        """Serves whoever comes. Tells at the end when each step was sent."""
+        left: dict[int, int] = {}
+        times: list[int] = []
+        due = time.monotonic()
+        while not self._control.poll(0) and not self._is_stopped:
+            due = max(due + flow.interval, time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
+            self.take_inbox()
+            left = {each: left.get(each, flow.length) - 1 for each in self._running}
+            token = self._token_ids[0]
+            events = [
+                self._event(request, token, None if left[each] else "length")
+                for each, request in self._running.items()
+            ]
+            self._running = {e: request for e, request in self._running.items() if left[e]}
+            times.append(time.monotonic_ns())
+            self._channel.send(Step(events, [], self._statistics()))
+        assert isinstance(decode_command(self._control.recv()), Finish), "a flow ends with Finish"
+        self._running.clear()
+        self._control.send(encode(Sent(times)))
+
     def _next_arrival(self) -> int | None:
         """Steps that have arrived; None when the round is to end."""
         command = decode_command(self._control.recv())
-        assert not isinstance(command, Begin), "one round at a time"
+        assert not isinstance(command, Begin | Flow), "one round at a time"
         return command.steps if isinstance(command, Arrived) else None
 
     def step(self, *, reason: FinishReason | None = None) -> int:

@@ -6,10 +6,14 @@ How evenly they come is measured by `benchmarks.micro.wire`; here a machine may 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 
+import pytest
+
 import millstream
+from benchmarks.micro.turnover import Flowing, Plan
 from benchmarks.micro.wire import run_server
 from benchmarks.micro.wire_client import Load, Stream, Variant
 from benchmarks.micro.wire_engine import Begin
@@ -48,11 +52,15 @@ def body_of(answer: bytes) -> str:
         body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
 
 
-def test_a_thousand_streams_at_once() -> None:
-    source = Path(millstream.__file__).parents[1]
-    with run_server(source, text=TEXT) as load:
-        keeper = Keeper(load)
-        found = keeper.play(Begin(STREAMS, None, 2), Variant({}), seconds=0.5)
+@pytest.fixture(scope="module")
+def load() -> Iterator[Load]:
+    with run_server(Path(millstream.__file__).parents[1], text=TEXT) as load:
+        yield load
+
+
+def test_a_thousand_streams_at_once(load: Load) -> None:
+    keeper = Keeper(load)
+    found = keeper.play(Begin(STREAMS, None, 2), Variant({}), seconds=0.5)
     assert found.streams == len(keeper.kept) == STREAMS
     lengths = set[int]()
     for answer in keeper.kept.values():
@@ -66,3 +74,13 @@ def test_a_thousand_streams_at_once() -> None:
         lengths.add(len(text))
     (length,) = lengths
     assert length * STREAMS == keeper.num_tokens
+
+
+def test_answers_that_come_and_go_are_whole(load: Load) -> None:
+    plan = Plan(streams=20, interval=0.0005, length=8, words=5, seconds=0.2)
+    while True:
+        found = Flowing(load, plan).play()
+        if found["requests_per_s"]:
+            break
+    assert found["tokens_per_s"] > 0
+    assert 0 < found["ttft_p50_ms"] <= found["ttft_p99_ms"]
