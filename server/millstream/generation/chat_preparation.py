@@ -16,7 +16,7 @@ from millstream.intake.engine_request import check_token_ids, engine_request, wi
 from millstream.intake.fields.tools import WantedCalls
 from millstream.intake.requests.chat import ChatRequest
 from millstream.text.parsing.answer_reader import AnswerReader
-from millstream.text.parsing.markup_parser import GrammarHold
+from millstream.text.parsing.grammar_hold import GrammarHold
 from millstream.text.parsing.output import OutputParser
 
 

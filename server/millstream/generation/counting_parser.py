@@ -23,6 +23,11 @@ class CountingParser:
     def read(self, delta: TextDelta) -> tuple[list[Delta], int]:
         """The parts that a delta makes certain, and how many tokens are now known as reasoning."""
         text, finish_reason, token_ids, _, _, _, pieces, _ = delta
+        if text and finish_reason is None and (not pieces or pieces[-1]):
+            # Nearly always: the tokens that came together need not be read one by one.
+            part = self._parser.push_plain(text)
+            if part is not None:
+                return [part], self._count((part,), len(token_ids))
         if pieces:
             parts, num_reasoning = self._read_pieces(pieces, len(token_ids))
         else:

@@ -33,7 +33,7 @@ from millstream.text.grammars.answer_formats import (
 )
 from millstream.text.grammars.call_grammar import calls_grammar
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.markup_parser import GrammarHold
+from millstream.text.parsing.grammar_hold import GrammarHold
 from millstream.text.parsing.output import parse_whole
 from tests.fakes import Panic
 from tests.model.sampling_cases import random_params

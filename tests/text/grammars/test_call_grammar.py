@@ -21,7 +21,7 @@ from millstream.text.grammars.tagged_values import CannotWrite
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import NONE, detect
-from millstream.text.parsing.markup_parser import GrammarHold
+from millstream.text.parsing.grammar_hold import GrammarHold
 from millstream.text.parsing.output import ParsedAnswer, join, parse_whole
 from tests.text.tool_writer import (
     MARKS,

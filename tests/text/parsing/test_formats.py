@@ -77,6 +77,27 @@ def test_every_beginning_is_a_beginning(sample: Sample) -> None:
                 assert piece
 
 
+@every_sample
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+def test_what_is_plain_is_read_in_one_go_to_the_same_end(sample: Sample, size: int) -> None:
+    quick, slow = sample.parser(), sample.parser()
+    for place in range(0, len(sample.text), size):
+        piece = sample.text[place : place + size]
+        part = quick.push_plain(piece)
+        assert (quick.push(piece) if part is None else [part]) == slow.push(piece)
+    assert quick.finish() == slow.finish()
+
+
+def test_what_may_be_a_marker_is_not_plain() -> None:
+    parser = SAMPLES["hermes"].parser()
+    assert parser.push_plain("It is <b>warm</b>.") == Content("It is <b>warm</b>.")
+    for text in ("a <tool_call>", "a <tool", "a <", "and ", "\n"):
+        assert parser.push_plain(text) is None
+    assert parser.push("x <") == [Content("x")]
+    assert parser.push_plain("b") is None
+    assert parser.push("b> y") == [Content(" <b> y")]
+
+
 def test_arguments_stream_as_they_are_written() -> None:
     sample = SAMPLES["hermes"]
     parser, before = sample.parser(), sample.text.index(', "days"')

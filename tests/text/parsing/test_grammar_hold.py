@@ -9,7 +9,7 @@ import pytest
 
 from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.detection import detect
-from millstream.text.parsing.markup_parser import GrammarHold
+from millstream.text.parsing.grammar_hold import GrammarHold
 from millstream.text.parsing.output import ParsedAnswer, parse_whole
 from millstream.text.parsing.tool_schemas import Tools
 

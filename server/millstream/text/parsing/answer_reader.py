@@ -13,7 +13,8 @@ from typing import Any
 from millstream.errors import InvalidRequest
 from millstream.text.parsing.call_families import PLAIN_JSON
 from millstream.text.parsing.call_formats import CallFormat, CallWriting
-from millstream.text.parsing.markup_parser import GrammarHold, MarkupParser
+from millstream.text.parsing.grammar_hold import GrammarHold
+from millstream.text.parsing.markup_parser import MarkupParser
 from millstream.text.parsing.output import OutputParser
 from millstream.text.parsing.reasoning_formats import ReasoningFormat
 from millstream.text.parsing.response_template_parser import ResponseParsers, TemplateParser

@@ -19,7 +19,7 @@ from millstream.errors import StartupError
 from millstream.text.parsing.answer_reader import AnswerReader
 from millstream.text.parsing.call_families import CALL_FAMILIES
 from millstream.text.parsing.call_formats import CallFamily, CallWriting
-from millstream.text.parsing.markup_parser import GrammarHold
+from millstream.text.parsing.grammar_hold import GrammarHold
 from millstream.text.parsing.output import OutputParser, parse_whole
 from millstream.text.parsing.reasoning_formats import REASONING_FORMATS, ReasoningFormat
 from millstream.text.parsing.response_template_parser import ResponseParsers

@@ -21,30 +21,16 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum, auto
 
 from millstream.text.parsing.call_formats import CallFormat
 from millstream.text.parsing.call_reader import CallReader, CallWriter, Outcome
+from millstream.text.parsing.grammar_hold import GrammarHold
 from millstream.text.parsing.json_calls import JsonCallReader
 from millstream.text.parsing.output import Content, Delta, Reasoning, ToolCallStart, merge
 from millstream.text.parsing.reasoning_formats import ReasoningFormat
-from millstream.text.parsing.scanning import AnswerText, next_of, scan
+from millstream.text.parsing.scanning import AnswerText, may_hold, next_of, scan
 from millstream.text.parsing.tagged_calls import TaggedCallReader
 from millstream.text.parsing.tool_schemas import Tools
-
-
-class GrammarHold(IntEnum):
-    """How much of an answer a grammar sees to, so that the parser need not doubt it."""
-
-    NOTHING = auto()
-    CALLS = auto()  # calls are valid, what stands before them is free
-    ANSWER = auto()  # after its reasoning, the answer is calls, or text of a form
-    EITHER = auto()  # the same, but which of the two is for the model to choose
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of the answer has a form, but for reasoning at its beginning."""
-        return self in (GrammarHold.ANSWER, GrammarHold.EITHER)
 
 
 class MarkupParser:
@@ -101,6 +87,21 @@ class MarkupParser:
         """What these next characters of the answer make certain."""
         self._pending_text += text
         return self._run(is_last=False)
+
+    def push_plain(self, text: str) -> Delta | None:
+        """One search tells that there is no marker in a text, however long it is."""
+        if self._pending_text or text[-1].isspace():
+            return None
+        if self._state == self._in_content:
+            target, patterns = self._content, self._openings[self._content.is_blank][1]
+        elif self._state == self._in_reasoning and self._reasoning_format is not None:
+            target, patterns = self._reasoning, (self._reasoning_format.close, *self._noise)
+        else:
+            return None
+        if may_hold(text, patterns):
+            return None
+        target.write(text)
+        return self._deltas.pop()
 
     def finish(self) -> list[Delta]:
         """What is left at the end of the answer."""

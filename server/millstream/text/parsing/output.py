@@ -49,6 +49,11 @@ class OutputParser(Protocol):
 
     def push(self, text: str) -> list[Delta]: ...
 
+    def push_plain(self, text: str) -> Delta | None:
+        """What `push` would give, if all of this text, which is not empty, surely is one thing and
+        nothing is held back; else None, and nothing has been read."""
+        ...
+
     def finish(self) -> list[Delta]: ...
 
 

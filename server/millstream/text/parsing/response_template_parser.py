@@ -80,6 +80,10 @@ class TemplateParser:
                     self._take(self._parser.feed(character))
         return self._taken()
 
+    def push_plain(self, text: str) -> Delta | None:
+        """Intentional: always None. What transformers' parser holds back is not known."""
+        return None
+
     def finish(self) -> list[Delta]:
         try:
             self._take(self._parser.finalize()[1])

@@ -32,6 +32,14 @@ def _any_of(patterns: tuple[str, ...]) -> regex.Pattern[str]:
     return regex.compile("|".join(f"(?:{pattern})" for pattern in patterns))
 
 
+def may_hold(text: str, patterns: tuple[str, ...], *, is_last: bool = False) -> bool:
+    """Whether there is a match of any of the patterns, or the beginning of one at the end."""
+    if not patterns:
+        return False
+    match = _any_of(patterns).search(text, partial=not is_last)
+    return match is not None and match.start() < len(text)
+
+
 def scan(
     text: str, patterns: tuple[str, ...], *, is_last: bool
 ) -> tuple[int, regex.Match[str] | None, int]:
@@ -41,8 +49,7 @@ def scan(
     the length of the text that belongs to no marker. is_last: no text follows.
     """
     # Most text holds no marker, which one search tells.
-    match = _any_of(patterns).search(text, partial=not is_last) if patterns else None
-    if match is None or match.start() == len(text):
+    if not may_hold(text, patterns, is_last=is_last):
         return 0, None, len(text)
     found: regex.Match[str] | None = None
     place, certain = 0, len(text)
