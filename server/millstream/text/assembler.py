@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from tokenizers import Tokenizer
@@ -77,24 +77,27 @@ class TextAssembler:
             if vocabulary is not None
             else None
         )
+        # Nothing looks at single tokens; most answers are like that.
+        self._is_bare = not (stops or is_silent or vocabulary is not None)
         self._num_shown = 0
         self.num_prompt = len(prompt)
         self.num_generated = 0
         self.num_cached = 0
         self.prompt_logprobs: list[TokenLogprob] = []
 
-    def push(self, events: Iterable[TokenEvent]) -> TextDelta:
-        """The text of these events; everything they bring is one delta.
+    def push(self, events: Sequence[TokenEvent]) -> TextDelta:
+        """The text of these events, one at least; everything they bring is one delta.
 
         A stop string ends the answer before the engine knows; the caller then closes the stream.
         """
+        if self._is_bare and events[-1].finish_reason is None:
+            return self._push_bare(events)
         pieces: list[str] = []
         token_ids: list[int] = []
         reason: FinishReason | None = None
         for event in map(_without_token, events) if self._is_silent else events:
             self.num_cached = event.num_cached
-            if event.prompt_logprobs:
-                self.prompt_logprobs += event.prompt_logprobs
+            self.prompt_logprobs += event.prompt_logprobs
             reason = self._push_event(event, pieces, token_ids)
             if reason is not None:
                 break
@@ -104,14 +107,26 @@ class TextAssembler:
             self._num_shown += len(text)
             logprobs = self._track.shown(self._num_shown, is_last=reason is not None)
         one_by_one = tuple(pieces) if len(token_ids) > 1 else ()
-        if reason is None:
-            return TextDelta(text, None, tuple(token_ids), logprobs, pieces=one_by_one)
         stop_reason: str | int | None = self._stops.matched
         if stop_reason is None and reason == "stop" and token_ids[-1] in self._stop_token_ids:
             stop_reason = token_ids[-1]
         return TextDelta(
             text, reason, tuple(token_ids), logprobs, stop_reason=stop_reason, pieces=one_by_one
         )
+
+    def _push_bare(self, events: Sequence[TokenEvent]) -> TextDelta:
+        """The text of what nearly all events are: tokens, of which nothing else is wanted."""
+        token_ids = events[0].token_ids
+        if len(events) > 1:
+            token_ids = tuple(token for event in events for token in event.token_ids)
+        for event in events:
+            self.prompt_logprobs += event.prompt_logprobs
+        self.num_cached = events[-1].num_cached
+        self.num_generated += len(token_ids)
+        if len(token_ids) == 1:
+            return TextDelta(self._detokenizer.push(token_ids[0]), None, token_ids)
+        pieces = tuple(map(self._detokenizer.push, token_ids))
+        return TextDelta("".join(pieces), None, token_ids, pieces=pieces)
 
     def _push_event(
         self, event: TokenEvent, pieces: list[str], token_ids: list[int]

@@ -80,7 +80,8 @@ class Detokenizer:
         return text[len(before) :] if text.startswith(before) else self._decode(self._pending_ids)
 
     def _settle(self) -> None:
-        self._context = (self._context + self._pending_ids)[-_CONTEXT:]
+        self._context += self._pending_ids
+        del self._context[:-_CONTEXT]
         self._pending_ids = []
 
     def _restart(self) -> DecodeStream:
