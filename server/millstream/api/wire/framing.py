@@ -29,6 +29,11 @@ class Refused(h11.RemoteProtocolError):
     """What h11 would take and this server does not; the message is for the client."""
 
 
+def framed(data: bytes) -> bytes:
+    """A piece of a chunked body (RFC 9112, section 7.1); an empty one would be its end."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
 class Connection(h11.Connection):
     """One connection's side of h11, which also has a short way for the pieces of a streamed body.
 
@@ -38,6 +43,11 @@ class Connection(h11.Connection):
 
     _is_chunked = False
     _is_doubtful = False
+
+    @property
+    def is_in_chunks(self) -> bool:
+        """Whether the body of a chunked response is under way."""
+        return self._is_chunked and self.our_state is h11.SEND_BODY
 
     @property
     def is_request_open(self) -> bool:
@@ -59,9 +69,8 @@ class Connection(h11.Connection):
         return event
 
     def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
-        if type(event) is h11.Data and self._is_chunked and self.our_state is h11.SEND_BODY:
-            data = event.data
-            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        if type(event) is h11.Data and self.is_in_chunks:
+            return framed(event.data)
         if type(event) is not h11.Response:
             return super().send(event)
         if (self.is_request_open or self._is_doubtful) and _CLOSE not in event.headers:

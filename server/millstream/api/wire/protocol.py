@@ -20,8 +20,9 @@ from uvicorn.server import ServerState
 
 from millstream.api.wire.closing import BoundedTransport, UnreadAnswers
 from millstream.api.wire.error_bodies import error_body
-from millstream.api.wire.framing import Connection, Refused
+from millstream.api.wire.framing import Connection, Refused, framed
 from millstream.api.wire.request_log import log_unread, record_of
+from millstream.api.wire.short_way import WRITER_STATE
 from millstream.errors import (
     HeadersTooLarge,
     InvalidRequest,
@@ -56,6 +57,7 @@ class Protocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        app_state = {**app_state, WRITER_STATE: self.write_piece}
         super().__init__(config, server_state, app_state, _loop)
         limit = config.h11_max_incomplete_event_size
         self.conn: Connection = (
@@ -83,6 +85,18 @@ class Protocol(H11Protocol):
         self._stop_timer()
         self.transport.end()
         super().connection_lost(exc)
+
+    def write_piece(self, piece: bytes) -> bool:
+        """Sends a piece of the body that is under way. See short_way.py."""
+        if self.flow.write_paused or self.cycle.disconnected or not self.conn.is_in_chunks:
+            return False
+        self.transport.write(framed(piece))
+        return True
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leaves the connection to another protocol, which has no use for this one."""
+        del self.app_state[WRITER_STATE]
+        super().handle_websocket_upgrade(event)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_lingering:

@@ -22,6 +22,7 @@ from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
 from millstream.api.wire.request_log import CLIENT_STOPPED_READING, record_of
+from millstream.api.wire.short_way import PieceWriter, never, piece_writer
 
 
 def _ping(data: str | None) -> ServerSentEvent:
@@ -52,6 +53,7 @@ class EventStream(EventSourceResponse):
         self._on_end = on_end
         self._timeout = send_timeout
         self._send: Send | None = None
+        self._write: PieceWriter = never
         super().__init__(
             self._deliver(),
             headers=headers,
@@ -65,7 +67,7 @@ class EventStream(EventSourceResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._send = send
+        self._send, self._write = send, piece_writer(scope)
         try:
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
@@ -77,10 +79,12 @@ class EventStream(EventSourceResponse):
     async def _deliver(self) -> AsyncIterator[bytes]:
         """Sends all events; as an iterator it is empty. Raises SendTimeoutError."""
         assert self._send is not None, "iterated before it was called"
-        send, events = self._send, self._events
+        send, write, events = self._send, self._write, self._events
         try:
             with anyio.CancelScope() as scope, self._watch(scope) as watch:
                 async for event in events:
+                    if write(event):
+                        continue
                     watch.begin()
                     await send({"type": "http.response.body", "body": event, "more_body": True})
                     watch.end()
