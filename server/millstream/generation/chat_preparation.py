@@ -68,11 +68,20 @@ class Preparation:
         """Raises InvalidRequest for what this model cannot do, ContextTooLong for a prompt that
         leaves no room for an answer. Cancelled, ends what it does soon."""
         run = self._context.workers.threads.run
+        if chat.wanted_format is None and chat.wanted_calls is None:
+            # Nearly always: all in one go, since the way to a thread and back is dear.
+            return await run(partial(self._free, chat))
         prompt, request = await run(partial(self._request, chat))
         form = await self._form(chat, prompt)
         request = with_grammar(request, form.grammar, chat)
         parsers = await run(partial(self._parsers, chat, prompt.head, form))
         return Prepared(request, parsers, form.unenforced)
+
+    def _free(self, chat: ChatRequest) -> Prepared:
+        """An answer that is held to nothing."""
+        prompt, request = self._request(chat)
+        form = _Form(None, self._context.parsers, GrammarHold.NOTHING)
+        return Prepared(request, self._parsers(chat, prompt.head, form))
 
     def _request(self, chat: ChatRequest) -> tuple[RenderedPrompt, Request]:
         """The prompt, and the request for an answer to it that may be anything."""
@@ -134,10 +143,9 @@ class Preparation:
             hold = GrammarHold.ANSWER if calls.is_forced else free
             unenforced = tuple(dict.fromkeys([*unenforced, *form.unenforced]))
             return _Form(form.grammar, form.reader, hold, unenforced)
-        if wanted is not None:
-            grammar = await self._grammars.grammar(wanted, prompt.head_ids, may_think=may_think)
-            return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER, unenforced)
-        return _Form(None, parsers, GrammarHold.NOTHING)
+        assert wanted is not None, "what is held to nothing has been prepared in one go"
+        grammar = await self._grammars.grammar(wanted, prompt.head_ids, may_think=may_think)
+        return _Form(grammar, parsers.for_formatted_answers, GrammarHold.ANSWER, unenforced)
 
     def _may_think(self, variables: Mapping[str, Any]) -> bool:
         # Models whose templates have this switch think unless it is off.

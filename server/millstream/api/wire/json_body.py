@@ -44,7 +44,8 @@ async def read_json(
     """
     _check_headers(request, limit=limit)
     try:
-        body = await asyncio.wait_for(_read(request, limit=limit), timeout=_BODY_SECONDS)
+        async with asyncio.timeout(_BODY_SECONDS):
+            body = await _read(request, limit=limit)
     except TimeoutError as error:
         raise RequestTimeout(f"the body did not arrive within {_BODY_SECONDS:.0f} s") from error
     except ClientDisconnect as error:
