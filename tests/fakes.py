@@ -127,6 +127,7 @@ class WholeSteps(ABC):
 
     plans_ahead = False
     archive: BlockArchive | None = None
+    num_late_kernels: int | None = None
 
     def is_compiled(self, request: Request) -> bool:
         return True

@@ -9,8 +9,19 @@ from collections.abc import Callable
 import pytest
 
 from millstream.core.request import Request
+from millstream.core.status import Statistics
 from millstream.runtime.compiling_channel import CompilingChannel, CompilingThread
-from millstream.runtime.messages import Add, Cancel, FromEngine, Stop, ToEngine
+from millstream.runtime.engine_history import EngineHistory
+from millstream.runtime.messages import (
+    Add,
+    Cancel,
+    FromEngine,
+    Step,
+    Stop,
+    ToEngine,
+    decode_from_engine,
+    encode,
+)
 from tests.fakes import FakeRunner, Panic, alone, fake_info, make_request
 from tests.runtime.conftest import EngineFactory, begin, collect, request_for
 
@@ -41,6 +52,7 @@ class Inbox:
 
     def __init__(self, *messages: ToEngine | None) -> None:
         self.messages = list(messages)
+        self.sent: list[FromEngine] = []
         self.num_wakes = 0
 
     def receive(self) -> ToEngine | None:
@@ -49,7 +61,8 @@ class Inbox:
     def receive_nowait(self) -> ToEngine | None:
         return self.messages.pop(0) if self.messages and self.messages[0] else None
 
-    def send(self, message: FromEngine) -> None: ...
+    def send(self, message: FromEngine) -> None:
+        self.sent.append(message)
 
     def wake(self) -> None:
         self.num_wakes += 1
@@ -99,6 +112,24 @@ def test_what_cannot_be_compiled_is_delivered(error: BaseException) -> None:
     assert compiling.receive_nowait() is None
     jobs[0]()
     assert compiling.receive_nowait() == add(1, slow=True)
+
+
+def test_kernels_that_a_device_compiled_are_told_with_each_step() -> None:
+    inbox = Inbox()
+    compiling, runner, _ = channel(inbox)
+    for count in (None, 0, 2):
+        runner.num_late_kernels = count
+        compiling.send(Step([], [], Statistics(num_running=3)))
+        expected = Statistics(num_running=3, num_late_kernels=count)
+        assert inbox.sent[-1] == Step([], [], expected)
+        assert decode_from_engine(encode(inbox.sent[-1])) == inbox.sent[-1]
+
+
+def test_kernels_of_engines_that_follow_one_another_are_summed() -> None:
+    history = EngineHistory()
+    history.on_end(Statistics(num_late_kernels=2), is_replaced=True)
+    history.on_end(Statistics(), is_replaced=True)
+    assert history.counters(Statistics(num_late_kernels=1))["num_late_kernels"] == 3
 
 
 async def test_others_stream_while_one_compiles(run_engine_client: EngineFactory) -> None:

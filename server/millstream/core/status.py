@@ -58,6 +58,7 @@ class Statistics:
     since start. States are slots of them: all, those that are held, and those in which a prefix can
     be found. num_drafts: how often a sequence had guesses in a step; draft tokens are the guesses,
     accepted ones those that came true. archive: of blocks outside the cache, where some are kept.
+    num_late_kernels: compiled for the device since it was ready; None if nobody knows.
     """
 
     num_running: int = 0
@@ -73,6 +74,7 @@ class Statistics:
     num_draft_tokens: int = 0
     num_accepted_tokens: int = 0
     archive: ArchiveStatistics | None = None
+    num_late_kernels: int | None = None
 
     @property
     def cache_usage(self) -> float:

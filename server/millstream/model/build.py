@@ -11,7 +11,8 @@
 6. The cache takes the memory that is left, so all weights must be laid out by now.
 7. The packer writes to the cache, and is made for it.
 8. The paged path is verified against the logits of step 3, before anything is built on it.
-9. Decode steps are captured once they are known to be right.
+9. Decode steps are captured once they are known to be right. Other steps are run, so that no
+   kernel is compiled later; from then on those that are all the same are counted.
 10. Batch-invariant computation last: its bits are compared with those of the verified path.
 """
 
@@ -30,9 +31,10 @@ from millstream.model.checks.probe import ProbedLayer, probe_layers
 from millstream.model.checks.verify import own_logits, verify
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
-from millstream.model.cuda.capture import capture_decodes
+from millstream.model.cuda.late_kernels import LateKernels
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
+from millstream.model.cuda.warm_up import prepare_steps
 from millstream.model.description import describe
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.forward import Forward
@@ -45,7 +47,7 @@ from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.paging.packer import Packer
-from millstream.model.runner import ModelRunner
+from millstream.model.runner import ModelRunner, no_count
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.sampler import Sampler, best_tokens
 from millstream.model.sizing import make_caches, max_blocks_per_request, max_step_tokens
@@ -138,14 +140,16 @@ def build_runner(
     verify(loaded, cache, packer, forward, expected)  # 8
     eager = EagerExecution(packer, forward, threads, plans_ahead=staging is not None)
     execution: Execution = eager
-    if staging is not None and speedups.graphs:
+    if staging is not None:
         report("capturing steps")
-        execution = capture_decodes(  # 9
+        execution = prepare_steps(  # 9
             eager,
+            captures=speedups.graphs,
             cache=cache,
             staging=staging,
             backends=backends,
             max_rows=settings.max_concurrent_requests,
+            max_tokens=info.max_step_tokens,
             max_blocks=max_blocks_per_request(loaded, settings),
             device=loaded.device,
             states=states,
@@ -155,7 +159,13 @@ def build_runner(
     sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)
     archive = open_archive(loaded, settings, cache=cache, info=info, speedups=speedups)
     return ModelRunner(
-        execution=execution, sampler=sampler, cache=cache, info=info, states=states, archive=archive
+        execution=execution,
+        sampler=sampler,
+        cache=cache,
+        info=info,
+        states=states,
+        archive=archive,
+        count_late_kernels=LateKernels.watch() if staging else no_count,
     )
 
 

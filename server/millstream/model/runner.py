@@ -24,6 +24,13 @@ from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.sampling.sampler import Drawing, Sampler
 from millstream.model.states.state_cache import StateCache
 
+CountKernels = Callable[[], int | None]
+
+
+def no_count() -> int | None:
+    """For devices of which nobody knows how many kernels they compile."""
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
@@ -59,17 +66,24 @@ class ModelRunner:
         info: EngineInfo,
         states: StateCache | None = None,
         archive: BlockArchive | None = None,
+        count_late_kernels: CountKernels = no_count,
     ) -> None:
-        """cache, states: those that the execution computes over. archive: of blocks of `cache`."""
+        """cache, states: those that the execution computes over. archive: of blocks of `cache`.
+        count_late_kernels: says how many were compiled since the runner was made."""
         self.execution = execution
         self.cache, self.states = cache, states
         self.info, self.archive = info, archive
-        self._sampler = sampler
+        self._sampler, self._count_late_kernels = sampler, count_late_kernels
 
     @property
     def plans_ahead(self) -> bool:
         """Whether a step may be launched when the one before is drawn, but not finished."""
         return self.execution.plans_ahead
+
+    @property
+    def num_late_kernels(self) -> int | None:
+        """Kernels of the device that were compiled while steps ran; None if nobody knows."""
+        return self._count_late_kernels()
 
     def is_compiled(self, request: Request) -> bool:
         """Whether the request's grammar, if it has one, is compiled."""

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import queue
 import threading
@@ -81,9 +82,13 @@ class CompilingChannel:
 
     def send(self, message: FromEngine) -> None:
         """Sends to the client; tells it in passing what was compiled."""
-        if self._seconds and isinstance(message, Step):
-            seconds = [self._seconds.popleft() for _ in range(len(self._seconds))]
-            message = msgspec.structs.replace(message, compilations=seconds)
+        if isinstance(message, Step):
+            if self._seconds:
+                seconds = [self._seconds.popleft() for _ in range(len(self._seconds))]
+                message = msgspec.structs.replace(message, compilations=seconds)
+            if (count := self._runner.num_late_kernels) is not None:
+                statistics = dataclasses.replace(message.statistics, num_late_kernels=count)
+                message = msgspec.structs.replace(message, statistics=statistics)
         self._channel.send(message)
 
     def _deliver(self, message: ToEngine) -> ToEngine | None:

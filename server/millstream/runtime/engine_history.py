@@ -7,7 +7,13 @@ from collections import Counter
 
 from millstream.core.status import Statistics
 
-_COUNTERS = ("num_preemptions", "num_drafts", "num_draft_tokens", "num_accepted_tokens")
+_COUNTERS = (
+    "num_preemptions",
+    "num_drafts",
+    "num_draft_tokens",
+    "num_accepted_tokens",
+    "num_late_kernels",
+)
 _ARCHIVE_COUNTERS = (
     "num_read",
     "bytes_read",
@@ -31,13 +37,13 @@ class EngineHistory:
         self.num_restarts += is_replaced
 
     def counters(self, now: Statistics) -> Counter[str]:
-        """The sums over all engines: preemptions, guesses, and `archive.NAME` for what is kept on
-        disk."""
+        """The sums over all engines: preemptions, guesses, late kernels, and `archive.NAME` for
+        what is kept on disk."""
         return self._before + _counters(now)
 
 
 def _counters(statistics: Statistics) -> Counter[str]:
-    counted = Counter({name: getattr(statistics, name) for name in _COUNTERS})
+    counted = Counter({name: getattr(statistics, name) or 0 for name in _COUNTERS})
     if statistics.archive is not None:
         for name in _ARCHIVE_COUNTERS:
             counted[f"archive.{name}"] = getattr(statistics.archive, name)

@@ -35,6 +35,11 @@ class Runner(Protocol):
         """What keeps blocks of its cache, if anything does."""
         ...
 
+    @property
+    def num_late_kernels(self) -> int | None:
+        """Kernels of its device that were compiled since it was made; None if nobody knows."""
+        ...
+
     def is_compiled(self, request: Request) -> bool:
         """Whether the request's steps need not compile anything first."""
         ...

@@ -43,7 +43,9 @@ async def families(context: ServerContext, tmp_path: Path) -> list[Metric]:
     file.write_text('[[keys]]\nlabel = "team"\nkey = "k"')
     context = replace(context, keys=KeyRing(file=file))
     engine = context.engine
-    engine.statistics = replace(engine.statistics, num_states=4, archive=ArchiveStatistics())
+    engine.statistics = replace(
+        engine.statistics, num_states=4, archive=ArchiveStatistics(), num_late_kernels=0
+    )
     context.http_metrics.on_response("GET", "/health", status=200, seconds=0.1)
     return [*all_families(context), *ProcessCollector(registry=None).collect()]
 

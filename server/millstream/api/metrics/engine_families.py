@@ -43,6 +43,12 @@ def engine_families(engine: EngineClient) -> Iterator[Metric]:
         counted["num_preemptions"],
     )
     yield from _speculation(counted)
+    if now.num_late_kernels is not None:
+        yield counter(
+            "millstream_late_kernels",
+            "Kernels compiled for the device while requests were served; should be 0",
+            counted["num_late_kernels"],
+        )
     if now.archive is not None:
         yield from _archive(now.archive, counted)
 

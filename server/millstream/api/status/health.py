@@ -36,7 +36,9 @@ class EngineLoad(TypedDict):
     """Counts of now, but for num_preemptions and those of guesses, which are since the engine's
     start. num_drafts: how often an answer had guessed tokens in a step; num_draft_tokens: how many;
     num_accepted_tokens: how many were right. States are 0 for a model whose layers keep none.
-    archive: null without --cache-folder."""
+    archive: null without --cache-folder. num_late_kernels: kernels that were compiled for the
+    device since the engine was ready, which should be 0; null on a CPU, whose kernels are compiled
+    before, and where Triton does not tell."""
 
     num_running: int
     num_waiting: int
@@ -51,6 +53,7 @@ class EngineLoad(TypedDict):
     num_draft_tokens: int
     num_accepted_tokens: int
     archive: ArchiveLoad | None
+    num_late_kernels: int | None
 
 
 @closed

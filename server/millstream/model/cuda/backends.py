@@ -30,6 +30,11 @@ class TritonBackend:
         """Always True."""
         return True
 
+    def num_splits(self, rows: int, kv_heads: int) -> int:
+        """How many parts the keys of each of so many decode rows are cut into. Another number is
+        another kernel."""
+        return int(self._kernels.num_splits(rows * kv_heads))
+
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:

@@ -87,7 +87,8 @@ class DecodeGraphs:
         # Token ids, positions and slots; with states, also the slots that are read and written.
         self._states = states
         height = 3 if states is None else 5
-        self._inputs = torch.zeros(height, largest, dtype=torch.int64, device=device)
+        width = largest + largest % 2  # rows begin at 16 bytes: see rule 3 of triton_attention
+        self._inputs = torch.zeros(height, width, dtype=torch.int64, device=device)
         self._inputs[2] = cache.spare_block * cache.block_size
         if states is not None:
             self._inputs[3:] = states.spare_slot

@@ -5,6 +5,9 @@ Rules:
    Triton knows.
 2. Decode splits the keys of a row among programs, so that few long sequences keep the device busy
    (https://pytorch.org/blog/flash-decoding/); a second kernel joins the parts.
+3. What differs from step to step is of one kind for Triton, which compiles a kernel for each kind
+   that it meets: addresses are divisible by 16 always, strides do not count. Only the number of
+   parts makes other kernels, and `warm_up` meets all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ _SMALLEST_DOT = 16
 _TILE_BYTES = 32 * 1024  # keys of one step of a loop
 _PROGRAMS = 512  # enough for every multiprocessor of a large device, a few times over
 _LARGEST_SPLIT = 64
+_ALIGNMENT = 16  # bytes
 
 
 def decode(
@@ -40,7 +44,7 @@ def decode(
     query = _packed_heads(query)
     splits = num_splits(rows * kv_heads)
     parts = query.new_empty((rows, heads, splits, width), dtype=torch.float32)
-    bests, totals = query.new_empty((2, rows, heads, splits), dtype=torch.float32)
+    bests, totals = (query.new_empty((rows, heads, splits), dtype=torch.float32) for _ in range(2))
     out = query.new_empty(rows, heads, width)
     sizes = {**_sizes(dim, width, query.dtype), "SPLITS": splits}
     group = heads // kv_heads
@@ -155,6 +159,9 @@ def _padded(number: int) -> int:
 
 
 def _packed_heads(query: Tensor) -> Tensor:
-    """query [T, heads, d] with the heads of a token side by side; tokens may lie apart."""
+    """query [T, heads, d] with the heads of a token side by side, from an address as of rule 3;
+    tokens may lie apart."""
     is_packed = query.stride(-1) == 1 and query.stride(1) == query.shape[2]
-    return query if is_packed else query.contiguous()
+    if is_packed and query.data_ptr() % _ALIGNMENT == 0:
+        return query
+    return query.clone(memory_format=torch.contiguous_format)
