@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "setting_types": set(),
     "settings": {"setting_types"},
-    "log": set(),
+    "log_writer": set(),
+    "log": {"log_writer"},
     "parent": set(),
     "metrics": set(),
     # what outlives a request

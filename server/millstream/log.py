@@ -5,10 +5,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import stat
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
+
+from millstream.log_writer import LineWriter
 
 # They warn at import, of kernels for other hardware and of each other's old interfaces.
 _TALKATIVE = ("torchao", "torch.utils._pytree")
@@ -44,14 +49,59 @@ class _JsonLine(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes to standard error; in a terminal over what `live_line.py` shows there."""
+    """Writes to standard error: at once to a file, through a thread to what has a reader, who may
+    be slow. In a terminal it writes over what `live_line.py` shows there."""
 
     def __init__(self) -> None:
         super().__init__()
         self._is_terminal = self.stream.isatty()
+        self._writer = _writer(self.stream, told_lost=self._told_lost)
 
     def format(self, record: logging.LogRecord) -> str:
         return (_ERASE_LINE if self._is_terminal else "") + super().format(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.write(self.format(record) + self.terminator)
+        except Exception:
+            self.handleError(record)
+
+    def write(self, line: str) -> None:
+        """Writes a line that is no entry."""
+        if self._writer is not None:
+            self._writer.put(line)
+        else:
+            self.stream.write(line)
+            self.flush()
+
+    def flush(self) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+        else:
+            super().flush()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        super().close()
+
+    def _told_lost(self, count: int) -> str:
+        message = f"{count} lines of the log are lost here: nobody read it in time"
+        return self.format(_record(logging.WARNING, message)) + self.terminator
+
+
+def _writer(stream: TextIO, *, told_lost: Callable[[int], str]) -> LineWriter | None:
+    """A writer for what has a reader; None for a file, and for what is only in this process."""
+    try:
+        descriptor = stream.fileno()
+        has_reader = not stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except (OSError, ValueError):
+        return None
+    return LineWriter(descriptor, told_lost=told_lost) if has_reader else None
+
+
+def _record(level: int, message: str) -> logging.LogRecord:
+    return logging.LogRecord("millstream", level, "", 0, message, args=None, exc_info=None)
 
 
 def configure_logging(level: str, *, form: str = "text") -> None:
@@ -72,14 +122,15 @@ def configure_logging(level: str, *, form: str = "text") -> None:
 def tell_operator(message: str) -> None:
     """Says something on standard error whatever the level of the log: a line of text, or a line of
     the log if that is JSON."""
+    line = f"millstream: {message}"
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, _JsonLine):
-            record = logging.LogRecord(
-                "millstream", logging.ERROR, "", 0, message, args=None, exc_info=None
-            )
-            handler.handle(record)
+            handler.handle(_record(logging.ERROR, message))
             return
-    print(f"millstream: {message}", file=sys.stderr)
+        if isinstance(handler, _Handler):
+            handler.write(f"{line}\n")
+            return
+    print(line, file=sys.stderr)
 
 
 def quiet_libraries() -> None:
