@@ -46,6 +46,8 @@ HEADERS = [
     "attention_bf16.h",
     "caches.h",
     "decode.h",
+    "prompt_products.h",
+    "prompt_matrix.h",
     "prompt_tile.h",
     "prefill.h",
     "decoder_parts.h",

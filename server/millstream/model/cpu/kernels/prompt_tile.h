@@ -14,94 +14,10 @@
 #include <vector>
 
 #include "attention.h"
-#include "elementwise.h"
+#include "prompt_matrix.h"
+#include "prompt_products.h"
 
 namespace millstream {
-
-constexpr int LANES = 64;      // query rows of a unit of work
-constexpr int KEY_TILE = 64;   // tokens whose keys and values are copied and used together
-constexpr int LANE_VECS = LANES / WIDTH;
-constexpr int ROWS_AT_ONCE = WIDTH == 16 ? 4 : 2;
-constexpr int COLUMNS_AT_ONCE = std::min(4, LANE_VECS);
-
-// What operands of matrix products are stored as, and how many of them one lane multiplies.
-#if defined(__AVX512BF16__)
-template <typename T>
-using Operand = T;
-INLINE Vec multiply_add_lanes(Vec acc, const bf16* one, const bf16* each) {
-  int32_t pair;
-  std::memcpy(&pair, one, sizeof pair);
-  return (Vec)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32(pair),
-                               (__m512bh)_mm512_loadu_si512(each));
-}
-#else
-template <typename T>
-using Operand = float;
-#endif
-INLINE Vec multiply_add_lanes(Vec acc, const float* one, const float* each) {
-  return acc + *one * load(each);
-}
-template <typename E>
-constexpr int PAIR = 4 / sizeof(E);
-
-INLINE void convert(float from, float* to) { *to = from; }
-INLINE void convert(bf16 from, float* to) { *to = to_float(from); }
-INLINE void convert(bf16 from, bf16* to) { *to = from; }
-
-// c[row][lane] = (add ? c : 0) + sum over k of a[row][k] * b[k][lane], for `rows` rows, a multiple
-// of ROWS_AT_ONCE. depth: in pairs; b [depth, LANES, pair].
-template <typename E>
-void multiply_tile(const E* a, int64_t row_stride, int64_t depth_stride, const E* b, int depth,
-                   int rows, bool add, float* c) {
-  for (int row = 0; row < rows; row += ROWS_AT_ONCE)
-    for (int first = 0; first < LANE_VECS; first += COLUMNS_AT_ONCE) {
-      Vec acc[ROWS_AT_ONCE][COLUMNS_AT_ONCE];
-      float* to = c + row * LANES + first * WIDTH;
-#pragma GCC unroll 4
-      for (int r = 0; r < ROWS_AT_ONCE; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < COLUMNS_AT_ONCE; v++)
-          acc[r][v] = add ? load(to + r * LANES + v * WIDTH) : Vec{};
-      const E* left = a + row * row_stride;
-      const E* right = b + first * WIDTH * PAIR<E>;
-      for (int k = 0; k < depth; k++) {
-#pragma GCC unroll 4
-        for (int r = 0; r < ROWS_AT_ONCE; r++)
-#pragma GCC unroll 4
-          for (int v = 0; v < COLUMNS_AT_ONCE; v++)
-            acc[r][v] = multiply_add_lanes(acc[r][v], left + r * row_stride,
-                                           right + v * WIDTH * PAIR<E>);
-        left += depth_stride;
-        right += LANES * PAIR<E>;
-      }
-#pragma GCC unroll 4
-      for (int r = 0; r < ROWS_AT_ONCE; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < COLUMNS_AT_ONCE; v++) store(to + r * LANES + v * WIDTH, acc[r][v]);
-    }
-}
-
-// Two rows of weights as operands: for each lane both of them, or one row after the other.
-INLINE void store_weights(float* to, Vec first, Vec second) {
-  store(to, first);
-  store(to + LANES, second);
-}
-#if defined(__AVX512BF16__)
-INLINE void store_weights(bf16* to, Vec first, Vec second) {
-  const __m512i in_turns = _mm512_set_epi16(
-      31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
-      3, 18, 2, 17, 1, 16, 0);
-  auto both = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
-  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(in_turns, both));
-}
-#endif
-
-// e^(unit * (score - most)), as precisely as the operand that it becomes.
-INLINE Vec weight_of(Vec score, Vec most, float unit, float) { return exp((score - most) * unit); }
-INLINE Vec weight_of(Vec score, Vec most, float unit, bf16) {
-  float turn = unit * 1.44269504f;
-  return rough_exp2(score * turn - most * turn);
-}
 
 // What a thread works in.
 template <typename T>
@@ -112,7 +28,8 @@ class PromptTile {
  public:
   explicit PromptTile(const Shape& shape)
       : shape_(shape), unit_(shape.softcap ? 1 : shape.scale), depth_(padded(shape.dim, PAIR<E>)),
-        channels_(padded(shape.value_dim, ROWS_AT_ONCE)), query_(depth_ * LANES),
+        channels_(padded(shape.value_dim, ROWS_AT_ONCE)),
+        in_matrix_(can_use_matrix(shape, static_cast<const E*>(nullptr))), query_(depth_ * LANES),
         keys_(KEY_TILE * depth_), values_(KEY_TILE * channels_), weights_(KEY_TILE * LANES),
         scores_(KEY_TILE * LANES), out_(channels_ * LANES) {}
 
@@ -136,6 +53,7 @@ class PromptTile {
       for (int64_t i = 0; i < shape_.dim; i++) convert(key[i], &keys_[k * depth_ + i]);
     }
     int64_t stride = shape_.kv_heads * shape_.value_dim;
+    if (in_matrix_) return set_values_by_channel(values, stride, slots, count);
     for (int k = 0; k < count; k += PAIR<E>)
       set_values(values + slots[k] * stride,
                  k + 1 < count ? values + slots[k + 1] * stride : nullptr, &values_[k * channels_]);
@@ -143,17 +61,14 @@ class PromptTile {
 
   // Attends the tile's first `count` tokens, the first of them at position `first`.
   void attend(int32_t first, int count, int64_t window, bool is_masked) {
-    int rows = padded(count, ROWS_AT_ONCE);
-    multiply_tile<E>(keys_.data(), depth_, PAIR<E>, query_.data(), depth_ / PAIR<E>, rows, false,
-                     scores_.data());
+    score(count);
     for (int vec = 0; vec < LANE_VECS; vec++) {
       if (is_masked || shape_.softcap)
         soften<true>(vec * WIDTH, first, count, window);
       else
         soften<false>(vec * WIDTH, first, count, window);
     }
-    multiply_tile<E>(values_.data(), PAIR<E>, channels_ * PAIR<E>, weights_.data(),
-                     padded(count, PAIR<E>) / PAIR<E>, channels_, true, out_.data());
+    add_values(count);
   }
 
   // The finished row of a lane.
@@ -192,6 +107,43 @@ class PromptTile {
     auto both = reinterpret_cast<uint32_t*>(to);
     for (int64_t i = 0; i < shape_.value_dim; i++)
       both[i] = low[i] | (high ? uint32_t(high[i]) << 16 : 0);
+  }
+
+#if MILLSTREAM_HAS_MATRIX_PROMPTS
+  void set_values_by_channel(const bf16* values, int64_t stride, const int64_t* slots, int count) {
+    values_by_channel(values, stride, slots, count, channels_, KEY_TILE, values_.data());
+  }
+#endif
+  template <typename Other>
+  void set_values_by_channel(const Other*, int64_t, const int64_t*, int) {}
+
+  void score(int count) {
+#if MILLSTREAM_HAS_MATRIX_PROMPTS
+    if constexpr (std::is_same_v<E, bf16>)
+      if (in_matrix_) {
+        TileSetting setting;
+        return multiply_matrices<LANES>(keys_.data(), depth_, query_.data(), depth_,
+                                        padded(count, TILE_ROWS), false, scores_.data());
+      }
+#endif
+    multiply_tile<E>(keys_.data(), depth_, PAIR<E>, query_.data(), depth_ / PAIR<E>,
+                     padded(count, ROWS_AT_ONCE), false, scores_.data());
+  }
+
+  void add_values(int count) {
+    int depth = padded(count, PAIR<E>);
+#if MILLSTREAM_HAS_MATRIX_PROMPTS
+    if constexpr (std::is_same_v<E, bf16>)
+      if (in_matrix_) {
+        int whole = padded(count, MATRIX_DEPTH);
+        std::fill(weights_.data() + depth * LANES, weights_.data() + whole * LANES, E{});
+        TileSetting setting;
+        return multiply_matrices<LANES>(values_.data(), KEY_TILE, weights_.data(), whole, channels_,
+                                        true, out_.data());
+      }
+#endif
+    multiply_tile<E>(values_.data(), PAIR<E>, channels_ * PAIR<E>, weights_.data(),
+                     depth / PAIR<E>, channels_, true, out_.data());
   }
 
   // Scores of a tile become weights of this and all earlier tiles before division.
@@ -236,8 +188,9 @@ class PromptTile {
   const Shape& shape_;
   float unit_;  // scores times this are what softmax is of; positive, so it can wait
   int64_t depth_, channels_;
-  std::vector<E> query_, keys_, values_, weights_;
-  std::vector<float> scores_, out_;
+  bool in_matrix_;
+  Lines<E> query_, keys_, values_, weights_;
+  Lines<float> scores_, out_;
   int32_t positions_[LANES];
   float most_[LANES], total_[LANES];
 };
