@@ -22,6 +22,9 @@ settings.load_profile("any machine")
 
 # One group each: their servers, PostgreSQL, browser and models take seconds. Long ones come first.
 _FOLDERS = ("tests/e2e", "tests/store", "tests/page", "tests/embedded")
+# But for one that takes as long as all others: files from this name on are a group of their own,
+# after the folders, so that both workers have their share.
+_LATER = "tests/e2e/test_m"
 # Each of these makes what it needs itself; they fill in where a worker would be idle at the end.
 _ALONE = ("test_model_types.py", "test_architectures.py")
 
@@ -46,9 +49,11 @@ def _place(test: str) -> tuple[int, str]:
     """The test's place in the order, and its group."""
     file = test.partition("::")[0]
     folder = "/".join(file.split("/")[:2])
+    if file.startswith("tests/e2e/") and file >= _LATER:
+        return len(_FOLDERS), _LATER
     if folder in _FOLDERS:
         return _FOLDERS.index(folder), folder
-    return (len(_FOLDERS) + 1, test) if file.endswith(_ALONE) else (len(_FOLDERS), file)
+    return len(_FOLDERS) + (2 if file.endswith(_ALONE) else 1), file
 
 
 @pytest.fixture(autouse=True)
