@@ -115,8 +115,19 @@ def test_the_env_file_of_llm_token_stream_gives_its_settings(
     ],
 )
 def test_wrong_values_name_the_flag(arguments: list[str], flag: str) -> None:
-    with pytest.raises(StartupError, match=flag):
+    with pytest.raises(StartupError, match=flag) as caught:
         settings_for(*arguments)
+    assert caught.value.exit_status == 2
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLSTREAM_PORT", "tcp://10.0.0.1:80")
+    with pytest.raises(StartupError, match=r"^MILLSTREAM_PORT: .*enableServiceLinks: false"):
+        settings_for()
+    assert settings_for("--port", "9000").port == 9000
+    monkeypatch.setenv("MILLSTREAM_PORT", "eighty")
+    with pytest.raises(StartupError, match=r"^MILLSTREAM_PORT: .*\(got eighty\)$"):
+        settings_for()
 
 
 def test_lists_are_given_with_commas_or_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +138,7 @@ def test_lists_are_given_with_commas_or_again(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MILLSTREAM_API_KEY", "four,five")
     assert keys(settings_for()) == ["four", "five"]
     monkeypatch.setenv("MILLSTREAM_API_KEY", "")
-    with pytest.raises(StartupError, match="--api-key"):
+    with pytest.raises(StartupError, match="MILLSTREAM_API_KEY"):
         settings_for()  # an empty variable must not open the server
 
 

@@ -45,6 +45,8 @@ examples:
   MILLSTREAM_API_KEY=secret millstream serve --model-id Qwen/Qwen3-0.6B --host 0.0.0.0
 """
 
+_WRONG_USAGE = 2  # as argparse has it
+
 _LETTERS = {"-p": "port", "-g": "graceful_termination_timeout", "-e": "env"}
 """Short flags of Text Generation Inference's launcher -> the long ones."""
 
@@ -100,17 +102,31 @@ def build_engine_parser() -> argparse.ArgumentParser:
 
 
 def parse_settings(options: dict[str, Any]) -> Settings:
-    """Settings from flags and the environment. Raises StartupError that names the flag."""
+    """Settings from flags and the environment. Raises StartupError that names what is wrong: the
+    flag, or the variable if there is no flag."""
     try:
         return Settings(**options)
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
-            name = str(problem["loc"][0])
-            line = f"{_flag(name)}: {problem['msg']}"
+            name, value = str(problem["loc"][0]), problem["input"]
+            where = _flag(name) if name in options else _variable(name)
+            line = f"{where}: {problem['msg']}"
             is_secret = Settings.model_fields[name].exclude
-            lines.append(line if is_secret else f"{line} (got {problem['input']})")
-        raise StartupError("; ".join(lines)) from error
+            lines.append(line if is_secret else f"{line} (got {value}){_advice(name, value)}")
+        refusal = StartupError("; ".join(lines))
+        refusal.exit_status = _WRONG_USAGE
+        raise refusal from error
+
+
+def _advice(name: str, value: object) -> str:
+    """What is to be done about a value that somebody else has set."""
+    if name != "port" or not str(value).startswith(("tcp://", "udp://", "sctp://")):
+        return ""
+    return (
+        ". Kubernetes sets this variable in every pod beside a Service that is called millstream: "
+        "give the pod enableServiceLinks: false, or --port"
+    )
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +175,10 @@ def _hyphenated(argument: str) -> str:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def _variable(name: str) -> str:
+    return f"{Settings.model_config['env_prefix']}{name.upper()}"
 
 
 def _is_list(field: FieldInfo) -> bool:
