@@ -548,7 +548,6 @@ THIRD_PARTY: dict[str, set[str]] = {
     "torch": {"model"},
     "transformers": {"model"},
     "starlette": {"api", "chatstream", "mounted"},
-    "sse_starlette": {"api"},
     "uvicorn": {"api"},
     "zmq": {"runtime", "engine_process"},
     "msgspec": {"runtime", "api"},
