@@ -20,7 +20,7 @@ PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 START, END = "<!-- gateway: checked by tests/deploy/test_scale_page.py -->", "<!-- end of gateway"
 
 
-def test_gateways_find_their_metrics(context: ServerContext) -> None:
+async def test_gateways_find_their_metrics(context: ServerContext) -> None:
     families: dict[str, Metric] = {family.name: family for family in all_families(context)}
     table = PAGE.split(START)[1].split(END)[0]
     rows = [line.split("|")[2:4] for line in table.splitlines() if "`vllm:" in line]
