@@ -15,12 +15,13 @@ _VARIANTS = {
     "layers one by one": Speedups(stack=False),
     "nothing fused": Speedups(decoder=False),
     "no graphs": Speedups(graphs=False),
+    "prompts over blocks": Speedups(dense_prompts=False),
 }
 _MOST_ROWS, _PROMPT = 64, 128
 
 
 def measure_without_each(report: Report, size: Size, shape: str, *, max_context: int) -> None:
-    """Decode steps and one of a short prompt: milliseconds, and how that compares with all."""
+    """Decode steps, a short and a long prompt: milliseconds, and how that compares with all."""
     first: dict[str, float] = {}
     most_rows = min(_MOST_ROWS, max(size.rows))
     for name, speedups in _VARIANTS.items():
@@ -31,7 +32,8 @@ def measure_without_each(report: Report, size: Size, shape: str, *, max_context:
             f"{rows} rows": decode_plan(rows=rows, context=size.context, vocab=vocab)
             for rows in (1, most_rows)
         }
-        plans["prompt"] = prefill_plan(tokens=min(_PROMPT, size.prompt), vocab=vocab)
+        for tokens in sorted({min(_PROMPT, size.prompt), min(size.prompt, max_context)}):
+            plans[f"prompt of {tokens}"] = prefill_plan(tokens=tokens, vocab=vocab)
         parts = []
         for what, plan in plans.items():
             taken = seconds_of(partial(run_step, runner, plan), size.device, rounds=size.rounds)

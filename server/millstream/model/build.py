@@ -131,7 +131,7 @@ def build_runner(
     shapes = {i: layer.shape for i, layer in layers.items()}
     state_shapes = {} if observed is None else observed.shapes
     cache, states = make_caches(loaded, settings, shapes, state_shapes)  # 6
-    backends, staging = _attention(loaded, settings, shapes, kernels)  # 7
+    backends, staging = _attention(loaded, settings, shapes, kernels, speedups)  # 7
     packer = Packer(cache, backends, staging, states=states)
     info = describe(
         loaded, settings, cache, num_parameters=num_parameters, packer=packer, states=states
@@ -198,6 +198,7 @@ def _attention(
     settings: Settings,
     shapes: dict[int, LayerShape],
     kernels: Kernels | None,
+    speedups: Speedups,
 ) -> tuple[list[AttentionBackend], Staging | None]:
     """Attention backends for this device, best first, and how steps are sent there, if they are."""
     if loaded.device.type != "cuda":
@@ -213,6 +214,7 @@ def _attention(
         block_size=settings.block_size,
         dtype=loaded.dtype,
         device=loaded.device,
+        most_dense_keys=loaded.max_context if speedups.dense_prompts else 0,
     )
     return backends, Staging.for_steps(
         loaded.device,

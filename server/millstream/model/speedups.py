@@ -22,6 +22,7 @@ class Speedups:
     compiled_stack: this module in one compiled call.
     whole_model: the embedding and the output layer in the same call.
     graphs: decode steps from captured CUDA graphs.
+    dense_prompts: on CUDA, prompts attended over keys that are gathered from their blocks.
     """
 
     kernels: Literal["auto", "on", "off"] = "auto"
@@ -30,6 +31,7 @@ class Speedups:
     compiled_stack: bool = True
     whole_model: bool = True
     graphs: bool = True
+    dense_prompts: bool = True
 
     @classmethod
     def of(cls, settings: Settings) -> Speedups:

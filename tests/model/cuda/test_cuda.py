@@ -15,10 +15,11 @@ from millstream.core.plan import Chunk, Plan, StepOutput
 from millstream.core.request import Request, SamplingParams
 from millstream.model import reference
 from millstream.model.attention import LayerOptions
+from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.backends import VarlenBackend
 from millstream.model.cuda.capture import CapturedExecution, capture_decodes
 from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording, buckets, can_replay
-from millstream.model.cuda.selection import BackendTrial, find_backends
+from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import EagerExecution
 from millstream.model.paging.backend import AttentionBackend

@@ -24,7 +24,7 @@ class TritonBackend:
 
     def __init__(self, kernels: Any) -> None:
         """kernels: the module triton_attention, which machines without Triton cannot import."""
-        self._kernels = kernels
+        self.kernels = kernels
 
     def handles(self, options: LayerOptions) -> bool:
         """Always True."""
@@ -33,20 +33,20 @@ class TritonBackend:
     def num_splits(self, rows: int, kv_heads: int) -> int:
         """How many parts the keys of each of so many decode rows are cut into. Another number is
         another kernel."""
-        return int(self._kernels.num_splits(rows * kv_heads))
+        return int(self.kernels.num_splits(rows * kv_heads))
 
     def decode(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
         """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
-        out: Tensor = self._kernels.decode(query, keys, values, span.tables, span.starts, options)
+        out: Tensor = self.kernels.decode(query, keys, values, span.tables, span.starts, options)
         return out
 
     def prefill(
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
         """The T tokens of prompt chunks attend: query [T, heads, d] -> [T, heads, dv]."""
-        out: Tensor = self._kernels.prefill(
+        out: Tensor = self.kernels.prefill(
             query,
             keys,
             values,
