@@ -216,6 +216,24 @@ def test_a_timing_says_from_where_on_prompts_are_dense(
     assert limits_by(trials, lambda tokens, keys: 3.0, most_keys=7) is None, "no room to gather"
 
 
+def test_a_function_that_wants_heads_together_is_not_used(
+    trials: list[BackendTrial], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    ours, varlen = TritonBackend(plain_kernels()), Varlen()
+
+    def demanding(query: Tensor, *others: Any, **options: Any) -> Tensor:
+        if not query.is_contiguous():
+            raise RuntimeError("query must be contiguous")
+        return varlen(query, *others, **options)
+
+    found = with_dense_prompts(
+        ours, trials, most_keys=300, find_varlen=lambda: demanding, seconds_of=lambda compute: 1.0
+    )
+    assert found is ours
+    assert "query must be contiguous" in caplog.text
+
+
 def test_a_function_that_is_wrong_or_missing_is_not_used(
     trials: list[BackendTrial], caplog: pytest.LogCaptureFixture
 ) -> None:
