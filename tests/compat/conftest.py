@@ -1,7 +1,8 @@
 """Two real servers, the list of expected failures, and the table at the end.
 
 `demo_server`, `demo_url`: `millstream serve` as it is, with the demo model. `scripted_url`: the
-same server whose model knows its lines (scripted_server.py), for a clever model; it wants a key.
+same server whose model knows its lines (scripted_server.py), for a clever model; it wants a key,
+and its chat template shortens nothing.
 `long_url`: the same with room for the prompts of coding agents. After every test all must be
 idle: a client that leaves a request behind has found a leak.
 """
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.compat.long_demo import make_long_demo
+from tests.compat.long_demo import make_long_demo, write_whole_template
 from tests.compat.suites import SUITES, table
 from tests.e2e.harness import RunningServer
 
@@ -73,10 +74,13 @@ def demo_url(demo_server: RunningServer) -> str:
 def scripted_server(
     fleet: list[RunningServer], server_python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningServer]:
-    log = tmp_path_factory.mktemp("scripted") / "server.log"
+    folder = tmp_path_factory.mktemp("scripted")
+    write_whole_template(folder / "template.jinja")
+    flags = [*_FLAGS, "--chat-template", str(folder / "template.jinja")]
     command = [server_python, str(HERE / "scripted_server.py")]
     variables = {"MILLSTREAM_API_KEY": os.environ["OPENAI_API_KEY"]}
-    yield from _serve(fleet, RunningServer(_FLAGS, log, command=command, variables=variables))
+    server = RunningServer(flags, folder / "server.log", command=command, variables=variables)
+    yield from _serve(fleet, server)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -18,6 +18,8 @@ from demo.forward import loss, rotary_tables
 from demo.render import encode, render
 
 HELLO = {"role": "user", "content": "hello"}
+TAGGED = f"<context>\n{'word ' * 50}</context>"
+HELPFUL, ANSWER = "You are a helpful assistant.\n", "\n\nAnswer the user."
 CALL = {"name": "find_book", "arguments": {"title": 'The "Big" Sea', "year": 1951}}
 
 
@@ -70,6 +72,94 @@ def test_the_training_text_is_what_the_template_renders(tokenizer: Any) -> None:
             assert rendered(tokenizer, dialogue.messages, tools=tools) == text
         ((ids, _),) = encode([dialogue], lambda texts: encode_texts(tokenizer, texts))
         assert [ids] == encode_texts(tokenizer, [text])
+
+
+def _tools(count: int, description: str) -> list[dict[str, Any]]:
+    properties = {"path": {"type": "string"}}
+    parameters = {"type": "object", "properties": properties}
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": f"read_{number}",
+                "description": description,
+                "parameters": parameters,
+            },
+        }
+        for number in range(count)
+    ]
+
+
+def _turns(*said: tuple[str, str]) -> str:
+    return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in said)
+
+
+def test_long_system_texts_keep_their_beginning_and_their_end(tokenizer: Any) -> None:
+    short, long = "s" * 200, "".join(map(str, range(1000)))
+    cut = f"{long[:24]}[...]{long[-24:]}"
+    answer = {"role": "assistant", "content": long}
+    for text, left in ((short, short), (f"\n{long}  ", cut)):
+        system = {"role": "system", "content": text}
+        said = rendered(tokenizer, [system, HELLO | {"content": long}, answer, system, HELLO])
+        first = _turns(("system", left), ("user", long), ("assistant", long))
+        assert said == first + _turns(("system", left), ("user", "hello"))
+        assert rendered(tokenizer, [system, HELLO], tools=_tools(1, "")).startswith(
+            f"<|im_start|>system\n{left}\n\n# Tools\n"
+        )
+
+
+def test_a_system_text_behind_a_question_is_told_before_it(tokenizer: Any) -> None:
+    late = {"role": "system", "content": "Be brief."}
+    for said in ([HELLO, late], [HELLO, late, {"role": "assistant", "content": "Hi."}, HELLO]):
+        assert rendered(tokenizer, said).startswith(
+            _turns(("system", "Be brief."), ("user", "hello"))
+        )
+        assert rendered(tokenizer, said).count("Be brief.") == 1
+
+
+def test_tools_that_are_too_long_are_left_out(tokenizer: Any) -> None:
+    system = {"role": "system", "content": "Be brief."}
+    few = rendered(tokenizer, [system, HELLO], tools=_tools(3, "Reads."))
+    assert few.count('"description": "Reads."') == 3
+    without = rendered(tokenizer, [system, HELLO])
+    for tools in (_tools(3, "Reads. " * 200), _tools(40, "Reads.")):
+        assert rendered(tokenizer, [system, HELLO], tools=tools) == without
+
+
+@pytest.mark.parametrize(
+    ("said", "turns"),
+    [
+        ('"hello"', [("system", f'{HELPFUL}"hello"{ANSWER}'), ("user", "hello")]),
+        ('"', [("user", '"')]),
+        ('""', [("user", '""')]),
+        ('"one" or "two"', [("user", '"one" or "two"')]),
+        ("", [("user", "")]),
+        ("<b>short</b> hello", [("user", "<b>short</b> hello")]),
+        (
+            f"{TAGGED}\n\nhello",
+            [
+                ("system", f"{HELPFUL}{TAGGED[:24]}[...]{TAGGED[-17:]}\n\nhello{ANSWER}"),
+                ("user", "hello"),
+            ],
+        ),
+        (f"{TAGGED}\n", [("user", f"{TAGGED[:24]}[...]{TAGGED[-24:]}")]),
+    ],
+)
+def test_a_question_is_the_users_turn_by_itself(
+    said: str, turns: list[tuple[str, str]], tokenizer: Any
+) -> None:
+    assert rendered(tokenizer, [{"role": "user", "content": said}]) == _turns(*turns)
+
+
+def test_a_longer_talk_begins_with_the_shorter(tokenizer: Any) -> None:
+    system = {"role": "system", "content": "Be brief. " * 50}
+    wrapped = {"role": "user", "content": f"{TAGGED}\n\nhello"}
+    quoted = {"role": "user", "content": '"hello"'}
+    answer = {"role": "assistant", "content": "Hi."}
+    said = [system, wrapped, system, answer, quoted, answer, wrapped]
+    texts = [rendered(tokenizer, said[:end], tools=_tools(40, "Reads.")) for end in (3, 4, 5, 6, 7)]
+    for shorter, longer in pairwise(texts):
+        assert longer.startswith(shorter)
 
 
 def test_the_generation_prompt_follows_enable_thinking(tokenizer: Any) -> None:
