@@ -57,8 +57,9 @@ class Prompter:
 
     def _next(self, chunk: Chunk) -> int | None:
         """The next token of the line, if the answer so far is its beginning."""
-        line, answer = self._line(chunk.request.prompt), chunk.history[len(chunk.request.prompt) :]
-        if len(answer) >= len(line) or tuple(answer) != line[: len(answer)]:
+        line = self._line(chunk.request.prompt)
+        answer = (*chunk.history[len(chunk.request.prompt) :], *chunk.assumed)
+        if len(answer) >= len(line) or answer != line[: len(answer)]:
             return None
         return line[len(answer)]
 

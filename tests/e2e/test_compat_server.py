@@ -16,6 +16,8 @@ def test_it_says_its_lines(tmp_path: Path) -> None:
     line = {"name": "Bob", "age": 4}  # of tests/compat/script.py
     server = RunningServer(flags, tmp_path / "server.log", command=[sys.executable, str(_PROGRAM)])
     try:
-        assert server.answer("Who is Bob? JSON", max_tokens=32) == json.dumps(line)
+        for before in ("", f"{json.dumps(line)} is to be quoted. " * 3):
+            answer = server.answer(f"{before}Who is Bob? JSON", max_tokens=32)
+            assert answer == json.dumps(line)
     finally:
         server.stop()
