@@ -548,6 +548,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "torch": {"model"},
     "transformers": {"model"},
     "starlette": {"api", "chatstream", "mounted"},
+    "sse_starlette": {"api"},
     "uvicorn": {"api"},
     "zmq": {"runtime", "engine_process"},
     "msgspec": {"runtime", "api"},

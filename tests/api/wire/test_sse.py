@@ -9,7 +9,6 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from millstream.api.wire.short_way import WRITER_STATE
 from millstream.api.wire.sse import EventStream, SendWatch
 
 SCOPE = {"type": "http", "method": "POST"}
@@ -202,71 +201,3 @@ async def test_many_slow_sends_are_not_one_late_send() -> None:
         clock.advance(100.0)  # nothing to send: nobody is late
         assert not scope.cancel_called
     assert clock.num_timers == 0
-
-
-class Silence:
-    """A source that says nothing until it is told to end."""
-
-    def __init__(self) -> None:
-        self.is_over = asyncio.Event()
-
-    async def events(self) -> AsyncGenerator[bytes, None]:
-        await self.is_over.wait()
-        yield b"data: [DONE]\n\n"
-
-    def stream(self, *, ping: str | None = None) -> EventStream:
-        return EventStream(
-            self.events(), on_end=Source().end, ping_seconds=0.001, send_timeout=60, ping=ping
-        )
-
-
-@pytest.mark.parametrize(
-    ("ping", "expected"), [(None, b": ping\n\n"), ('{"a": 1}', b'event: ping\ndata: {"a": 1}\n\n')]
-)
-async def test_a_silent_stream_pings_until_its_end(ping: str | None, expected: bytes) -> None:
-    silence, bodies = Silence(), list[bytes]()
-
-    async def send(message: Any) -> None:
-        bodies.append(message.get("body"))
-        if len(bodies) == 4:
-            silence.is_over.set()
-
-    await asyncio.wait_for(silence.stream(ping=ping)(SCOPE, never, send), timeout=10)
-    *pings, last, end = bodies[1:]
-    assert len(pings) >= 3
-    assert set(pings) == {expected}
-    assert (last, end) == (b"data: [DONE]\n\n", b"")
-    await asyncio.sleep(0.01)
-    assert bodies[-1] == b"", "nothing comes after the end"
-
-
-async def test_pings_take_the_short_way_and_wait_where_the_reader_is_behind() -> None:
-    silence, written, sent = Silence(), list[bytes](), list[bytes]()
-
-    def write(piece: bytes) -> bool:
-        if len(written) == 3:
-            return False
-        written.append(piece)
-        return True
-
-    async def send(message: Any) -> None:
-        sent.append(message.get("body"))
-        if sent[-1] == b": ping\n\n":
-            silence.is_over.set()
-            await asyncio.Event().wait()
-
-    scope = {**SCOPE, "state": {WRITER_STATE: write}}
-    await asyncio.wait_for(silence.stream()(scope, never, send), timeout=10)
-    assert written == [b": ping\n\n"] * 3
-    assert sent == [None, b": ping\n\n", b"data: [DONE]\n\n", b""]
-
-
-async def test_a_head_has_no_events() -> None:
-    source, sent = Source(), []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await source.stream()({"type": "http", "method": "HEAD"}, never, send)
-    assert [message.get("body") for message in sent] == [None, b""]
-    assert source.num_ends == 1

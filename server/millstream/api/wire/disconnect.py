@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
 
 from millstream.api.wire.request_log import CLIENT_LEFT
 
@@ -29,7 +28,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
     The body must have been read: what arrives on the channel after it is the disconnect.
     """
     working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(until_gone(request.receive))
+    watching = asyncio.ensure_future(_wait_disconnect(request))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
@@ -42,9 +41,8 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) ->
         await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def until_gone(receive: Receive) -> None:
-    """Waits until the client has left. Its body must have been read."""
-    while (await receive())["type"] != "http.disconnect":
+async def _wait_disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass
 
 

@@ -1,41 +1,42 @@
-"""Server-sent events as a response.
+"""Server-sent events: the one place that configures sse-starlette.
 
 Every ending of a stream:
   exhausted      the iterator ends, the response ends
-  client gone    the iterator is cancelled, and its cleanup runs at once
+  client gone    sse-starlette cancels the iterator, whose cleanup runs at once
   slow reader    one send takes longer than `send_timeout`: cancelled like a client that is gone
   shutdown       the server drains first; what is left gets its error event from the iterator
 
-What a stream costs beside its events, every short answer pays. So there is one task beside the
-request's own, which hears that the client leaves, and one cancel scope; pings, and the watch over a
-send, are timers.
+Intentional: events do not pass through the library, which makes a cancel scope with a timer for
+each. What it is given to iterate over sends them itself and yields nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 import anyio
-from starlette.responses import Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette.sse import SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from millstream.api.wire.disconnect import until_gone
-from millstream.api.wire.pings import Pings
 from millstream.api.wire.request_log import CLIENT_STOPPED_READING, record_of
-from millstream.api.wire.short_way import PieceWriter, piece_writer
-
-_HEADERS = {"Cache-Control": "no-store", "Connection": "keep-alive", "X-Accel-Buffering": "no"}
+from millstream.api.wire.short_way import PieceWriter, never, piece_writer
 
 
-class EventStream(Response):
+def _ping(data: str | None) -> ServerSentEvent:
+    if data is None:
+        return ServerSentEvent(comment="ping", sep="\n")
+    return ServerSentEvent(event="ping", data=data, sep="\n")
+
+
+class EventStream(EventSourceResponse):
     """Sends events that are already framed (`data: ...` and a blank line, as bytes).
 
     on_end is called however the response ends, also when it ends before the first event was asked
     for: a generator that was never started runs no cleanup of its own.
     """
-
-    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -51,52 +52,55 @@ class EventStream(Response):
         self._events = events
         self._on_end = on_end
         self._timeout = send_timeout
-        self._ping = b": ping\n\n" if ping is None else f"event: ping\ndata: {ping}\n\n".encode()
-        self._ping_seconds = ping_seconds
-        self.status_code, self.background = 200, None
-        self.init_headers({**(headers or {}), **_HEADERS})
+        self._send: Send | None = None
+        self._write: PieceWriter = never
+        super().__init__(
+            self._deliver(),
+            headers=headers,
+            ping=ping_seconds,
+            ping_message_factory=lambda: _ping(ping),
+            sep="\n",
+            send_timeout=send_timeout,
+            # Intentional: the default of 0 cuts every stream the moment the server exits. Mounted
+            # in an application, that moment comes when the engine has only begun to drain.
+            shutdown_grace_period=math.inf,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._send, self._write = send, piece_writer(scope)
         try:
-            await self._respond(scope, receive, send)
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            if (record := record_of(scope)) is not None:
+                record.ending = CLIENT_STOPPED_READING
         finally:
             self._on_end()
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends everything. Raises what the iterator raises."""
-        loop, write = asyncio.get_running_loop(), piece_writer(scope)
-        leaving = loop.create_task(until_gone(receive))
+    async def _deliver(self) -> AsyncIterator[bytes]:
+        """Sends all events; as an iterator it is empty. Raises SendTimeoutError."""
+        assert self._send is not None, "iterated before it was called"
+        send, write, events = self._send, self._write, self._events
         try:
-            with anyio.CancelScope() as going:
-                leaving.add_done_callback(lambda _: going.cancel())
-                await send(
-                    {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-                )
-                if scope["method"] != "HEAD":
-                    pings = Pings(self._ping, write=write, send=send, seconds=self._ping_seconds)
-                    with pings, SendWatch(going, timeout=self._timeout, loop=loop) as watch:
-                        await self._deliver(send, write, watch)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-            if leaving.done():
-                leaving.result()
-            elif going.cancel_called and (record := record_of(scope)) is not None:
-                record.ending = CLIENT_STOPPED_READING
-        finally:
-            leaving.cancel()
-
-    async def _deliver(self, send: Send, write: PieceWriter, watch: SendWatch) -> None:
-        """Sends all events."""
-        try:
-            async for event in self._events:
-                if write(event):
-                    continue
-                watch.begin()
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-                watch.end()
+            with anyio.CancelScope() as scope, self._watch(scope) as watch:
+                async for event in events:
+                    if write(event):
+                        continue
+                    watch.begin()
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                    watch.end()
         finally:
             # Suspended at its yield when a send was cut; what it holds is freed at once.
             with anyio.CancelScope(shield=True):
-                await self._events.aclose()
+                await events.aclose()
+        if scope.cancel_called:
+            raise SendTimeoutError
+        # The library iterates over this; the events have gone past it, so there is nothing left.
+        nothing: tuple[bytes, ...] = ()
+        for event in nothing:
+            yield event
+
+    def _watch(self, scope: anyio.CancelScope) -> SendWatch:
+        return SendWatch(scope, timeout=self._timeout, loop=asyncio.get_running_loop())
 
 
 class SendWatch:
