@@ -26,12 +26,17 @@ from functools import cache
 from typing import Any, Literal, Self, TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.grouped import GroupedLinear
 
 BLOCK_CHANNELS = 64  # output channels that the kernels multiply at a time
+
+ONEDNN_ROWS = 16
+"""oneDNN compiles a product for each number of rows that it meets: only multiples of this are asked
+for, and fewer."""
 
 UNSIGNED_ZERO = 128
 """The unsigned byte that stands for 0, as oneDNN is told."""
@@ -87,8 +92,16 @@ class PackedLinear(nn.Module):
     @staticmethod
     def multiply(hidden: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
         """hidden [..., inputs] times a weight in oneDNN's layout, plus bias [outputs]."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(hidden, packed, bias, "none", [], "")
-        return out
+        product = torch.ops.mkldnn._linear_pointwise
+        num_rows = hidden.shape[:-1].numel()
+        num_missing = -num_rows % ONEDNN_ROWS
+        out: Tensor
+        if num_rows <= ONEDNN_ROWS or not num_missing:
+            out = product(hidden, packed, bias, "none", [], "")
+            return out
+        rows = F.pad(hidden.reshape(num_rows, -1), (0, 0, 0, num_missing))
+        out = product(rows, packed, bias, "none", [], "")
+        return out[:num_rows].view(*hidden.shape[:-1], -1)
 
 
 @cache

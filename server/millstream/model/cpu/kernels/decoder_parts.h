@@ -3,9 +3,9 @@
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/tensor.h>
+#include <ATen/ops/zeros.h>
 #include <torch/custom_class.h>
 
 #include <string_view>
@@ -20,15 +20,19 @@
 
 namespace millstream {
 
+// oneDNN compiles a product for each number of rows that it meets. So there are few of these.
+constexpr int64_t ONEDNN_ROWS = 16;
+
 // A tensor that is made anew only if what is asked of it is larger than ever before.
 class Buffer {
  public:
-  // [rows, columns], valid until the next call; the content is whatever was there.
+  // [rows, columns], valid until the next call; the content is whatever was there. Behind the last
+  // row there is memory up to a multiple of ONEDNN_ROWS.
   const Tensor& matrix(int64_t rows, int64_t columns, const Tensor& like) {
     bool is_alike = memory_.defined() && memory_.scalar_type() == like.scalar_type();
     if (is_alike && view_.size(0) == rows && view_.size(1) == columns) return view_;
-    if (!is_alike || memory_.numel() < rows * columns)
-      memory_ = at::empty({rows * columns}, like.options());
+    int64_t room = padded(rows, ONEDNN_ROWS) * columns;
+    if (!is_alike || memory_.numel() < room) memory_ = at::zeros({room}, like.options());
     return view_ = memory_.narrow(0, 0, rows * columns).view({rows, columns});
   }
 
@@ -82,7 +86,14 @@ class LinearLayer : public torch::CustomClassHolder {
     static auto product = c10::Dispatcher::singleton()
                               .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
                               .typed<Product>();
-    return product.call(x, weight_, bias_, "none", Scalars(), "");
+    int64_t rows = x.size(0), more = padded(rows, ONEDNN_ROWS);
+    bool has_room = x.is_contiguous() &&
+                    x.storage_offset() + more * x.size(1) <=
+                        int64_t(x.storage().nbytes() / x.element_size());
+    if (rows <= ONEDNN_ROWS || rows == more || !has_room)
+      return product.call(x, weight_, bias_, "none", Scalars(), "");
+    Tensor padded_rows = x.as_strided({more, x.size(1)}, {x.size(1), 1});
+    return product.call(padded_rows, weight_, bias_, "none", Scalars(), "").narrow(0, 0, rows);
   }
 
   Tensor weight_;
