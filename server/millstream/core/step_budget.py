@@ -7,6 +7,7 @@ Rules:
 2. While nothing decodes there is nobody to wait: prompts get `IDLE_TOKENS` at least.
 3. No step has more than `max_tokens`. Without a target, prompts get all that is left of them.
 4. Until a step with prompts has been measured, prompts get up to `IDLE_TOKENS`.
+5. Where time cuts a prompt, the step's rows become a multiple of `ROWS_AT_ONCE`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from millstream.core.step_costs import Rates, StepCosts, prompt_work, work_of
 IDLE_TOKENS = 256
 """Products of so many rows are about as fast for each row as those of more."""
 
+ROWS_AT_ONCE = 16
+"""Libraries compile a product for each number of rows they meet, and multiply so many at a time."""
 
 PROMPT_SHARE = 2.0
 """With less, long prompts hold up their own answers for so long that few decode together."""
@@ -29,11 +32,17 @@ class PromptRoom:
     """What is left for prompts in a step that is being planned."""
 
     def __init__(
-        self, tokens: int, *, least: int = 0, seconds: float = 0.0, rates: Rates | None = None
+        self,
+        tokens: int,
+        *,
+        rows: int = 0,
+        least: int = 0,
+        seconds: float = 0.0,
+        rates: Rates | None = None,
     ) -> None:
-        """least: tokens that there is room for whatever they take. seconds: for the others, which
-        take what `rates` says; without, all `tokens` have room."""
-        self._tokens, self._least = tokens, least
+        """rows: of the step so far. least: tokens that there is room for whatever they take.
+        seconds: for the others, which take what `rates` says; without, all `tokens` have room."""
+        self._tokens, self._rows, self._least = tokens, rows, least
         self._seconds, self._rates = seconds, rates
 
     def is_used_up(self) -> bool:
@@ -51,10 +60,20 @@ class PromptRoom:
         length = min(wanted, self._tokens)
         if self._rates is not None:
             fitting = self._rates.prompt_tokens_in(self._seconds, start=start)
-            length = min(length, max(fitting, self._least, 1))
+            in_time = max(fitting, self._least, 1)
+            if in_time < length:
+                length = self._rounded(in_time)
             self._seconds -= self._rates.seconds(prompt_work(length, start=start))
         self._tokens -= length
+        self._rows += length
         self._least -= length
+        return length
+
+    def _rounded(self, length: int) -> int:
+        """The tokens of a prompt that is cut, and so the last of its step; few stay as they are."""
+        if length >= 8 * ROWS_AT_ONCE:
+            length -= (self._rows + length) % ROWS_AT_ONCE
+        self._tokens = length
         return length
 
 
@@ -82,5 +101,6 @@ class StepBudget:
         alone = rates.seconds(work_of(decoding))
         if decoding:
             seconds = max(self._target - alone, PROMPT_SHARE * alone)
-            return PromptRoom(left, seconds=seconds, rates=rates)
+            rows = sum(len(chunk.tokens) for chunk in decoding)
+            return PromptRoom(left, rows=rows, seconds=seconds, rates=rates)
         return PromptRoom(left, least=IDLE_TOKENS, seconds=self._target - alone, rates=rates)
