@@ -9,6 +9,7 @@ test before it runs.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from .models import make_endless_model
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "server(*flags, is_warm=True): the test's `own_server`")
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # As under nohup. Servers would inherit that, but not a function that does nothing.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 class OwnServers:
