@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from millstream.store.address import StoreAddress
+from millstream.store.database import connect
+from millstream.store.leases import take_lease
 from millstream.store.store import Store
+from tests.store.conftest import PostgreSQL
 from tests.store.things import (
     OWNER,
     answered,
@@ -115,3 +121,36 @@ async def test_two_servers_share_everything(shared: StoreAddress) -> None:
     await finished(one, "holds")
     await answered(two, "goes on", conversation_id="c1")
     await asyncio.gather(one.close(), two.close())
+
+
+def test_a_lease_that_is_given_back_leaves_no_connection(postgresql: PostgreSQL) -> None:
+    """Also if somebody looks at that moment whether another one is free, or after it."""
+    address = StoreAddress.parse(postgresql.new_database())
+    assert address is not None
+    made: list[Any] = []
+    looks, may_go_on = threading.Event(), threading.Event()
+
+    def on_checkout(connection: Any, record: Any, proxy: Any) -> None:
+        made.append(connection)
+        if threading.current_thread().name == "looker":
+            looks.set()
+            may_go_on.wait(30)
+
+    event.listen(Engine, "checkout", on_checkout)
+    try:
+        lease = take_lease(connect(address, busy_seconds=1))
+        looker = threading.Thread(target=lease.is_free, args=["1"], name="looker")
+        looker.start()
+        assert looks.wait(30)
+        releaser = threading.Thread(target=lease.release)
+        releaser.start()
+        releaser.join(0.2)  # where nothing makes it wait, it is done by then
+        may_go_on.set()
+        looker.join()
+        releaser.join()
+        lease.keep()
+        assert not lease.is_free("1")
+    finally:
+        event.remove(Engine, "checkout", on_checkout)
+    assert len(made) == 2
+    assert all(connection.closed for connection in made)

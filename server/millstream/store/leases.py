@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 import time
 from pathlib import Path
 from typing import Protocol
@@ -116,33 +117,56 @@ class _FileLease:
 
 
 class _AdvisoryLease:
+    """Safe for threads: whoever closes the store does not wait for what looks after the lease."""
+
     def __init__(self, database: Database) -> None:
         self._key = secrets.randbits(62)
         self.name = str(self._key)
         assert database.address.url is not None
         self._engine = postgresql_engine(database.address.url, size=2, isolation="AUTOCOMMIT")
         self._connection: Connection | None = None
-        self.keep()
+        self._changing = threading.Lock()
+        self._is_released = False
+        try:
+            self.keep()
+        except BaseException:
+            self.release()
+            raise
 
     def keep(self) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.execute(text("SELECT 1"))
+        with self._changing:
+            if self._is_released:
                 return
-            except Exception:
-                self.release()
-        connection = self._engine.connect()
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
-        self._connection = connection
+            if self._connection is not None:
+                try:
+                    self._connection.execute(text("SELECT 1"))
+                    return
+                except Exception:
+                    self._drop()
+            connection = self._engine.connect()
+            try:
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
 
     def is_free(self, name: str) -> bool:
         if name == self.name or not name.isdigit():
             return name != self.name
-        with self._engine.connect() as connection:
-            taken = text("SELECT pg_try_advisory_xact_lock(:key)")
-            return bool(connection.execute(taken, {"key": int(name)}).scalar())
+        with self._changing:
+            if self._is_released:
+                return False
+            with self._engine.connect() as connection:
+                taken = text("SELECT pg_try_advisory_xact_lock(:key)")
+                return bool(connection.execute(taken, {"key": int(name)}).scalar())
 
     def release(self) -> None:
+        with self._changing:
+            self._is_released = True
+            self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
