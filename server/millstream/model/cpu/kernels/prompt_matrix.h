@@ -4,7 +4,8 @@
 // the depth; so a result depends on its own row and column only.
 #pragma once
 
-#include <cstdlib>
+#include <new>
+#include <vector>
 
 #include "attention.h"
 #include "tiles.h"
@@ -15,6 +16,8 @@
 
 namespace millstream {
 
+constexpr std::align_val_t LINE_ALIGNMENT{64};
+
 // Memory for std::vector that begins with a cache line, as rows of tiles should.
 template <typename E>
 struct LineAllocator {
@@ -23,9 +26,9 @@ struct LineAllocator {
   template <typename Other>
   LineAllocator(const LineAllocator<Other>&) {}
   E* allocate(size_t count) {
-    return static_cast<E*>(std::aligned_alloc(64, padded(count * sizeof(E), 64)));
+    return static_cast<E*>(::operator new(count * sizeof(E), LINE_ALIGNMENT));
   }
-  void deallocate(E* memory, size_t) { std::free(memory); }
+  void deallocate(E* memory, size_t) { ::operator delete(memory, LINE_ALIGNMENT); }
   bool operator==(const LineAllocator&) const { return true; }
 };
 template <typename E>
