@@ -19,7 +19,8 @@ from torch import Tensor
 from millstream.core.plan import Chunk
 from millstream.core.request import Request, SamplingParams
 from millstream.model.sampling.logprobs import sampled_logprobs
-from millstream.model.sampling.sampler import Sampler, uniform
+from millstream.model.sampling.numbers import uniform
+from millstream.model.sampling.sampler import Sampler
 
 VOCAB = 151_936
 HISTORY = 2_000

@@ -13,8 +13,9 @@ from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, Chunk
 from millstream.core.request import SamplingParams
 from millstream.model.sampling import filters
 from millstream.model.sampling.logprobs import sampled_logprobs
+from millstream.model.sampling.numbers import uniform
 from millstream.model.sampling.reductions import Workspace, best_of, block_maxima, pick, total
-from millstream.model.sampling.sampler import Sampler, uniform
+from millstream.model.sampling.sampler import Sampler
 from tests.model.sampling_cases import make_chunk, random_chunk, random_logits
 
 # Not a multiple of the block, so that the last block is a short one.

@@ -24,8 +24,9 @@ from millstream.core.plan import Chunk
 from millstream.core.request import SamplingParams
 from millstream.model.sampling import filters
 from millstream.model.sampling.constraints import Constraints, constrain
+from millstream.model.sampling.numbers import Numbers, uniform
 from millstream.model.sampling.reductions import block_maxima
-from millstream.model.sampling.sampler import Sampler, uniform
+from millstream.model.sampling.sampler import Sampler
 from tests.model.sampling_cases import STOPS, make_chunk, random_chunk, random_logits
 
 VOCAB = 300
@@ -159,6 +160,10 @@ def warped(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     return warpers(torch.zeros(len(logits), 1, dtype=torch.long), logits)[0] > float("-inf")
 
 
+def numbers_of(params: list[SamplingParams]) -> Numbers:
+    return Numbers.of_rows(params, [0.0] * len(params), torch.device("cpu"))
+
+
 def kept(logits: torch.Tensor, params: SamplingParams, count: int) -> torch.Tensor | None:
     """Which tokens [vocab] we keep, or None if `count` leaders do not suffice to tell."""
     scaled = (logits - logits.amax()) / params.temperature
@@ -166,7 +171,7 @@ def kept(logits: torch.Tensor, params: SamplingParams, count: int) -> torch.Tens
     everyone, space = None, scaled.clone()
     if filters.needs_population(params):
         everyone = filters.population(scaled, lead.ids, space, with_entropy=params.typical_p < 1)
-    mask, _, is_complete = filters.keep(lead, [params], everyone)
+    mask, _, is_complete = filters.keep(lead, numbers_of([params]), everyone)
     if not is_complete:
         return None
     return torch.zeros_like(scaled, dtype=torch.bool).scatter_(1, lead.ids, mask)[0]
@@ -256,7 +261,7 @@ def test_rows_with_different_options_do_not_mix() -> None:
         everyone, space = None, scaled.clone()
         if is_by_all:
             everyone = filters.population(scaled, lead.ids, space, with_entropy=True)
-        together = filters.keep(lead, params, everyone)
+        together = filters.keep(lead, numbers_of(params), everyone)
         for index, own in enumerate(params):
             part = slice(index, index + 1)
             lead = filters.leaders(scaled[part], block_maxima(scaled[part]), 64)
@@ -265,7 +270,7 @@ def test_rows_with_different_options_do_not_mix() -> None:
                 everyone = filters.population(
                     scaled[part], lead.ids, space[part], with_entropy=True
                 )
-            alone = filters.keep(lead, [own], everyone)
+            alone = filters.keep(lead, numbers_of([own]), everyone)
             assert bool(alone[2]) == bool(together[2][index])
             if alone[2]:
                 assert torch.equal(alone[0][0], together[0][index])

@@ -23,14 +23,11 @@ from torch import Tensor
 
 from millstream.core.request import Request
 from millstream.model.sampling.grammars import Progress
+from millstream.model.sampling.numbers import EXTREME, clamped
 from millstream.model.transfers import upload
 
 Ids = NDArray[np.int64]
 Values = NDArray[np.float32]
-
-EXTREME = 1e30
-"""Numbers of requests beyond this, or its inverse, are taken for it: nothing changes any more, and
-float32 ends soon after."""
 
 _LARGEST = 3.0e38
 
@@ -211,11 +208,6 @@ def constrain(logits: Tensor, rows: Sequence[Constraints | None]) -> None:
         if row is not None and row.grammar is not None:
             forbidden = upload(torch.from_numpy(row.grammar.forbidden), logits.device)
             logits[index].masked_fill_(forbidden, float("-inf"))
-
-
-def clamped(number: float, smallest: float, largest: float) -> float:
-    """The number in [smallest, largest] that is nearest to `number`."""
-    return min(max(number, smallest), largest)
 
 
 def _in_vocabulary(tokens: Iterable[int], vocab: int) -> Ids:

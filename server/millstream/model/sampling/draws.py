@@ -10,7 +10,7 @@ Rules: those of sampler.py; nothing here makes the host wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ from torch import Tensor
 from millstream.core.plan import IMPOSSIBLE_TOKEN
 from millstream.core.request import SamplingParams
 from millstream.model.sampling import filters
-from millstream.model.sampling.constraints import EXTREME, Constraints, clamped, constrain
+from millstream.model.sampling.constraints import Constraints, constrain
+from millstream.model.sampling.numbers import Numbers, uniform
 from millstream.model.sampling.reductions import Workspace, best_of, block_maxima, float_rows, pick
-from millstream.model.transfers import upload
 
 UNDECIDED = -3
 """What a `FilteredDraw` gives a row for which its leaders were too few."""
@@ -38,6 +38,44 @@ class Row(NamedTuple):
     params: SamplingParams
     constraints: Constraints | None
     point: float
+
+    @classmethod
+    def of(
+        cls,
+        index: int,
+        params: SamplingParams,
+        constraints: Constraints | None,
+        *,
+        counter: int,
+        vocab: int,
+    ) -> Row:
+        """Row `index` of logits over `vocab` tokens, drawn by number `counter` of its stream."""
+        if params.is_greedy:
+            return cls(index, params, constraints, 0.0)
+        if params.top_k >= vocab:
+            params = replace(params, top_k=0)
+        return cls(index, params, constraints, uniform(params.seed, counter))
+
+
+FloatRows = Callable[[range, Tensor], Tensor]
+"""Gives some of n rows in float32 [r, vocab], only to be read; the tensor of this shape that it is
+given is room for them."""
+
+
+class Drawable(NamedTuple):
+    """n rows to draw from. vocab: how many tokens each has."""
+
+    float_rows: FloatRows
+    numbers: Numbers
+    vocab: int
+
+    def tiles(self) -> Iterator[tuple[Tensor, Numbers, Tensor, Tensor]]:
+        """Tile by tile: the rows [r, vocab] float32, how they are drawn, and two tensors of their
+        shape to be written to. The first of those may hold the rows."""
+        rows, device = range(len(self.numbers.points)), self.numbers.points.device
+        for indices, space, other in Workspace(rows, self.vocab, device).tiles():
+            tile = range(indices[0], indices[-1] + 1)
+            yield self.float_rows(tile, space), self.numbers.part(tile), space, other
 
 
 Work = Callable[[Tensor, list[Row]], Tensor]
@@ -71,13 +109,17 @@ def _take_best(logits: Tensor, rows: list[Row]) -> Tensor:
 
 
 def _draw(logits: Tensor, rows: list[Row]) -> Tensor:
+    """Tokens [n] drawn from all tokens, or IMPOSSIBLE_TOKEN."""
+    return draw_from_all(_drawable(logits, rows))
+
+
+def draw_from_all(rows: Drawable) -> Tensor:
     """Tokens [n] drawn by inverse transform sampling over the vocabulary, or IMPOSSIBLE_TOKEN."""
     tokens: list[Tensor] = []
-    for tile, space, weights in Workspace(rows, logits.shape[1], logits.device).tiles():
-        processed = _processed(logits, tile, space)
-        scale = _scale(block_maxima(processed), tile)
+    for processed, numbers, space, weights in rows.tiles():
+        scale = _scale(block_maxima(processed), numbers)
         torch.softmax(scale.apply(processed, space), dim=-1, out=weights)
-        ids = pick(weights, _points(tile, logits.device))
+        ids = pick(weights, numbers.points)
         tokens.append(ids.masked_fill_(scale.is_impossible, IMPOSSIBLE_TOKEN))
     return torch.cat(tokens)
 
@@ -103,30 +145,43 @@ class FilteredDraw:
 
     def _draw(self, logits: Tensor, rows: Sequence[Row]) -> Tensor:
         """Tokens [n] of rows that are few enough to do at once; UNDECIDED where leaders lack."""
-        count, by_all = self.num_leaders, self.needs_population
-        vocab = logits.shape[1]
-        leads, populations, impossible = [], [], []
-        for tile, space, weights in Workspace(rows, vocab, logits.device).tiles():
-            processed = _processed(logits, tile, space)
-            maxima = block_maxima(processed)
-            scale = _scale(maxima, tile)
-            lead = filters.leaders(processed, maxima, count)
-            bound = scale.apply(lead.bound.unsqueeze(1)).squeeze(1)
-            leads.append(filters.Leaders(scale.apply(lead.values), lead.ids, bound))
-            impossible.append(scale.is_impossible)
-            if by_all:
-                scaled = scale.apply(processed, space)
-                with_entropy = any(row.params.typical_p < 1 for row in tile)
-                populations.append(
-                    filters.population(scaled, lead.ids, weights, with_entropy=with_entropy)
-                )
-        lead, is_impossible = filters.join(leads), torch.cat(impossible)
-        everyone = filters.join_populations(populations) if by_all else None
-        kept, weights, is_complete = filters.keep(lead, [row.params for row in rows], everyone)
-        ids = filters.choose(lead, kept, weights, _points(rows, logits.device), vocab=vocab)
-        if count < vocab:
-            ids.masked_fill_(~is_complete, UNDECIDED)
-        return ids.masked_fill_(is_impossible, IMPOSSIBLE_TOKEN)
+        rows_to_draw = _drawable(logits, rows)
+        return draw_filtered(rows_to_draw, self.num_leaders, by_all=self.needs_population)
+
+
+def draw_filtered(
+    rows: Drawable, count: int, *, by_all: bool, has_unfiltered: bool = False
+) -> Tensor:
+    """Tokens [n] drawn from what filters keep among `count` leaders; UNDECIDED where those are too
+    few, IMPOSSIBLE_TOKEN where there is no token.
+
+    by_all: whether filters of any row measure shares of all tokens. has_unfiltered: whether rows
+    without filters are among them, which are drawn from all tokens; only with `by_all`.
+    """
+    leads, populations, picked, impossible = [], [], [], []
+    for processed, numbers, space, weights in rows.tiles():
+        maxima = block_maxima(processed)
+        scale = _scale(maxima, numbers)
+        lead = filters.leaders(processed, maxima, count)
+        bound = scale.apply(lead.bound.unsqueeze(1)).squeeze(1)
+        leads.append(filters.Leaders(scale.apply(lead.values), lead.ids, bound))
+        impossible.append(scale.is_impossible)
+        if by_all:
+            scaled = scale.apply(processed, space)
+            populations.append(
+                filters.population(scaled, lead.ids, weights, with_entropy=numbers.has_typical)
+            )
+        if has_unfiltered:
+            picked.append(pick(weights, numbers.points))
+    lead, numbers = filters.join(leads), rows.numbers
+    everyone = filters.join_populations(populations) if by_all else None
+    kept, shares, is_complete = filters.keep(lead, numbers, everyone)
+    ids = filters.choose(lead, kept, shares, numbers.points, vocab=rows.vocab)
+    if count < rows.vocab:
+        ids.masked_fill_(~is_complete, UNDECIDED)
+    if has_unfiltered:
+        ids = torch.where(numbers.is_filtered, ids, torch.cat(picked))
+    return ids.masked_fill_(torch.cat(impossible), IMPOSSIBLE_TOKEN)
 
 
 class _Scale(NamedTuple):
@@ -145,14 +200,21 @@ class _Scale(NamedTuple):
         return torch.sub(values, self.best, out=out).div_(self.temperatures)
 
 
-def _scale(maxima: Tensor, rows: Sequence[Row]) -> _Scale:
+def _scale(maxima: Tensor, numbers: Numbers) -> _Scale:
     """The scale of rows of logits, by their block maxima [r, blocks]."""
-    numbers = [clamped(row.params.temperature, 1 / EXTREME, EXTREME) for row in rows]
     best = maxima.amax(dim=-1, keepdim=True)
     is_impossible = best == float("-inf")
     best.masked_fill_(is_impossible, 0.0)
-    return _Scale(
-        best, upload(torch.tensor(numbers).unsqueeze(1), maxima.device), is_impossible.squeeze(1)
+    return _Scale(best, numbers.temperatures, is_impossible.squeeze(1))
+
+
+def _drawable(logits: Tensor, rows: Sequence[Row]) -> Drawable:
+    """Rows of logits [batch, vocab], after their constraints."""
+    params, points = [row.params for row in rows], [row.point for row in rows]
+    return Drawable(
+        lambda tile, space: _processed(logits, rows[tile.start : tile.stop], space),
+        Numbers.of_rows(params, points, logits.device),
+        logits.shape[1],
     )
 
 
@@ -164,8 +226,3 @@ def _processed(logits: Tensor, rows: Sequence[Row], space: Tensor) -> Tensor:
         processed = space.copy_(processed)
         constrain(processed, constraints)
     return processed
-
-
-def _points(rows: Sequence[Row], device: torch.device) -> Tensor:
-    """The random numbers of the rows: [r] float64."""
-    return upload(torch.tensor([row.point for row in rows], dtype=torch.float64), device)

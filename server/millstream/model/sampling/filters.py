@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from millstream.core.request import SamplingParams
+from millstream.model.sampling.numbers import ALL, Numbers
 from millstream.model.sampling.reductions import block_values, pick, total
-from millstream.model.transfers import upload
 
 LEADER_COUNTS = (128, 1024, 8192)
 _MOST_LEADERS = 2**21  # of all rows that are worked on together
@@ -132,44 +132,38 @@ def join_populations(parts: Sequence[Population]) -> Population:
 
 
 def keep(
-    lead: Leaders, params: list[SamplingParams], everyone: Population | None
+    lead: Leaders, numbers: Numbers, everyone: Population | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which leaders the filters keep: `kept`, `weights`, `is_complete`.
 
     lead: with logits over temperature for values, 0 for the best. everyone: the rows' population,
-    given if needs_population(). kept: [n, c] bool. weights: [n, c] float32, to draw the kept by.
-    is_complete: [n] bool; where it is False, more leaders have to be looked at.
+    given if any of them needs_population(). kept: [n, c] bool. weights: [n, c] float32, to draw the
+    kept by. is_complete: [n] bool; where it is False, more leaders have to be looked at.
     """
-    values, bound = lead.values, lead.bound
+    values, bound, sizes = lead.values, lead.bound, numbers.sizes
     knows_all = bound == _NOTHING
-    sizes = _column([p.top_k or 2**31 for p in params], values, torch.int64)
     last = values.gather(1, sizes.clamp(max=values.shape[1]) - 1)
-    threshold = last.masked_fill(sizes == 2**31, _NOTHING)
-    is_complete = (sizes == 2**31).squeeze(1) | (threshold.squeeze(1) > bound) | knows_all
-    if everyone is None:
-        weights, mass = _shares(values, threshold)
-    else:
-        weights, mass = everyone.weights, everyone.mass.unsqueeze(1)
-    if any(p.top_p < 1 for p in params):
-        limits = _column([p.top_p if p.top_p < 1 else math.inf for p in params], mass)
+    threshold = last.masked_fill(sizes == ALL, _NOTHING)
+    is_complete = (sizes == ALL).squeeze(1) | (threshold.squeeze(1) > bound) | knows_all
+    weights, mass = _shares(values, threshold)
+    if everyone is not None:
+        by_all = numbers.measure_everyone
+        weights = torch.where(by_all, everyone.weights, weights)
+        mass = torch.where(by_all, everyone.mass.unsqueeze(1), mass)
+    if numbers.has_top_p:
         # A token stays while the mass of all better ones is below top_p.
         before = weights.double().cumsum(dim=-1) - weights
-        num_kept = (before < limits * mass).sum(dim=-1, keepdim=True).clamp_(min=1)
-        last = values.gather(1, num_kept - 1).masked_fill_(limits == math.inf, _NOTHING)
+        num_kept = (before < numbers.limits * mass).sum(dim=-1, keepdim=True).clamp_(min=1)
+        last = values.gather(1, num_kept - 1).masked_fill_(numbers.limits == math.inf, _NOTHING)
         threshold = torch.maximum(threshold, last)
-    ratios = [math.log(p.min_p) if p.min_p > 0 else _NOTHING for p in params]
-    threshold = torch.maximum(threshold, _column(ratios, values)).clamp_(max=0.0)
+    threshold = torch.maximum(threshold, numbers.ratios).clamp_(max=0.0)
     kept = (values >= threshold) & (values > _NOTHING)
-    is_pure = torch.tensor(
-        [p.typical_p < 1 and needs_population(p) and p.top_p >= 1 for p in params]
-    )
-    is_pure = upload(is_pure, values.device)
-    is_complete &= (threshold.squeeze(1) > bound) | knows_all | is_pure
-    if any(p.typical_p < 1 for p in params):
-        within, reaches = _typical(lead, params, kept, everyone, is_pure)
-        kept &= within
-        is_complete &= reaches
-    return kept, weights, is_complete
+    reached = (threshold.squeeze(1) > bound) | knows_all
+    if not numbers.has_typical:
+        return kept, weights, is_complete & reached
+    is_pure = numbers.measure_everyone & (numbers.limits == math.inf)
+    within, reaches = _typical(lead, numbers.typical, kept, everyone, is_pure.squeeze(1))
+    return kept & within, weights, is_complete & (reached | is_pure.squeeze(1)) & reaches
 
 
 def choose(lead: Leaders, kept: Tensor, weights: Tensor, points: Tensor, *, vocab: int) -> Tensor:
@@ -187,7 +181,7 @@ def choose(lead: Leaders, kept: Tensor, weights: Tensor, points: Tensor, *, voca
 
 def _typical(
     lead: Leaders,
-    params: list[SamplingParams],
+    shares: Tensor,
     kept: Tensor,
     everyone: Population | None,
     is_pure: Tensor,
@@ -195,8 +189,8 @@ def _typical(
     """Locally typical sampling (Meister et al., 2022): which leaders are typical, [n, c] bool, and
     whether enough leaders were looked at, [n] bool.
 
-    Tokens whose surprise is nearest to the entropy stay until their mass reaches typical_p.
-    is_pure: rows without another filter, measured against everyone.
+    Tokens whose surprise is nearest to the entropy stay until their mass reaches typical_p, which
+    is `shares` [n, 1]. is_pure: [n] bool, rows without another filter, measured against everyone.
     """
     remaining = lead.values.masked_fill(~kept, _NOTHING)
     weights = remaining.softmax(dim=-1)
@@ -210,13 +204,12 @@ def _typical(
     shifts = (-(remaining + best.unsqueeze(1)) - entropy.unsqueeze(1)).abs()
     ordered, order = shifts.sort(dim=-1, stable=True)
     reached = weights.gather(1, order).double().cumsum(dim=-1)
-    shares = _column([p.typical_p for p in params], mass)
     num_below = (reached < shares * mass.unsqueeze(1)).sum(dim=-1, keepdim=True)
     limit = ordered.gather(1, num_below.clamp_(max=ordered.shape[1] - 1))
     # Everything not looked at is more surprising than `bound`, so it is farther than this.
     surplus = -(lead.bound + best) - entropy
     reaches = (surplus > limit.squeeze(1)) | (lead.bound == _NOTHING) | ~is_pure
-    is_typical = _column([p.typical_p < 1 for p in params], mass, torch.bool)
+    is_typical = shares < 1
     # Only where the mass is never reached could `limit` be that of a dropped token.
     return (shifts <= limit) | ~is_typical, reaches | ~is_typical.squeeze(1)
 
@@ -233,12 +226,6 @@ def _shares(values: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """Probabilities [n, c] among the values that reach the threshold [n, 1]; their sums [n, 1]."""
     weights = values.masked_fill(values < threshold, _NOTHING).softmax(dim=-1)
     return weights, total(weights).unsqueeze(1)
-
-
-def _column(numbers: Sequence[float], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """The numbers as [n, 1], on the device of `like` and, unless told otherwise, in its dtype."""
-    column = torch.tensor(numbers, dtype=dtype or like.dtype).unsqueeze(1)
-    return upload(column, like.device)
 
 
 def _columns(parts: Sequence[Leaders] | Sequence[Population]) -> list[Tensor]:

@@ -29,10 +29,8 @@ Rules:
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -47,13 +45,6 @@ from millstream.model.sampling.reductions import best_of, block_maxima
 from millstream.model.transfers import Download, upload
 
 _FORGET_AFTER = 32  # steps
-
-
-def uniform(seed: int, counter: int) -> float:
-    """Number `counter` of the stream `seed`: uniform in [0, 1), 53 bits."""
-    digest = blake2b(struct.pack("<QQ", seed, counter), digest_size=8).digest()
-    number: int = struct.unpack("<Q", digest)[0]
-    return (number >> 11) * 2.0**-53
 
 
 def best_tokens(logits: Tensor) -> Tensor:
@@ -210,11 +201,8 @@ class Sampler:
             constraints = self._constraints(chunk, vocab)
             if constraints is None:
                 return None
-        if params.is_greedy:
-            return Row(index, params, constraints, 0.0)
-        if params.top_k >= vocab:
-            params = replace(params, top_k=0)
-        return Row(index, params, constraints, uniform(params.seed, chunk.num_generated))
+        counter = chunk.num_generated
+        return Row.of(index, params, constraints, counter=counter, vocab=vocab)
 
     def _constraints(self, chunk: Chunk, vocab: int) -> Constraints | None:
         """The constraints of the chunk's request at the end of its history, or after what it
