@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from millstream.core.plan import UNKNOWN_TOKEN, Plan
 from millstream.core.request import SamplingParams
 from millstream.model import transfers
-from millstream.model.paging.layout import fill_unknown_tokens
+from millstream.model.paging.layout import StepBefore, fill_unknown_tokens
 from millstream.model.sampling.logprobs import sampled_logprobs
 from millstream.model.sampling.sampler import Sampler
 from tests.model.sampling_cases import make_chunk, random_logits
@@ -132,7 +132,7 @@ def test_tokens_go_from_step_to_step_without_the_host(name: str) -> None:
     token_ids = torch.full([len(params)], UNKNOWN_TOKEN)
     with reads, operators:
         fill_unknown_tokens(
-            token_ids, ahead, drawing.tokens, [chunk.request_id for chunk in chunks]
+            token_ids, ahead, StepBefore([c.request_id for c in chunks], drawing.tokens)
         )
     assert not reads.counts
     assert not operators.counts

@@ -15,14 +15,8 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
+from millstream.model.paging.layout import StepBefore, fill_unknown_tokens
 from millstream.model.paging.packer import Packer
-
-FillTokens = Callable[[Tensor], None]
-"""Puts the tokens that the host does not know into the token ids [n] int64 of a plan, in place."""
-
-
-def fill_nothing(token_ids: Tensor) -> None:
-    """The FillTokens of a plan whose tokens, token_ids [n] int64, are all known."""
 
 
 class Execution(Protocol):
@@ -43,9 +37,10 @@ class Execution(Protocol):
         """The model, called as `Forward` is."""
         ...
 
-    def logits(self, plan: Plan, fill: FillTokens = fill_nothing) -> Tensor:
+    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor:
         """Logits [s + c, vocab]: of the last token of every chunk that has `sampling`, then of
-        every position that is `scored`. Raises what torch raises."""
+        every position that is `scored`. before: draws what the plan lacks, if it lacks something.
+        Raises what torch raises."""
         ...
 
 
@@ -67,10 +62,11 @@ class EagerExecution:
         self.plans_ahead = plans_ahead
 
     @torch.inference_mode()
-    def logits(self, plan: Plan, fill: FillTokens = fill_nothing) -> Tensor:
+    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor:
         """Logits [s + c, vocab], as `Execution.logits()` says."""
         model_input = self.packer.pack(plan)
-        fill(model_input.input_ids[0])
+        if before is not None:
+            fill_unknown_tokens(model_input.input_ids[0], plan, before)
         with self.threads.forward():
             return self.forward(
                 model_input.input_ids,

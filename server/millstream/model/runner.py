@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from millstream.core.settling import settled
 from millstream.core.status import EngineInfo
 from millstream.model.execution import Execution
 from millstream.model.paging.kv_cache import KVCache
-from millstream.model.paging.layout import fill_unknown_tokens
+from millstream.model.paging.layout import StepBefore
 from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
 from millstream.model.sampling.sampler import Drawing, Sampler
 from millstream.model.states.state_cache import StateCache
@@ -142,9 +141,7 @@ class ModelRunner:
 
     def logits(self, plan: Plan, after: DrawnStep | None = None) -> Tensor:
         """Logits [s + c, vocab] as of `Execution.logits()`. after: see `launch()`."""
-        if after is None:
-            return self.execution.logits(plan)
-        drawn, request_ids = after.drawing.tokens, after.request_ids
-        return self.execution.logits(
-            plan, partial(fill_unknown_tokens, plan=plan, drawn=drawn, request_ids=request_ids)
-        )
+        before = None
+        if after is not None:
+            before = StepBefore(after.request_ids, after.drawing.tokens)
+        return self.execution.logits(plan, before)

@@ -22,12 +22,13 @@ from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording, bucket
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import EagerExecution
+from millstream.model.paging import layout
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache, LayerShape
 from millstream.model.paging.packer import Packer
 from millstream.model.paging.step import HostSpan, Span
 from millstream.model.runner import ModelRunner
-from millstream.model.sampling import filters
+from millstream.model.sampling import draws, filters, sampler
 from millstream.model.sampling.sampler import Sampler
 from millstream.model.transfers import pack_bytes, unpack_bytes
 from tests.fakes import WholeSteps
@@ -313,6 +314,29 @@ def test_a_step_is_one_copy(folder: Path) -> None:
     before = staging.num_copies
     driver.run()
     assert staging.num_copies - before == len(driver.plans)
+
+
+def test_a_replayed_step_finds_the_tokens_before_it_on_the_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which ones they are travels with its one copy."""
+    cuda = CudaRunner(folder, max_rows=4)
+    driver = drive(
+        cuda.runner, num_blocks=40, max_running=3, max_step_tokens=64, plans_ahead=lambda: True
+    )
+    for number, prompt in enumerate(random_prompts(3, seed=6, longest=20), 1):
+        driver.scheduler.add(greedy_request(number, prompt, 12))
+    driver.step()
+
+    def refuse(tensor: Tensor, device: torch.device) -> Tensor:
+        raise AssertionError("another copy")
+
+    for module in (layout, draws, sampler):
+        monkeypatch.setattr(module, "upload", refuse, raising=False)
+    before = cuda.graphs.num_replays
+    driver.run()
+    assert cuda.graphs.num_replays - before >= 10
+    assert driver.num_ahead >= 10
 
 
 def test_a_model_that_cannot_be_captured_runs_as_it_is(

@@ -12,7 +12,7 @@ from millstream.core.plan import IMPOSSIBLE_TOKEN, INVALID_TOKEN, UNKNOWN_TOKEN,
 from millstream.core.request import Grammar, Request, SamplingParams
 from millstream.core.scheduler import Scheduler
 from millstream.model.execution import EagerExecution
-from millstream.model.paging.layout import fill_unknown_tokens
+from millstream.model.paging.layout import StepBefore, fill_unknown_tokens
 from millstream.model.runner import ModelRunner
 from millstream.model.sampling import filters
 from millstream.model.sampling.sampler import Sampler
@@ -95,14 +95,14 @@ def test_only_unknown_tokens_are_filled_in() -> None:
         chunks[unknown] = chunks[unknown]._replace(tokens=(UNKNOWN_TOKEN,))
     token_ids = torch.tensor([-1, 31, -1, -1, -1])
     drawn = torch.tensor([IMPOSSIBLE_TOKEN, 40, 42, 43, INVALID_TOKEN])
-    fill_unknown_tokens(token_ids, Plan(tuple(chunks)), lambda: drawn, [4, 9, 2, 3, 0])
+    fill_unknown_tokens(token_ids, Plan(tuple(chunks)), StepBefore([4, 9, 2, 3, 0], lambda: drawn))
     assert token_ids.tolist() == [0, 31, 42, 43, 0]
     assert drawn[0] == IMPOSSIBLE_TOKEN
 
     def nothing() -> torch.Tensor:
         raise AssertionError("nothing is unknown")
 
-    fill_unknown_tokens(token_ids, Plan((chunks[1],)), nothing, [])
+    fill_unknown_tokens(token_ids, Plan((chunks[1],)), StepBefore([], nothing))
 
 
 def test_the_best_token_goes_on_until_a_row_is_decided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,10 @@ from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording
 from millstream.model.cuda.staging import Staging
-from millstream.model.execution import EagerExecution, Execution, FillTokens, fill_nothing
+from millstream.model.execution import EagerExecution, Execution
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.layout import StepBefore
 from millstream.model.states.state_cache import StateCache
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,10 @@ class CapturedExecution:
         return self.eager.forward
 
     @torch.inference_mode()
-    def logits(self, plan: Plan, fill: FillTokens = fill_nothing) -> Tensor:
+    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor:
         """Logits [s + c, vocab] from a graph where one holds the plan, else from the eager one."""
-        logits = self.graphs.logits(plan, fill)
-        return self.eager.logits(plan, fill) if logits is None else logits
+        logits = self.graphs.logits(plan, before)
+        return self.eager.logits(plan, before) if logits is None else logits
 
 
 def capture_decodes(

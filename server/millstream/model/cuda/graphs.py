@@ -5,7 +5,9 @@ Rules:
    holds it; rows for nobody read the padding block and write to the spare block.
 2. Only steps in which every chunk is one token that is sampled come from graphs.
 3. Nothing in a graph depends on lengths on the host: see the backends.
-4. A model that cannot be captured (it makes the host wait, or asks it) runs as it is, and the log
+4. Tokens that the step before draws are taken from static memory, too: each row says by an index
+   where in that step its token is.
+5. A model that cannot be captured (it makes the host wait, or asks it) runs as it is, and the log
    says why.
 """
 
@@ -14,14 +16,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.cuda.staging import Staging, stage_decodes
-from millstream.model.execution import FillTokens
 from millstream.model.paging.backend import AttentionBackend, PagedAttention
 from millstream.model.paging.kv_cache import KVCache
+from millstream.model.paging.layout import StepBefore
 from millstream.model.paging.packer import Packer
 from millstream.model.paging.step import PagedStep, Span
 from millstream.model.states.state_cache import StateCache
@@ -84,14 +87,17 @@ class DecodeGraphs:
         self._staging, self._backend = staging, backend
         self._sizes = buckets(max_rows)
         largest = self._sizes[-1]
-        # Token ids, positions and slots; with states, also the slots that are read and written.
+        # Token ids, positions, slots, and which token of the step before a row begins with, or -1;
+        # with states, also the slots that are read and written.
         self._states = states
-        height = 3 if states is None else 5
+        height = 4 if states is None else 6
         width = largest + largest % 2  # rows begin at 16 bytes: see rule 3 of triton_attention
         self._inputs = torch.zeros(height, width, dtype=torch.int64, device=device)
         self._inputs[2] = cache.spare_block * cache.block_size
+        self._inputs[3] = -1
         if states is not None:
-            self._inputs[3:] = states.spare_slot
+            self._inputs[4:] = states.spare_slot
+        self._tokens_before = torch.zeros(max_rows, dtype=torch.int64, device=device)
         self._tables = torch.full(
             (largest, max_blocks), cache.padding_block, dtype=torch.int32, device=device
         )
@@ -111,21 +117,29 @@ class DecodeGraphs:
         for size in reversed(self._sizes):
             self._recordings[size] = record(lambda size=size: self._compute(size))  # type: ignore[misc]
 
-    def logits(self, plan: Plan, fill: FillTokens) -> Tensor | None:
-        """Logits [rows, vocab]; None if no graph holds the plan."""
+    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor | None:
+        """Logits [rows, vocab]; None if no graph holds the plan. before: draws what it lacks."""
         count = len(plan.chunks)
         size = next((size for size in self._sizes if size >= count), None)
         if size is None or size not in self._recordings or not can_replay(plan):
             return None
+        sources = np.full(count, -1)
+        if before is not None:
+            if len(before.request_ids) > len(self._tokens_before):
+                return None
+            unknown, rows = before.rows_of(plan)
+            sources[unknown] = rows
+            if unknown:
+                self._tokens_before[: len(before.request_ids)].copy_(before.tokens())
         inputs, tables = stage_decodes(
             self._packer.lay_out(plan),
             size,
             cache=self._cache,
             staging=self._staging,
+            sources=sources,
             states=self._states,
         )
         self._inputs[:, :size].copy_(inputs)
-        fill(self._inputs[0, :count])
         self._tables[:size, : tables.shape[1]].copy_(tables)
         recording = self._recordings[size]
         recording.replay()
@@ -135,7 +149,10 @@ class DecodeGraphs:
 
     def _compute(self, size: int) -> Tensor:
         """The step of `size` rows over the static memory; this is what is captured."""
-        ids, positions, slots = self._inputs[:3, :size]
+        known_ids, positions, slots, sources = self._inputs[:4, :size]
+        # Where there is no token, what is computed from token 0 is discarded.
+        ids_before = self._tokens_before[sources.clamp(min=0)].clamp_(min=0)
+        ids = torch.where(sources < 0, known_ids, ids_before)
         span = Span(
             tables=self._tables[:size],
             starts=positions,
@@ -147,7 +164,7 @@ class DecodeGraphs:
         step = PagedStep(slots, decodes=span, prompts=None)
         states = None
         if self._states is not None:
-            in_and_out = self._inputs[3:, :size]
+            in_and_out = self._inputs[4:, :size]
             states = StateStep(self._states, size, (), in_and_out, self._firsts[: size + 1])
         batch = PagedAttention(step, self._cache, [self._backend], states)
         return self._forward(

@@ -85,21 +85,24 @@ def stage_decodes(
     *,
     cache: KVCache,
     staging: Staging,
+    sources: NDArray[np.int64],
     states: StateCache | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sends a step of decode rows, with rows for nobody up to `count` of them.
+    """Sends a step of n decode rows, with rows for nobody up to `count` of them.
 
-    Returns token ids, positions and slots [3, count] int64, with `states` also the state slots that
-    are read and written [5, count], and block tables [count, n] int32. Rows for nobody write to the
+    sources: [n], a number for each row that is sent with it. Returns token ids, positions, slots
+    and sources [4, count] int64, with `states` also the state slots that are read and written
+    [6, count], and block tables [count, m] int32. Rows for nobody have the source -1, write to the
     spare block of `cache` and read its padding block, and use the spare slot of `states`.
     """
     assert layout.decodes is not None
     size = len(layout.token_ids)
-    inputs = np.zeros((3 if states is None else 5, count), np.int64)
-    inputs[:3, :size] = layout.token_ids, layout.positions, layout.slots
+    inputs = np.zeros((4 if states is None else 6, count), np.int64)
+    inputs[:4, :size] = layout.token_ids, layout.positions, layout.slots, sources
+    inputs[3, size:] = -1
     if states is not None and layout.states is not None:
-        inputs[3:, :size] = layout.states.slots
-        inputs[3:, size:] = states.spare_slot
+        inputs[4:, :size] = layout.states.slots
+        inputs[4:, size:] = states.spare_slot
     inputs[2, size:] = cache.spare_block * cache.block_size
     width = layout.decodes.tables.shape[1]
     tables = np.full((count, width), cache.padding_block, np.int32)

@@ -105,22 +105,35 @@ def _lay_out_decodes(
     )
 
 
-def fill_unknown_tokens(
-    token_ids: Tensor, plan: Plan, drawn: Callable[[], Tensor], request_ids: Sequence[int]
-) -> None:
-    """Replaces the plan's unknown tokens, which the step before it draws, on the device.
+class StepBefore(NamedTuple):
+    """The step that draws the tokens which a plan made ahead of them lacks.
 
-    The host does not learn them first, so it need not wait for that step. token_ids [n] int64: the
-    packed tokens of the plan, changed in place. drawn: returns the tokens [m] int64 of the step
-    before, one for each of `request_ids`. A negative one stands for no token; it becomes 0, because
-    what is computed from it is discarded but must be computed from some token.
+    request_ids: of its drawn tokens, in order. tokens: gives them on their device, [m] int64,
+    without waiting for it; negative where there is none.
     """
-    unknown = [i for i, chunk in enumerate(plan.chunks) if chunk.tokens[0] == UNKNOWN_TOKEN]
-    if not unknown:
-        return
-    row_of = {request_id: row for row, request_id in enumerate(request_ids)}
-    rows = [row_of[plan.chunks[index].request_id] for index in unknown]
-    # An unknown token is a chunk of its own, and chunks of one token come first: the number of the
-    # chunk is the token's index.
-    indices = upload(torch.tensor([unknown, rows]), token_ids.device)
-    token_ids.index_copy_(0, indices[0], drawn()[indices[1]].clamp_(min=0))
+
+    request_ids: Sequence[int]
+    tokens: Callable[[], Tensor]
+
+    def rows_of(self, plan: Plan) -> tuple[list[int], list[int]]:
+        """Which token ids of the plan are unknown, and which of the drawn tokens each one is."""
+        # An unknown token is a chunk of its own, and chunks of one token come first: the number of
+        # the chunk is the token's index.
+        unknown = [i for i, chunk in enumerate(plan.chunks) if chunk.tokens[0] == UNKNOWN_TOKEN]
+        if not unknown:
+            return [], []
+        row_of = {request_id: row for row, request_id in enumerate(self.request_ids)}
+        return unknown, [row_of[plan.chunks[index].request_id] for index in unknown]
+
+
+def fill_unknown_tokens(token_ids: Tensor, plan: Plan, before: StepBefore) -> None:
+    """Replaces the plan's unknown tokens on the device.
+
+    The host does not learn them first, so it need not wait for the step before. token_ids [n]
+    int64: the packed tokens of the plan, changed in place. Where there is no token it becomes 0,
+    because what is computed from it is discarded but must be computed from some token.
+    """
+    unknown, rows = before.rows_of(plan)
+    if unknown:
+        indices = upload(torch.tensor([unknown, rows]), token_ids.device)
+        token_ids.index_copy_(0, indices[0], before.tokens()[indices[1]].clamp_(min=0))
