@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,6 +79,18 @@ async def test_a_process_is_reached_wherever_temporary_files_are(
         assert not list(folder.iterdir()), "an engine needs no files"
     finally:
         await client.stop()
+
+
+async def test_an_engine_that_has_said_its_last_word_is_not_listened_to_any_longer() -> None:
+    seconds = []
+    for _ in range(5):  # a busy machine may hold up some
+        client = client_of(ThreadHost(build_runner=lambda: FakeRunner(fake_info()), max_running=4))
+        client.start()
+        await client.wait_ready()
+        began = time.perf_counter()
+        await client.stop()
+        seconds.append(time.perf_counter() - began)
+    assert min(seconds) < 0.1
 
 
 async def test_an_engine_that_cannot_be_started_again_is_tried_again(

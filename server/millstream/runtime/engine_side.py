@@ -20,6 +20,7 @@ from millstream.errors import StartupError
 from millstream.runtime.compiling_channel import CompilingChannel, CompilingThread
 from millstream.runtime.loop import EngineLoop
 from millstream.runtime.messages import (
+    Ended,
     Fatal,
     FromEngine,
     Ready,
@@ -103,6 +104,7 @@ def run_engine(
             runner = build_runner()
         except StartupError as error:
             channel.send(Fatal(error.message))
+            channel.send(Ended())
             return
         reports.connect(None)
         info = runner.info
@@ -124,5 +126,6 @@ def run_engine(
         ).run()
         scheduler.close(seconds=_ARCHIVE_SECONDS)
         log_guesses(scheduler.statistics())
+        channel.send(Ended())
     finally:
         channel.close()

@@ -1,8 +1,8 @@
 """What crosses the boundary between the HTTP process and the engine, in MessagePack.
 
 To the engine: Add, Cancel, Stop. From it: Loading now and then, Ready once, or Fatal instead; then
-one Step per forward step. The structs are the protocol: both ends decode with the types below and
-nothing else.
+one Step per forward step, and Ended at an orderly end. The structs are the protocol: both ends
+decode with the types below and nothing else.
 """
 
 from __future__ import annotations
@@ -73,8 +73,12 @@ class Step(msgspec.Struct, tag=True, frozen=True):
     compilations: list[float] = []
 
 
+class Ended(msgspec.Struct, tag=True, frozen=True):
+    """The engine's last message: it ends as it should, and everything it had to tell is told."""
+
+
 ToEngine = Add | Cancel | Stop
-FromEngine = Loading | Ready | Fatal | Step
+FromEngine = Loading | Ready | Fatal | Step | Ended
 
 encode = msgspec.msgpack.Encoder().encode
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)

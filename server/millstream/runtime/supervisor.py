@@ -22,6 +22,7 @@ import zmq.asyncio
 
 from millstream.runtime.host import EngineHost
 from millstream.runtime.messages import (
+    Ended,
     FromEngine,
     Ready,
     Stop,
@@ -159,16 +160,21 @@ class Supervisor:
         self._socket = socket
         ending = asyncio.create_task(self._host.wait())
         receiving = asyncio.create_task(self._receive(socket))
-        tasks = [ending, receiving, asyncio.create_task(self._watch_progress())]
+        watching = asyncio.create_task(self._watch_progress())
+        tasks = [ending, receiving, watching]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if done == {receiving} and receiving.exception() is None:  # it has said its last
+                done, _ = await asyncio.wait(
+                    [ending, watching], return_when=asyncio.FIRST_COMPLETED
+                )
             if ending not in done:
                 error = done.pop().exception()
                 log.error("nobody can follow the engine, so it is ended", exc_info=error)
                 self.post(Stop())
                 self._host.kill()
                 await asyncio.wait_for(ending, timeout=_STOP_TIMEOUT)
-            # What it said last may still be on its way.
+            # What it said last may still be on its way, if it did not say that it was the last.
             await asyncio.wait([receiving], timeout=0.2)
             return ending.result()
         finally:
@@ -178,8 +184,8 @@ class Supervisor:
             self._socket = None
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
-        while True:
-            message = decode_from_engine(await socket.recv())
+        """Returns when the engine has said its last."""
+        while not isinstance(message := decode_from_engine(await socket.recv()), Ended):
             self._last_news = time.monotonic()
             if isinstance(message, Ready):
                 self._ready_since = self._last_news
