@@ -58,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/transfers": set(),
     "model/running_modules": set(),
     "model/weight_reads": set(),
+    "model/cache_folder": set(),
     "model/states": {
         "core",
         "errors",
@@ -98,6 +99,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/sizing": {"errors", "model/loading", "model/paging", "model/states", "settings"},
     "model/speedups": {"settings"},
     "model/cpu/kernels": {
+        "model/cache_folder",
         "model/grouped",
         "model/recurrent_reference",
         "model/reference",

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from millstream.model.cpu.kernels import Kernels, loader, plain
 from millstream.model.cpu.kernels import compilation as build_module
-from millstream.model.cpu.kernels.compilation import BuildError, build, cache_folder
+from millstream.model.cpu.kernels.compilation import BuildError, build
 from millstream.model.cpu.kernels.kernel_check import differences
 from millstream.model.cpu.kernels.loader import load
 from millstream.model.sampling.sampler import best_tokens
@@ -302,14 +302,3 @@ def test_wrong_kernels_are_not_used(
     with caplog.at_level(logging.WARNING):
         assert load() is None
     assert "silu 64" in caplog.text
-
-
-def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("TORCH_EXTENSIONS_DIR", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", os.fspath(tmp_path))
-    assert cache_folder() == tmp_path / ".cache" / "millstream" / "native"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert cache_folder() == Path("/xdg/millstream/native")
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", "/extensions")
-    assert cache_folder() == Path("/extensions/millstream/native")

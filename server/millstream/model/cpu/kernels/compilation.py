@@ -92,13 +92,6 @@ def build(folder: Path) -> Path:
         raise BuildError(str(error)) from error
 
 
-def cache_folder() -> Path:
-    """The folder of compiled kernels: below torch's for extensions if that is set, else below the
-    user's cache."""
-    chosen = os.environ.get("TORCH_EXTENSIONS_DIR") or os.environ.get("XDG_CACHE_HOME")
-    return Path(chosen or Path.home() / ".cache") / "millstream" / "native"
-
-
 def find_compiler() -> str:
     """The C++ compiler: CXX, or one on the path. Raises BuildError where there is none."""
     for name in (os.environ.get("CXX"), "g++", "c++", "clang++"):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from millstream.model.cpu.kernels.compilation import BuildError, build, cache_folder
+from millstream.model.cache_folder import cache_folder
+from millstream.model.cpu.kernels.compilation import BuildError, build
 from millstream.model.cpu.kernels.function_table import Kernels, plain
 from millstream.model.cpu.kernels.kernel_check import differences
 
@@ -26,7 +27,7 @@ def load(folder: Path | None = None) -> Kernels | None:
     """
     try:
         if not is_loaded():
-            library = str(build(folder or cache_folder()))
+            library = str(build(folder or cache_folder("native")))
             torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         kernels = Kernels.of(torch.ops.millstream, classes=torch.classes.millstream)
         wrong = differences(kernels, plain())
