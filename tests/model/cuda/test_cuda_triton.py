@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests.model.cuda.triton_scripts import run_script
 
 # The interpreter is chosen when Triton is imported, and its kernels then run nowhere else.
 _SCRIPT = """
@@ -136,27 +134,12 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_attention_equals_plain_torch() -> None:
-    assert _run(_SCRIPT, interpreted=True).count("equal") == 15
+    assert run_script(_SCRIPT, interpreted=True).count("equal") == 15
 
 
 def test_layers_equal_plain_torch() -> None:
-    assert _run(_LAYERS, interpreted=True).count("equal") == 2
+    assert run_script(_LAYERS, interpreted=True).count("equal") == 2
 
 
 def test_kernels_are_compiled_for_a_device() -> None:
-    assert _run(_COMPILATION, interpreted=False).count("compiled") == 6
-
-
-def _run(script: str, *, interpreted: bool) -> str:
-    root = Path(__file__).parents[3]
-    paths = [str(root / "server"), str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment | ({"TRITON_INTERPRET": "1"} if interpreted else {}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert run_script(_COMPILATION, interpreted=False).count("compiled") == 6

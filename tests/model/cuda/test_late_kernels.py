@@ -24,6 +24,7 @@ from millstream.model.cuda import warm_up
 from millstream.model.cuda.backends import TritonBackend
 from millstream.model.cuda.capture import CapturedExecution, capture_decodes
 from millstream.model.cuda.late_kernels import LateKernels
+from millstream.model.cuda.product_tiles import ROW_COUNTS, ProductTile
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.warm_up import row_counts
 from millstream.model.layer_operations import LayerOperations
@@ -110,9 +111,13 @@ def compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[s
 
 
 def _forget_kernels() -> None:
-    from millstream.model.cuda import triton_kernels, triton_layer_kernels
+    from millstream.model.cuda import (
+        triton_kernels,
+        triton_layer_kernels,
+        triton_product_kernels,
+    )
 
-    for module in (triton_kernels, triton_layer_kernels):
+    for module in (triton_kernels, triton_layer_kernels, triton_product_kernels):
         for kernel in vars(module).values():
             if hasattr(kernel, "device_caches"):
                 kernel.device_caches.clear()
@@ -159,6 +164,28 @@ def test_rows_are_of_one_kind_wherever_they_lie(
             longest=600 - rows,
         )
     assert sorted(compiled) == ["decode_parts", "join_parts", "prefill_tile"]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_few_rows_are_of_the_kind_that_was_tried(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch, parts: int
+) -> None:
+    """What is run before a product is used meets the kernels of all numbers of rows."""
+    import triton.compiler
+
+    from millstream.model.cuda.triton_products import multiply
+
+    monkeypatch.setattr(triton.compiler, "compile", lambda *args, **options: object())
+    tile = ProductTile(channels=16, depth=64, parts=parts, warps=4, stages=3)
+    for inputs in (512, 500):
+        weight = torch.zeros(96, inputs, dtype=torch.float16)
+        for counts in (ROW_COUNTS, range(1, ROW_COUNTS[-1] + 1)):
+            for rows in counts:
+                multiply(torch.zeros(rows, inputs, dtype=torch.float16), weight, None, tile)
+            if counts is ROW_COUNTS:
+                known = list(compiled)
+    assert compiled == known
+    assert known.count("product_tile") == 6, "one row, up to 16, up to 32; two numbers of inputs"
 
 
 class AsOnACard:
