@@ -131,6 +131,7 @@ ALLOWED: dict[str, set[str]] = {
     "model/cuda": {
         "core",
         "model/attention",
+        "model/cache_folder",
         "model/cpu",
         "model/execution",
         "model/layer_operations",

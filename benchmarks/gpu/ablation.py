@@ -16,6 +16,7 @@ _VARIANTS = {
     "nothing fused": Speedups(decoder=False),
     "no graphs": Speedups(graphs=False),
     "prompts over blocks": Speedups(dense_prompts=False),
+    "all products by torch": Speedups(few_row_products=False),
 }
 _MOST_ROWS, _PROMPT = 64, 128
 

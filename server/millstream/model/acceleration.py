@@ -15,7 +15,8 @@ from millstream.model.cpu.packed_states import pack_states
 from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.layer_trial import find_layer_operations
-from millstream.model.decoder import Fused, Means, fuse, take_shortcut
+from millstream.model.cuda.product_trial import find_products
+from millstream.model.decoder import Fused, Means, Pack, fuse, take_shortcut
 from millstream.model.forward import Forward
 from millstream.model.grouped import GroupedLinear
 from millstream.model.loading.hardware import SMALL_MODEL_BYTES
@@ -103,8 +104,8 @@ def accelerate(
             len(forward.observed.carriers),
         )
     found = Fused("", {})
-    if not loaded.is_shared and loaded.device.type == "cuda" and speedups.decoder:
-        _fuse_on_device(loaded, forward, layers, speedups)
+    if not loaded.is_shared and loaded.device.type == "cuda":
+        _accelerate_on_device(loaded, forward, layers, speedups)
     if not loaded.is_shared and loaded.device.type == "cpu":
         found = _fuse_on_cpu(loaded, forward, layers, kernels, speedups)
     # A thread that first uses torch while its count is 1 keeps that: not in others' programs.
@@ -145,13 +146,29 @@ def _fuse_on_cpu(
     return found
 
 
-def _fuse_on_device(
+def _accelerate_on_device(
     loaded: LoadedModel,
     forward: Forward,
     layers: dict[int, ProbedLayer],
     speedups: Speedups,
 ) -> None:
-    """Merges the linear layers of a model on CUDA, with kernels for what is between them."""
+    """Fuses the layers of a model on CUDA, and finds out who multiplies few rows by each weight."""
+    products = find_products(loaded.device) if speedups.few_row_products else None
+    if speedups.decoder:
+        pack = (lambda linear: linear) if products is None else products.pack
+        _fuse_on_device(loaded, forward, layers, pack, speedups)
+    if products is not None:
+        products.replace_in(loaded.model)
+
+
+def _fuse_on_device(
+    loaded: LoadedModel,
+    forward: Forward,
+    layers: dict[int, ProbedLayer],
+    pack: Pack,
+    speedups: Speedups,
+) -> None:
+    """Merges linear layers, which `pack` then gets, with kernels for what is between them."""
     config = loaded.model.config.get_text_config()
     sizes = [getattr(config, name, None) for name in ("hidden_size", "intermediate_size")]
     operations = find_layer_operations(
@@ -166,7 +183,7 @@ def _fuse_on_device(
         loaded.model,
         forward,
         layers,
-        means=Means(operations, pack=lambda linear: linear),
+        means=Means(operations, pack),
         max_context=loaded.max_context,
         speedups=speedups,
     )

@@ -23,6 +23,7 @@ class Speedups:
     whole_model: the embedding and the output layer in the same call.
     graphs: decode steps from captured CUDA graphs.
     dense_prompts: on CUDA, prompts attended over keys that are gathered from their blocks.
+    few_row_products: on CUDA, products with few rows by kernels of our own, where they are faster.
     """
 
     kernels: Literal["auto", "on", "off"] = "auto"
@@ -32,6 +33,7 @@ class Speedups:
     whole_model: bool = True
     graphs: bool = True
     dense_prompts: bool = True
+    few_row_products: bool = True
 
     @classmethod
     def of(cls, settings: Settings) -> Speedups:

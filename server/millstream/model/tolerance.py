@@ -54,6 +54,11 @@ ATTENTION_BACKENDS = {torch.float32: 1e-4, torch.float16: 2**-8, torch.bfloat16:
 """The largest error of any value that an attention backend of CUDA computes, on random values of
 about 1. An absolute error of sums over hundreds of tokens, so looser than OPERATORS in bfloat16."""
 
+FEW_ROW_PRODUCTS = {torch.float16: 2**-8, torch.bfloat16: 2**-6}
+"""A product with few rows by a kernel of CUDA, beside torch's: the largest difference, relative to
+the largest result. The last rounding is an eighth of it, and torch may round parts of a sum to 16
+bits, too; a sum of other numbers differs by about as much as results are large."""
+
 PACKED_LINEAR_RELATIVE, PACKED_LINEAR_ABSOLUTE = 0.02, 0.1
 """A bfloat16 linear layer by a packed weight: relative to each value, and absolutely. Only a wrong
 product has to show, and values near zero are sums of much larger ones."""

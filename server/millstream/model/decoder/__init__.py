@@ -6,5 +6,6 @@ recognised stays as transformers wrote it.
 
 from millstream.model.decoder.compiled_ends import take_shortcut
 from millstream.model.decoder.install import Fused, Means, fuse
+from millstream.model.decoder.parts import Pack
 
-__all__ = ["Fused", "Means", "fuse", "take_shortcut"]
+__all__ = ["Fused", "Means", "Pack", "fuse", "take_shortcut"]
