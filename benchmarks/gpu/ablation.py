@@ -17,6 +17,7 @@ _VARIANTS = {
     "no graphs": Speedups(graphs=False),
     "prompts over blocks": Speedups(dense_prompts=False),
     "all products by torch": Speedups(few_row_products=False),
+    "kernels in turn": Speedups(overlapping_launches=False),
 }
 _MOST_ROWS, _PROMPT = 64, 128
 

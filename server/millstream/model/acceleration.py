@@ -15,7 +15,8 @@ from millstream.model.cpu.packed_states import pack_states
 from millstream.model.cpu.packing import pack_grouped, pack_int8, pack_linears, quantize_output
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.layer_trial import find_layer_operations
-from millstream.model.cuda.product_trial import find_products
+from millstream.model.cuda.overlap_trial import can_overlap
+from millstream.model.cuda.product_trial import FewRowProducts, find_products
 from millstream.model.decoder import Fused, Means, Pack, fuse, take_shortcut
 from millstream.model.forward import Forward
 from millstream.model.grouped import GroupedLinear
@@ -153,10 +154,13 @@ def _accelerate_on_device(
     speedups: Speedups,
 ) -> None:
     """Fuses the layers of a model on CUDA, and finds out who multiplies few rows by each weight."""
-    products = find_products(loaded.device) if speedups.few_row_products else None
+    overlaps = speedups.overlapping_launches and can_overlap(loaded.device)
+    products: FewRowProducts | None = None
+    if speedups.few_row_products:
+        products = find_products(loaded.device, overlaps=overlaps)
     if speedups.decoder:
         pack = (lambda linear: linear) if products is None else products.pack
-        _fuse_on_device(loaded, forward, layers, pack, speedups)
+        _fuse_on_device(loaded, forward, layers, pack, speedups, overlaps=overlaps)
     if products is not None:
         products.replace_in(loaded.model)
 
@@ -167,8 +171,13 @@ def _fuse_on_device(
     layers: dict[int, ProbedLayer],
     pack: Pack,
     speedups: Speedups,
+    *,
+    overlaps: bool,
 ) -> None:
-    """Merges linear layers, which `pack` then gets, with kernels for what is between them."""
+    """Merges linear layers, which `pack` then gets, with kernels for what is between them.
+
+    overlaps: the kernels may begin before the one before them ends.
+    """
     config = loaded.model.config.get_text_config()
     sizes = [getattr(config, name, None) for name in ("hidden_size", "intermediate_size")]
     operations = find_layer_operations(
@@ -176,6 +185,7 @@ def _fuse_on_device(
         sizes=[size for size in sizes if isinstance(size, int)],
         dtype=loaded.dtype,
         device=loaded.device,
+        overlaps=overlaps,
     )
     if operations is None:
         return

@@ -24,6 +24,7 @@ class Speedups:
     graphs: decode steps from captured CUDA graphs.
     dense_prompts: on CUDA, prompts attended over keys that are gathered from their blocks.
     few_row_products: on CUDA, products with few rows by kernels of our own, where they are faster.
+    overlapping_launches: on CUDA, kernels that are launched while the one before them ends.
     """
 
     kernels: Literal["auto", "on", "off"] = "auto"
@@ -34,6 +35,7 @@ class Speedups:
     graphs: bool = True
     dense_prompts: bool = True
     few_row_products: bool = True
+    overlapping_launches: bool = True
 
     @classmethod
     def of(cls, settings: Settings) -> Speedups:

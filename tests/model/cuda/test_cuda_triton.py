@@ -122,10 +122,11 @@ seen = dict(WINDOW=0, CHUNK=0, SOFTCAP=False, PAGE=16, KV_HEADS=8)
 compiled(triton_kernels.decode_parts, GROUP=4, GROUP_PAD=16, SPLITS=8, **sizes, **seen)
 compiled(triton_kernels.join_parts, HEADS=32, SINKS=True, WIDTH=128, WIDTH_PAD=128, SPLITS=8)
 compiled(triton_kernels.prefill_tile, SINKS=False, HEADS=32, ROWS=64, **sizes, **seen)
-compiled(triton_layer_kernels.norm_row, SIZE=4096, PAD=4096, OFFSET=False, ADD=True)
-compiled(triton_layer_kernels.gate_tile, SIZE=14336, TILE=1024, GELU=False)
+compiled(triton_layer_kernels.norm_row, SIZE=4096, PAD=4096, OFFSET=False, ADD=True,
+         OVERLAPS=False)
+compiled(triton_layer_kernels.gate_tile, SIZE=14336, TILE=1024, GELU=False, OVERLAPS=False)
 compiled(triton_layer_kernels.place_head, HEADS=32, KV_HEADS=8, DIM=128, PAD=128, TURNING=128,
-         Q_NORM=True, K_NORM=True, Q_OFFSET=False, K_OFFSET=False)
+         Q_NORM=True, K_NORM=True, Q_OFFSET=False, K_OFFSET=False, OVERLAPS=False)
 """
 
 pytestmark = pytest.mark.skipif(

@@ -192,9 +192,10 @@ class AsOnACard:
     """Triton's launches, and plain torch's results. ran: the numbers of rows that decoded."""
 
     def __init__(self) -> None:
-        from millstream.model.cuda import triton_attention, triton_layers
+        from millstream.model.cuda import dependent_launch, triton_attention, triton_layers
 
-        self._attention, self._layers = triton_attention, triton_layers
+        self._attention = triton_attention
+        self._layers = triton_layers.layer_operations(overlaps=dependent_launch.IS_KNOWN)
         self._plain = PlainBackend()
         self.ran: set[int] = set()
         self.operations = LayerOperations(
@@ -202,7 +203,7 @@ class AsOnACard:
         )
 
     def _both(self, name: str, *args: Any, **options: Any) -> Any:
-        getattr(self._layers.OPERATIONS, name)(*args, **options)
+        getattr(self._layers, name)(*args, **options)
         return getattr(PLAIN, name)(*args, **options)
 
     @property

@@ -52,11 +52,11 @@ for rows, pad in ((1, 1), (16, 16), (32, 32)):
         compiled = compile_for_hopper(
             kernels.product_tile, types=types, divisible=aligned, options={"num_warps": tile.warps},
             ROWS_PAD=pad, CHANNELS=tile.channels, DEPTH=tile.depth, STAGES=tile.stages,
-            IS_EVEN=True, HAS_BIAS=False,
+            IS_EVEN=True, HAS_BIAS=False, OVERLAPS=False,
         )
         assert "cp.async.cg.shared.global" in compiled, "weights are read 16 bytes at a time, ahead"
         print("compiled", tile)
-compile_for_hopper(kernels.join_product, types=types, TILE=1024, HAS_BIAS=True)
+compile_for_hopper(kernels.join_product, types=types, TILE=1024, HAS_BIAS=True, OVERLAPS=False)
 print("compiled join")
 """
 

@@ -32,15 +32,16 @@ def find_layer_operations(
     sizes: Sequence[int],
     dtype: torch.dtype,
     device: torch.device,
+    overlaps: bool = False,
     make: Callable[[], LayerOperations] | None = None,
 ) -> LayerOperations | None:
     """The operations by kernels of this device, or None, with the reason in the log.
 
-    shapes: of the layers; sizes: of rows that are normalised and gated; make: gives those that are
-    tried, by default Triton's.
+    shapes: of the layers; sizes: of rows that are normalised and gated; overlaps: kernels may begin
+    before the one before them ends; make: gives those that are tried, by default Triton's.
     """
     try:
-        operations = (make or _triton)()
+        operations = make() if make is not None else _triton(overlaps=overlaps)
         plain = LayerOperations.of(reference)
         for what, actual, expected in _samples(operations, plain, shapes, sizes, dtype, device):
             if not is_close(actual, expected):
@@ -53,11 +54,12 @@ def find_layer_operations(
     return operations
 
 
-def _triton() -> LayerOperations:
+def _triton(*, overlaps: bool) -> LayerOperations:
     if importlib.util.find_spec("triton") is None:
         raise NotImplementedError("triton is not installed")
     # Imported here only: it takes a second, and machines without CUDA need not have it.
-    operations: LayerOperations = importlib.import_module(_KERNELS).OPERATIONS
+    module = importlib.import_module(_KERNELS)
+    operations: LayerOperations = module.layer_operations(overlaps=overlaps)
     return operations
 
 
@@ -81,7 +83,8 @@ def _samples(
     """What was computed, by these operations and in plain torch."""
     random = _Random(dtype, device)
     for size in sorted(set(sizes)):
-        x, residual, weight = random(_ROWS, size), random(_ROWS, size), random(size)
+        weight = random(size)  # before the rows: kernels that overlap read it early
+        x, residual = random(_ROWS, size), random(_ROWS, size)
         for offset in (False, True):
             normal = [o.rms_norm(x, weight, 1e-5, unit_offset=offset) for o in (operations, plain)]
             yield f"a norm of {size}", normal[0], normal[1]

@@ -25,7 +25,12 @@ from millstream.model.cuda.product_tiles import ProductTile, candidates
 
 log = logging.getLogger(__name__)
 
-_SOURCES = ("triton_product_kernels.py", "triton_products.py", "product_tiles.py")
+_SOURCES = (
+    "dependent_launch.py",
+    "triton_product_kernels.py",
+    "triton_products.py",
+    "product_tiles.py",
+)
 _LOCK_SECONDS = 10
 
 

@@ -141,21 +141,25 @@ class FewRowProducts:
             raise ArithmeticError(f"{rows} rows by {tile} are not the same twice")
 
 
-def find_products(device: torch.device, *, folder: Path | None = None) -> FewRowProducts | None:
+def find_products(
+    device: torch.device, *, overlaps: bool = False, folder: Path | None = None
+) -> FewRowProducts | None:
     """The few-row products of a CUDA device, or None, with the reason in the log.
 
-    folder: where timings are kept, by default below this machine's cache folder.
+    overlaps: kernels may begin before the one before them ends. folder: where timings are kept, by
+    default below this machine's cache folder.
     """
     try:
         if importlib.util.find_spec("triton") is None:
             raise NotImplementedError("triton is not installed")
         # Imported here only: it takes a second, and machines without CUDA need not have it.
-        multiply = importlib.import_module(_KERNELS).multiply
+        multiply = partial(importlib.import_module(_KERNELS).multiply, overlaps=overlaps)
         properties = torch.cuda.get_device_properties(device)
         environment = {
             "device": properties.name,
             "torch": torch.__version__,
             "triton": importlib.import_module("triton").__version__,
+            "launches": "overlapping" if overlaps else "in turn",
         }
         choices = ProductChoices(folder or cache_folder("products"), environment)
         return FewRowProducts(multiply, choices, cache_bytes=properties.L2_cache_size)

@@ -2,7 +2,8 @@
 
 Pointers are those of tensors whose last dimension is contiguous. Names in capitals are known when a
 kernel is compiled: sizes of the model, and those sizes filled up to powers of two (PAD). Row counts
-are no arguments at all: a program computes what its number says.
+are no arguments at all: a program computes what its number says. OVERLAPS: whether the kernel is
+launched before the one before it ends (see `dependent_launch`).
 
 Rule: what is rounded, and when, is written in `model/reference.py`: same numbers, same steps.
 """
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import triton  # type: ignore[import-not-found, import-untyped]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped]
+
+from millstream.model.cuda.dependent_launch import wait_for_previous
 
 
 @triton.jit
@@ -32,27 +35,31 @@ def _normal(
 @triton.jit(do_not_specialize=["x_stride"])
 def norm_row(
     x, residual, weight, out, total, eps, x_stride, SIZE: tl.constexpr, PAD: tl.constexpr,
-    OFFSET: tl.constexpr, ADD: tl.constexpr,
+    OFFSET: tl.constexpr, ADD: tl.constexpr, OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """One program: a row of `out`; with ADD, of x + residual, which is stored as `total`."""
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, PAD)
     is_there = columns < SIZE
     dtype = out.dtype.element_ty
+    weights = tl.load(weight + columns, mask=is_there, other=0.0).to(tl.float32)
+    wait_for_previous(OVERLAPS)
     numbers = tl.load(x + row * x_stride + columns, mask=is_there, other=0.0).to(tl.float32)
     if ADD:
         added = tl.load(residual + row * SIZE + columns, mask=is_there, other=0.0).to(tl.float32)
         numbers = (numbers + added).to(dtype)
         tl.store(total + row * SIZE + columns, numbers, mask=is_there)
         numbers = numbers.to(tl.float32)
-    weights = tl.load(weight + columns, mask=is_there, other=0.0).to(tl.float32)
     normal = _normal(numbers, weights, is_there, eps, SIZE, OFFSET, dtype)
     tl.store(out + row * SIZE + columns, normal.to(dtype), mask=is_there)
 
 
 @triton.jit
-def gate_tile(merged, out, SIZE: tl.constexpr, TILE: tl.constexpr, GELU: tl.constexpr):
+def gate_tile(
+    merged, out, SIZE: tl.constexpr, TILE: tl.constexpr, GELU: tl.constexpr, OVERLAPS: tl.constexpr
+):
     """One program: TILE numbers of a row of activation(gate) * up."""
+    wait_for_previous(OVERLAPS)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * TILE + tl.arange(0, TILE)
     is_there = columns < SIZE
@@ -73,7 +80,7 @@ def place_head(
     merged, q_weight, k_weight, cos, sin, slots, query, keys, values, q_eps, k_eps,
     merged_stride, angle_stride, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr,
     PAD: tl.constexpr, TURNING: tl.constexpr, Q_NORM: tl.constexpr, K_NORM: tl.constexpr,
-    Q_OFFSET: tl.constexpr, K_OFFSET: tl.constexpr,
+    Q_OFFSET: tl.constexpr, K_OFFSET: tl.constexpr, OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """One program: one head of one token, out of queries, keys and values side by side.
 
@@ -81,6 +88,7 @@ def place_head(
     [T, HEADS, DIM], a key or value to the token's slot in the cache. TURNING: the dimensions that
     turn, in two halves; 0: none.
     """
+    wait_for_previous(OVERLAPS)
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     dims = tl.arange(0, PAD)
     is_there = dims < DIM

@@ -2,35 +2,67 @@
 
 A layer is ten launches with them: its four merged products, queries and keys to their places, two
 for attention, the gate, and twice a sum with the norm that follows it.
-What they compute is written in `model/reference.py`.
+What they compute is written in `model/reference.py`. With `overlaps` a kernel is launched before
+the one before it ends, as `dependent_launch` says.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
 from millstream.model.cuda import triton_layer_kernels as kernels
+from millstream.model.cuda.dependent_launch import launch_options
 from millstream.model.layer_operations import LayerOperations, Norm
 
 _GATE_TILE = 1024
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False) -> Tensor:
+def rms_norm(
+    x: Tensor, weight: Tensor, eps: float, *, unit_offset: bool = False, overlaps: bool = False
+) -> Tensor:
     """`reference.rms_norm()`: x [..., n], weight [n] -> [..., n]."""
     rows = x.reshape(-1, x.shape[-1])
     out = torch.empty_like(rows)
-    _norm(rows, rows, weight, out, rows, eps=eps, unit_offset=unit_offset, adds=False)
+    _norm(
+        rows,
+        rows,
+        weight,
+        out,
+        rows,
+        eps=eps,
+        unit_offset=unit_offset,
+        adds=False,
+        overlaps=overlaps,
+    )
     return out.view(x.shape)
 
 
 def add_rms_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, *, eps: float, unit_offset: bool = False
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    *,
+    eps: float,
+    unit_offset: bool = False,
+    overlaps: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """`reference.add_rms_norm()`: x, residual [T, n], weight [n] -> [T, n] each."""
     out, total = torch.empty_like(residual), torch.empty_like(residual)
-    _norm(x, residual.contiguous(), weight, out, total, eps=eps, unit_offset=unit_offset, adds=True)
+    _norm(
+        x,
+        residual.contiguous(),
+        weight,
+        out,
+        total,
+        eps=eps,
+        unit_offset=unit_offset,
+        adds=True,
+        overlaps=overlaps,
+    )
     return out, total
 
 
@@ -44,6 +76,7 @@ def _norm(
     eps: float,
     unit_offset: bool,
     adds: bool,
+    overlaps: bool,
 ) -> None:
     rows, size = x.shape
     pad = triton.next_power_of_2(size)
@@ -61,26 +94,34 @@ def _norm(
             OFFSET=unit_offset,
             ADD=adds,
             num_warps=_warps(pad),
+            **launch_options(overlaps=overlaps),
         )
 
 
-def silu_mul(merged: Tensor) -> Tensor:
+def silu_mul(merged: Tensor, *, overlaps: bool = False) -> Tensor:
     """`reference.silu_mul()`: merged [T, 2 * n] -> [T, n]."""
-    return _gate(merged, is_gelu=False)
+    return _gate(merged, is_gelu=False, overlaps=overlaps)
 
 
-def gelu_tanh_mul(merged: Tensor) -> Tensor:
+def gelu_tanh_mul(merged: Tensor, *, overlaps: bool = False) -> Tensor:
     """`reference.gelu_tanh_mul()`: merged [T, 2 * n] -> [T, n]."""
-    return _gate(merged, is_gelu=True)
+    return _gate(merged, is_gelu=True, overlaps=overlaps)
 
 
-def _gate(merged: Tensor, *, is_gelu: bool) -> Tensor:
+def _gate(merged: Tensor, *, is_gelu: bool, overlaps: bool) -> Tensor:
     merged = merged.contiguous()
     rows, size = merged.shape[0], merged.shape[1] // 2
     out = merged.new_empty(rows, size)
     if rows:
         grid = (rows, triton.cdiv(size, _GATE_TILE))
-        kernels.gate_tile[grid](merged=merged, out=out, SIZE=size, TILE=_GATE_TILE, GELU=is_gelu)
+        kernels.gate_tile[grid](
+            merged=merged,
+            out=out,
+            SIZE=size,
+            TILE=_GATE_TILE,
+            GELU=is_gelu,
+            **launch_options(overlaps=overlaps),
+        )
     return out
 
 
@@ -95,6 +136,7 @@ def heads_to_cache(
     slots: Tensor,
     key_cache: Tensor,
     value_cache: Tensor,
+    overlaps: bool = False,
 ) -> Tensor:
     """`layer_operations.heads_to_cache()`: merged [T, m * d] -> [T, heads, d]."""
     rows, dim = len(merged), key_cache.shape[-1]
@@ -126,6 +168,7 @@ def heads_to_cache(
             Q_OFFSET=q.unit_offset,
             K_OFFSET=k.unit_offset,
             num_warps=1,
+            **launch_options(overlaps=overlaps),
         )
     return query
 
@@ -135,10 +178,12 @@ def _warps(size: int) -> int:
     return int(min(max(size // 256, 1), 16))
 
 
-OPERATIONS = LayerOperations(
-    rms_norm=rms_norm,
-    add_rms_norm=add_rms_norm,
-    silu_mul=silu_mul,
-    gelu_tanh_mul=gelu_tanh_mul,
-    heads_to_cache=heads_to_cache,
-)
+def layer_operations(*, overlaps: bool = False) -> LayerOperations:
+    """The functions of this module."""
+    return LayerOperations(
+        rms_norm=partial(rms_norm, overlaps=overlaps),
+        add_rms_norm=partial(add_rms_norm, overlaps=overlaps),
+        silu_mul=partial(silu_mul, overlaps=overlaps),
+        gelu_tanh_mul=partial(gelu_tanh_mul, overlaps=overlaps),
+        heads_to_cache=partial(heads_to_cache, overlaps=overlaps),
+    )

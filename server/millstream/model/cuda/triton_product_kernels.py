@@ -6,6 +6,7 @@ where there are too few tiles to keep the device busy ("split-K"). Each part is 
 own, and the parts are added in their order: the same numbers give the same bits.
 
 Pointers are those of contiguous tensors. Names in capitals are known when a kernel is compiled.
+OVERLAPS: whether it is launched before the one before it ends (see `dependent_launch`).
 """
 
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, unused-ignore"
@@ -15,11 +16,32 @@ from __future__ import annotations
 import triton  # type: ignore[import-not-found, import-untyped]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped]
 
+from millstream.model.cuda.dependent_launch import wait_for_previous
+
+_LINE = tl.constexpr(128)  # bytes that a device fetches at a time
+
+
+@triton.jit
+def _fetch_first(
+    weight, outputs, inputs, first_channel, first, CHANNELS: tl.constexpr, DEPTH: tl.constexpr
+):
+    """Has the device's cache fetch what the first turn of a program's loop reads of the weight."""
+    BYTES: tl.constexpr = weight.dtype.element_ty.primitive_bitwidth // 8
+    NUMBERS: tl.constexpr = _LINE // BYTES
+    channels = tl.minimum(first_channel + tl.arange(0, CHANNELS), outputs - 1).to(tl.int64)
+    lines = tl.minimum(first + tl.arange(0, DEPTH // NUMBERS) * NUMBERS, inputs - 1)
+    tl.inline_asm_elementwise(
+        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l",
+        [weight + channels[:, None] * inputs + lines[None, :]],
+        dtype=tl.int32, is_pure=False, pack=1,
+    )  # fmt: skip
+
 
 @triton.jit(do_not_specialize=["rows"])
 def product_tile(
     x, weight, bias, out, rows, outputs, inputs, ROWS_PAD: tl.constexpr, CHANNELS: tl.constexpr,
     DEPTH: tl.constexpr, STAGES: tl.constexpr, IS_EVEN: tl.constexpr, HAS_BIAS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """One program: x [rows, inputs] times CHANNELS rows of weight [outputs, inputs], over one part
     of the inputs, into out [rows, parts, outputs].
@@ -36,6 +58,11 @@ def product_tile(
     is_channel = channels < outputs
     depth, row = tl.arange(0, DEPTH), tl.arange(0, ROWS_PAD)
     weights = weight + channels.to(tl.int64)[:, None] * inputs + depth[None, :]
+    if OVERLAPS:  # weights are there before the rows are
+        _fetch_first(
+            weight, outputs, inputs, tl.program_id(0) * CHANNELS, first, CHANNELS, DEPTH
+        )  # fmt: skip
+    wait_for_previous(OVERLAPS)
     if ROWS_PAD == 1:
         products = tl.zeros([CHANNELS, DEPTH], tl.float32)
         for start in tl.range(first, last, DEPTH, num_stages=STAGES):
@@ -76,8 +103,10 @@ def product_tile(
 @triton.jit(do_not_specialize=["parts"])
 def join_product(
     sums, bias, out, parts, outputs, TILE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """One program: TILE results of a row, out [rows, outputs], from sums [rows, parts, outputs]."""
+    wait_for_previous(OVERLAPS)
     row = tl.program_id(0).to(tl.int64)
     channels = tl.program_id(1) * TILE + tl.arange(0, TILE)
     is_channel = channels < outputs

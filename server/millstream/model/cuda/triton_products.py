@@ -7,18 +7,22 @@ import triton  # type: ignore[import-not-found, import-untyped, unused-ignore]
 from torch import Tensor
 
 from millstream.model.cuda import triton_product_kernels as kernels
+from millstream.model.cuda.dependent_launch import launch_options
 from millstream.model.cuda.product_tiles import ProductTile
 
 _SMALLEST_DOT = 16
 _JOINED = 1024  # results of a program that joins parts
 
 
-def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, tile: ProductTile) -> Tensor:
+def multiply(
+    x: Tensor, weight: Tensor, bias: Tensor | None, tile: ProductTile, *, overlaps: bool = False
+) -> Tensor:
     """Computes `torch.nn.functional.linear()`: x [r, k], weight [n, k], bias [n] or None -> [r, n].
 
     x, weight, bias: of one dtype, contiguous, from addresses that are divisible by 16 (another
     address is another kernel). Sums are float32. The result's bits depend on the row, the weight,
-    the tile and whether there are up to 1, 16 or more rows.
+    the tile and whether there are up to 1, 16 or more rows. overlaps: kernels begin before the one
+    before them ends, as `dependent_launch` says.
     """
     (rows, inputs), outputs = x.shape, len(weight)
     out = x.new_empty(rows, outputs)
@@ -39,6 +43,7 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, tile: ProductTile) 
         IS_EVEN=inputs % (tile.depth * tile.parts) == 0,
         HAS_BIAS=has_bias and not is_split,
         num_warps=tile.warps,
+        **launch_options(overlaps=overlaps),
     )
     if is_split:
         kernels.join_product[(rows, triton.cdiv(outputs, _JOINED))](
@@ -49,5 +54,6 @@ def multiply(x: Tensor, weight: Tensor, bias: Tensor | None, tile: ProductTile) 
             outputs=outputs,
             TILE=_JOINED,
             HAS_BIAS=has_bias,
+            **launch_options(overlaps=overlaps),
         )
     return out
