@@ -93,6 +93,16 @@ def work_of(row: Row, vocab: int) -> Work | None:
     return FilteredDraw(count, filters.needs_population(row.params))
 
 
+def wider_work_of(row: Row, vocab: int, num_looks: int) -> Work:
+    """The work for a row that so many looks at leaders, each with more, have left undecided."""
+    work = work_of(row, vocab)
+    for _ in range(num_looks):
+        assert isinstance(work, FilteredDraw)
+        work = work.wider(vocab)
+    assert work is not None
+    return work
+
+
 def draw_all(logits: Tensor, rows_by_work: dict[Work, list[Row]]) -> list[Tensor]:
     """For each kind of work the tokens [n] int64 of its rows. logits [batch, vocab]."""
     return [work(logits, rows) for work, rows in rows_by_work.items()]

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -38,8 +39,9 @@ from torch import Tensor
 
 from millstream.core.plan import INVALID_TOKEN, Chunk
 from millstream.core.request import Request
+from millstream.model.sampling.ahead import DrawnAhead
 from millstream.model.sampling.constraints import Constraints, is_constrained
-from millstream.model.sampling.draws import UNDECIDED, FilteredDraw, Row, Work, draw_all, work_of
+from millstream.model.sampling.draws import UNDECIDED, Row, Work, draw_all, wider_work_of, work_of
 from millstream.model.sampling.grammars import Grammars
 from millstream.model.sampling.reductions import best_of, block_maxima
 from millstream.model.transfers import Download, upload
@@ -62,15 +64,18 @@ class Drawing:
     """The draws of one step, queued on the device.
 
     logits: [n, vocab]. best: the argmax of each row [n], or INVALID_TOKEN. rows_by_work: the rows
-    that need more. results: for each kind of work the tokens of its rows. download: `best` and
-    `results`, on their way to the host.
+    that need more. results: for each kind of work the tokens of its rows. plain: rows that were
+    drawn ahead and need more, too. download: `best` as [1, n], or DrawnAhead's tokens [2, n], and
+    `results`, on their way to the host. next_tokens: DrawnAhead's, or else `best`.
     """
 
     logits: Tensor
     best: Tensor
     rows_by_work: dict[Work, list[Row]]
     results: list[Tensor]
+    plain: list[Row]
     download: Download
+    next_tokens: Tensor
 
     @torch.inference_mode()
     def tokens(self) -> Tensor:
@@ -79,7 +84,7 @@ class Drawing:
         A row that is undecided gets its most probable token for now; a row for which there is no
         token gets a negative number.
         """
-        tokens = self.best
+        tokens = self.next_tokens
         for rows, drawn in zip(self.rows_by_work.values(), self.results, strict=True):
             indices = upload(torch.tensor([row.index_in_batch for row in rows]), tokens.device)
             decided = torch.where(drawn == UNDECIDED, self.best[indices], drawn)
@@ -144,53 +149,66 @@ class Sampler:
         return self.finish(self.launch(logits, chunks)).tokens
 
     @torch.inference_mode()
-    def launch(self, logits: Tensor, chunks: Sequence[Chunk | None]) -> Drawing:
+    def launch(
+        self, logits: Tensor, chunks: Sequence[Chunk | None], ahead: DrawnAhead | None = None
+    ) -> Drawing:
         """Queues the work of `sample()` on the device; `finish()` waits for it.
 
-        logits [n, vocab] of any float dtype: a row per chunk. A row without a chunk (None) gets its
-        argmax.
+        logits [n, vocab] of any float dtype: a row per chunk. A row without a chunk (None) gets any
+        token. ahead: the rows that are drawn already.
         """
         if not chunks:
             nobody = torch.empty(0, dtype=torch.int64, device=logits.device)
-            return Drawing(logits, nobody, {}, [], Download([]))
-        best = self._best_tokens(logits)
+            return Drawing(logits, nobody, {}, [], [], Download([]), nobody)
+        plain: list[Row] = []
+        if ahead is None:
+            tokens = self._best_tokens(logits).unsqueeze(0)
+            next_tokens = tokens[0]
+        else:
+            tokens, next_tokens = ahead.tokens.clone(), ahead.next_tokens
         vocab = logits.shape[1]
         rows_by_work: dict[Work, list[Row]] = {}
         for index, chunk in enumerate(chunks):
             if chunk is None:
                 continue
-            row = self._row(index, chunk, vocab)
-            if row is None:
+            if ahead is not None and (drawn := ahead.rows[index]) is not None:
+                if not drawn.params.is_greedy:
+                    plain.append(drawn)
                 continue
-            if (work := work_of(row, vocab)) is not None:
+            row = self._row(index, chunk, vocab)
+            if row is not None and (work := work_of(row, vocab)) is not None:
                 rows_by_work.setdefault(work, []).append(row)
         self._forget()
         results = draw_all(logits, rows_by_work)
-        return Drawing(logits, best, rows_by_work, results, Download([best, *results]))
+        download = Download([tokens, *results])
+        return Drawing(logits, tokens[0], rows_by_work, results, plain, download, next_tokens)
 
     @torch.inference_mode()
     def finish(self, drawing: Drawing) -> StepTokens:
         """The tokens of a step. Waits for the device, again for each round of undecided rows."""
         if not (lists := drawing.download.lists()):
             return StepTokens([], [])
-        tokens: list[int]
-        tokens, *results = lists
-        best, undecided = list(tokens), set[int]()
-        rows_by_work = drawing.rows_by_work
-        while rows_by_work:
+        (best, *ahead), *results = lists
+        tokens, undecided, num_looks = list(best), set[int](), 0
+        rows = [*drawing.plain, *chain.from_iterable(drawing.rows_by_work.values())]
+        drawn = [ahead[0][row.index_in_batch] for row in drawing.plain]
+        drawn += chain.from_iterable(results)
+        while rows:
             again: dict[Work, list[Row]] = {}
-            for (work, rows), drawn in zip(rows_by_work.items(), results, strict=True):
-                for row, token in zip(rows, drawn, strict=True):
-                    if tokens[row.index_in_batch] == INVALID_TOKEN:
-                        continue
-                    if token == UNDECIDED:
-                        assert isinstance(work, FilteredDraw)
-                        undecided.add(row.index_in_batch)
-                        again.setdefault(work.wider(drawing.logits.shape[1]), []).append(row)
-                    else:
-                        tokens[row.index_in_batch] = token
-            rows_by_work = again
+            num_looks += 1
+            for row, token in zip(rows, drawn, strict=True):
+                index = row.index_in_batch
+                if tokens[index] == INVALID_TOKEN:
+                    continue
+                if token == UNDECIDED:
+                    undecided.add(index)
+                    work = wider_work_of(row, drawing.logits.shape[1], num_looks)
+                    again.setdefault(work, []).append(row)
+                else:
+                    tokens[index] = token
+            rows = list(chain.from_iterable(again.values()))
             results = Download(draw_all(drawing.logits, again)).lists()
+            drawn = list(chain.from_iterable(results))
         return StepTokens(tokens, [row for row in undecided if tokens[row] != best[row]])
 
     def _row(self, index: int, chunk: Chunk, vocab: int) -> Row | None:
@@ -201,8 +219,7 @@ class Sampler:
             constraints = self._constraints(chunk, vocab)
             if constraints is None:
                 return None
-        counter = chunk.num_generated
-        return Row.of(index, params, constraints, counter=counter, vocab=vocab)
+        return Row.of(index, params, constraints, counter=chunk.num_generated, vocab=vocab)
 
     def _constraints(self, chunk: Chunk, vocab: int) -> Constraints | None:
         """The constraints of the chunk's request at the end of its history, or after what it
