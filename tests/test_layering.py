@@ -127,7 +127,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/speedups",
         "model/tolerance",
     },
-    "model/execution": {"core", "model/cpu", "model/paging"},
+    "model/execution": {"core", "model/cpu", "model/paging", "model/sampling"},
     "model/cuda": {
         "core",
         "model/attention",
@@ -137,6 +137,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/layer_operations",
         "model/paging",
         "model/reference",
+        "model/sampling",
         "model/states",
         "model/tolerance",
     },

@@ -8,6 +8,7 @@ from benchmarks.gpu.engine import decode_plan, free_memory, make_llama, make_run
 from benchmarks.gpu.report import Report, seconds_of
 from benchmarks.gpu.sizes import Size
 from benchmarks.steps import run_step
+from millstream.core.request import SamplingParams
 from millstream.model.speedups import Speedups
 
 _VARIANTS = {
@@ -15,11 +16,13 @@ _VARIANTS = {
     "layers one by one": Speedups(stack=False),
     "nothing fused": Speedups(decoder=False),
     "no graphs": Speedups(graphs=False),
+    "draws outside graphs": Speedups(draw_graphs=False),
     "prompts over blocks": Speedups(dense_prompts=False),
     "all products by torch": Speedups(few_row_products=False),
     "kernels in turn": Speedups(overlapping_launches=False),
 }
 _MOST_ROWS, _PROMPT = 64, 128
+_FILTERED = SamplingParams(temperature=0.8, top_k=50, top_p=0.95, seed=1)
 
 
 def measure_without_each(report: Report, size: Size, shape: str, *, max_context: int) -> None:
@@ -34,6 +37,9 @@ def measure_without_each(report: Report, size: Size, shape: str, *, max_context:
             f"{rows} rows": decode_plan(rows=rows, context=size.context, vocab=vocab)
             for rows in (1, most_rows)
         }
+        plans[f"{most_rows} rows that filter"] = decode_plan(
+            rows=most_rows, context=size.context, vocab=vocab, sampling=_FILTERED
+        )
         for tokens in sorted({min(_PROMPT, size.prompt), min(size.prompt, max_context)}):
             plans[f"prompt of {tokens}"] = prefill_plan(tokens=tokens, vocab=vocab)
         parts = []

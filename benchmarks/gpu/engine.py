@@ -125,9 +125,10 @@ def answers(
     max_step_tokens: int,
     num_blocks: int = 0,
     plans_ahead: bool = True,
+    sampling: Sequence[SamplingParams] = (GREEDY,),
 ) -> list[list[int]]:
-    """Runs greedy requests together, as the engine does. plans_ahead: as it does on CUDA devices,
-    or each step when the one before is over."""
+    """Runs requests together, as the engine does. plans_ahead: as it does on CUDA devices, or each
+    step when the one before is over. sampling: of the first requests, and so on in turns."""
     info = runner.info
     scheduler = Scheduler(
         pool=BlockPool(num_blocks=num_blocks or info.num_blocks, block_size=info.block_size),
@@ -135,7 +136,8 @@ def answers(
         max_step_tokens=max_step_tokens,
     )
     for i, prompt in enumerate(prompts):
-        scheduler.add(Request(id=i, prompt=tuple(prompt), sampling=GREEDY, max_tokens=max_tokens))
+        params = sampling[i % len(sampling)]
+        scheduler.add(Request(id=i, prompt=tuple(prompt), sampling=params, max_tokens=max_tokens))
     found: list[list[int]] = [[] for _ in prompts]
     plan, step = scheduler.plan(), None
     while plan is not None:

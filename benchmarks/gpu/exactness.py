@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.gpu.engine import answers, make_runner
+from benchmarks.gpu.engine import GREEDY, answers, make_runner
 from benchmarks.gpu.report import Report
+from millstream.core.request import SamplingParams
 from millstream.model.attention import ATTENTION_NAME
 from millstream.model.cuda.capture import CapturedExecution
 from millstream.model.runner import ModelRunner
+from millstream.model.speedups import Speedups
 from tests.model.architectures import VOCAB, greedy, random_model
 
 FAMILIES = ("llama", "mistral", "qwen3", "qwen3_moe", "gemma2", "gemma3_text", "gpt_oss")
 FAMILIES += ("deepseek_v2", "phi3", "gpt2")
 _MARGIN = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 _TOKENS, _ROWS = 24, 4
+_DRAWN = (
+    SamplingParams(seed=1),
+    SamplingParams(temperature=0.8, top_k=20, top_p=0.9, seed=2),
+    SamplingParams(temperature=1.3, min_p=0.02, repetition_penalty=1.2, seed=3),
+)
 
 
 def check_family(
@@ -49,14 +57,30 @@ def check_family(
         report.add(f"{family} graphs", str(execution.graphs.num_replays), "replayed steps")
         runner.execution = execution.eager
         results["without graphs"] = _run(runner, prompts, 64, 0)
+    name = str(dtype).removeprefix("torch.")
+    if family == FAMILIES[0]:
+        _check_draws(report, f"{family} {name}", model, prompts)
     fused = make_runner(own, max_context=128, max_rows=_ROWS, block_size=8)
     for way, (step, blocks) in ways.items():
         results[f"fused layers, {way}"] = _run(fused, prompts, step, blocks)
-    name = str(dtype).removeprefix("torch.")
     for way, found in results.items():
         wrong, close = _differences(model, prompts, found, expected)
         note = f"{close} decided by rounding, of {len(prompts)}; {runner.info.attention_backend}"
         report.expect(f"{family} {name} {way}", not wrong, "; ".join([note, *wrong]))
+
+
+def _check_draws(
+    report: Report, name: str, model: PreTrainedModel, prompts: list[tuple[int, ...]]
+) -> None:
+    """Draws in graphs and outside of them: over the same captured logits the same tokens."""
+    found = []
+    for speedups in (Speedups(), Speedups(draw_graphs=False)):
+        runner = make_runner(
+            model, max_context=128, max_rows=_ROWS, block_size=8, is_shared=True, speedups=speedups
+        )
+        found.append(_run(runner, prompts, 64, 0, sampling=_DRAWN))
+    different = sum(mine != theirs for mine, theirs in zip(*found, strict=True))
+    report.expect(f"{name} draws in graphs", not different, f"{different} differ of {len(prompts)}")
 
 
 def _run(
@@ -66,6 +90,7 @@ def _run(
     blocks: int,
     *,
     plans_ahead: bool = True,
+    sampling: Sequence[SamplingParams] = (GREEDY,),
 ) -> list[list[int]]:
     return answers(
         runner,
@@ -75,6 +100,7 @@ def _run(
         max_step_tokens=step,
         num_blocks=blocks,
         plans_ahead=plans_ahead,
+        sampling=sampling,
     )
 
 

@@ -145,6 +145,7 @@ def build_runner(
         execution = prepare_steps(  # 9
             eager,
             captures=speedups.graphs,
+            captures_draws=speedups.draw_graphs,
             cache=cache,
             staging=staging,
             backends=backends,

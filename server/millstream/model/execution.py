@@ -1,4 +1,4 @@
-"""What computes the logits of a step.
+"""What computes the logits of a step, and on a device the tokens of most rows.
 
 A runner is given one execution and asks nothing else. The eager one packs the plan and calls the
 model. `cuda.capture.CapturedExecution` replays a captured graph where one holds the step, and
@@ -8,7 +8,7 @@ leaves all other steps to the eager one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,20 @@ from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
 from millstream.model.paging.layout import StepBefore, fill_unknown_tokens
 from millstream.model.paging.packer import Packer
+from millstream.model.sampling.ahead import DrawnAhead
+
+
+class Computed(NamedTuple):
+    """What an execution makes of a step.
+
+    logits: [s + c, vocab], of the last token of every chunk that has `sampling`, then of every
+    position that is `scored`; where all rows are drawn ahead and nobody has filters or wants log
+    probabilities, the next step may write over them. ahead: the rows that are drawn already, None
+    if none is.
+    """
+
+    logits: Tensor
+    ahead: DrawnAhead | None = None
 
 
 class Execution(Protocol):
@@ -37,10 +51,9 @@ class Execution(Protocol):
         """The model, called as `Forward` is."""
         ...
 
-    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor:
-        """Logits [s + c, vocab]: of the last token of every chunk that has `sampling`, then of
-        every position that is `scored`. before: draws what the plan lacks, if it lacks something.
-        Raises what torch raises."""
+    def compute(self, plan: Plan, before: StepBefore | None = None) -> Computed:
+        """Queues a step. before: draws what the plan lacks, if it lacks something. Raises what
+        torch raises."""
         ...
 
 
@@ -61,9 +74,13 @@ class EagerExecution:
         self.threads = threads
         self.plans_ahead = plans_ahead
 
+    def compute(self, plan: Plan, before: StepBefore | None = None) -> Computed:
+        """Computes the logits of a step, as `Execution.compute()` says; nothing is drawn ahead."""
+        return Computed(self.logits(plan, before))
+
     @torch.inference_mode()
     def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor:
-        """Logits [s + c, vocab], as `Execution.logits()` says."""
+        """Logits [s + c, vocab], as Computed describes them."""
         model_input = self.packer.pack(plan)
         if before is not None:
             fill_unknown_tokens(model_input.input_ids[0], plan, before)

@@ -16,7 +16,7 @@ from millstream.core.plan import INVALID_TOKEN, REJECTED_TOKEN, Chunk, Plan, Ste
 from millstream.core.request import Request
 from millstream.core.settling import settled
 from millstream.core.status import EngineInfo
-from millstream.model.execution import Execution
+from millstream.model.execution import Computed, Execution
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import StepBefore
 from millstream.model.sampling.logprobs import prompt_logprobs, sampled_logprobs
@@ -33,10 +33,15 @@ def no_count() -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class LaunchedStep:
-    """A step whose forward pass is under way. logits: what `ModelRunner.logits()` gives."""
+    """A step whose forward pass is under way. computed: what the execution gave for it."""
 
     plan: Plan
-    logits: Tensor
+    computed: Computed
+
+    @property
+    def logits(self) -> Tensor:
+        """Logits [s + c, vocab], as Computed describes them."""
+        return self.computed.logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,10 @@ class ModelRunner:
 
         after: the step that draws what the plan lacks. It need not be finished, all others must be.
         """
-        return LaunchedStep(plan, self.logits(plan, after))
+        before = None
+        if after is not None:
+            before = StepBefore(after.request_ids, after.drawing.tokens)
+        return LaunchedStep(plan, self.execution.compute(plan, before))
 
     def draw(
         self, launched: LaunchedStep, *, is_wanted: Callable[[int], bool] = lambda _: True
@@ -108,7 +116,7 @@ class ModelRunner:
         chunks = [chunk if is_wanted(chunk.request_id) else None for chunk in sampled]
         logits = launched.logits[: len(chunks)]
         with self.execution.threads.for_small_operations(logits.numel()):
-            drawing = self._sampler.launch(logits, chunks)
+            drawing = self._sampler.launch(logits, chunks, launched.computed.ahead)
         return DrawnStep(launched, chunks, drawing)
 
     def finish(self, sampling: DrawnStep) -> StepOutput:
@@ -139,9 +147,6 @@ class ModelRunner:
         if slots:
             self.cache.clear(slots)
 
-    def logits(self, plan: Plan, after: DrawnStep | None = None) -> Tensor:
-        """Logits [s + c, vocab] as of `Execution.logits()`. after: see `launch()`."""
-        before = None
-        if after is not None:
-            before = StepBefore(after.request_ids, after.drawing.tokens)
-        return self.execution.logits(plan, before)
+    def logits(self, plan: Plan) -> Tensor:
+        """Logits [s + c, vocab] of a plan that lacks nothing, as Computed describes them."""
+        return self.execution.compute(plan).logits

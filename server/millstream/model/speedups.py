@@ -22,6 +22,7 @@ class Speedups:
     compiled_stack: this module in one compiled call.
     whole_model: the embedding and the output layer in the same call.
     graphs: decode steps from captured CUDA graphs.
+    draw_graphs: the tokens of such steps from graphs, too.
     dense_prompts: on CUDA, prompts attended over keys that are gathered from their blocks.
     few_row_products: on CUDA, products with few rows by kernels of our own, where they are faster.
     overlapping_launches: on CUDA, kernels that are launched while the one before them ends.
@@ -33,6 +34,7 @@ class Speedups:
     compiled_stack: bool = True
     whole_model: bool = True
     graphs: bool = True
+    draw_graphs: bool = True
     dense_prompts: bool = True
     few_row_products: bool = True
     overlapping_launches: bool = True

@@ -18,7 +18,8 @@ from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.backends import VarlenBackend
 from millstream.model.cuda.capture import CapturedExecution, capture_decodes
-from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording, buckets, can_replay
+from millstream.model.cuda.graphs import DecodeGraphs, buckets, can_replay
+from millstream.model.cuda.recording import Record, Recording
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import EagerExecution
@@ -118,6 +119,7 @@ class CudaRunner:
         max_rows: int,
         record: Record = EagerRecording,
         handles_all: bool = True,
+        captures_draws: bool = True,
     ) -> None:
         plain = make_runner(folder, block_size=BLOCK_SIZE)
         cache = plain.cache
@@ -139,6 +141,7 @@ class CudaRunner:
             max_rows=max_rows,
             max_blocks=max_blocks,
             device=CPU,
+            captures_draws=captures_draws,
             states=plain.states,
             record=record,
         )

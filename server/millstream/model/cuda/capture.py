@@ -12,9 +12,10 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
-from millstream.model.cuda.graphs import DecodeGraphs, Record, Recording
+from millstream.model.cuda.graphs import DecodeGraphs
+from millstream.model.cuda.recording import Record, Recording
 from millstream.model.cuda.staging import Staging
-from millstream.model.execution import EagerExecution, Execution
+from millstream.model.execution import Computed, EagerExecution, Execution
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import StepBefore
@@ -42,10 +43,9 @@ class CapturedExecution:
         return self.eager.forward
 
     @torch.inference_mode()
-    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor:
-        """Logits [s + c, vocab] from a graph where one holds the plan, else from the eager one."""
-        logits = self.graphs.logits(plan, before)
-        return self.eager.logits(plan, before) if logits is None else logits
+    def compute(self, plan: Plan, before: StepBefore | None = None) -> Computed:
+        """Replays a graph that holds the plan, else leaves it to the eager execution."""
+        return self.graphs.compute(plan, before) or self.eager.compute(plan, before)
 
 
 def capture_decodes(
@@ -57,14 +57,15 @@ def capture_decodes(
     max_rows: int,
     max_blocks: int,
     device: torch.device,
+    captures_draws: bool = True,
     states: StateCache | None = None,
     record: Record | None = None,
 ) -> Execution:
     """An execution with graphs of decode steps, or `eager` itself where none can be captured.
 
     staging: what the packer of `eager` sends by. max_rows: of a step; max_blocks: of a sequence.
-    states: of a model whose layers keep some. record: captures one computation, by CUDA's graphs
-    where it is left out.
+    captures_draws: whether rows are to be drawn in graphs as well. states: of a model whose layers
+    keep some. record: captures one computation, by CUDA's graphs where it is left out.
     """
     backend = next((backend for backend in backends if backend.is_capturable), None)
     if backend is None:
@@ -80,15 +81,21 @@ def capture_decodes(
         max_blocks=max_blocks,
         device=device,
         states=states,
+        draws=captures_draws,
     )
-    started = time.monotonic()
+    started, record = time.monotonic(), record or CudaRecorder()
     try:
-        graphs.capture(record or CudaRecorder())
+        graphs.capture(record)
     except Exception as error:  # last resort: models do what they like inside
         reason = " ".join(str(error).split())[:200]
         log.warning("decode steps are not captured, they run as they are: %s", reason)
         return eager
     log.info("captured decode steps of %s rows", ", ".join(map(str, graphs.sizes)))
+    try:
+        graphs.capture_draws(record)
+    except Exception as error:  # last resort: drawing outside of graphs asks for less
+        reason = " ".join(str(error).split())[:200]
+        log.warning("draws are not captured, they are launched one by one: %s", reason)
     log.info("capturing took %.1f s", time.monotonic() - started)
     return CapturedExecution(graphs, eager)
 

@@ -6,44 +6,40 @@ Rules:
 2. Only steps in which every chunk is one token that is sampled come from graphs.
 3. Nothing in a graph depends on lengths on the host: see the backends.
 4. Tokens that the step before draws are taken from static memory, too: each row says by an index
-   where in that step its token is.
-5. A model that cannot be captured (it makes the host wait, or asks it) runs as it is, and the log
+   where in that step its token is. Tokens that were not drawn there are copied there first.
+5. Plain rows are drawn behind the logits, in graphs of their own: see draw_graphs.py.
+6. A model that cannot be captured (it makes the host wait, or asks it) runs as it is, and the log
    says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.core.plan import Plan
+from millstream.model.cuda.draw_graphs import DrawGraphs
+from millstream.model.cuda.recording import Record, Recording
 from millstream.model.cuda.staging import Staging, stage_decodes
+from millstream.model.execution import Computed
 from millstream.model.paging.backend import AttentionBackend, PagedAttention
 from millstream.model.paging.kv_cache import KVCache
 from millstream.model.paging.layout import StepBefore
 from millstream.model.paging.packer import Packer
 from millstream.model.paging.step import PagedStep, Span
+from millstream.model.sampling.ahead import Kind, kind_of, plain_rows, words_of_rows
+from millstream.model.sampling.draws import Row
+from millstream.model.sampling.numbers import NUM_WORDS
 from millstream.model.states.state_cache import StateCache
 from millstream.model.states.state_step import StateStep
 
 _SMALL = (1, 2, 4, 8)
 _STEP = 8
 _LARGEST = 256
-
-
-class Recording(Protocol):
-    """A captured computation. output: what it wrote last; the memory stays the same."""
-
-    output: Tensor
-
-    def replay(self) -> None: ...
-
-
-Record = Callable[[Callable[[], Tensor]], Recording]
 
 
 def buckets(max_rows: int) -> list[int]:
@@ -66,7 +62,7 @@ def can_replay(plan: Plan) -> bool:
 
 
 class DecodeGraphs:
-    """The graphs of one model over one cache. Mutated by `capture()` only."""
+    """The graphs of one model over one cache. Mutated by its own methods only."""
 
     def __init__(
         self,
@@ -80,24 +76,27 @@ class DecodeGraphs:
         max_blocks: int,
         device: torch.device,
         states: StateCache | None = None,
+        draws: bool = True,
     ) -> None:
         """staging: what the packer sends by; backend: one that can be captured; max_blocks: of the
-        longest sequence; states: of a model whose layers keep some."""
+        longest sequence; states: of a model whose layers keep some; draws: whether plain rows are
+        to be drawn, too."""
         self._forward, self._cache, self._packer = forward, cache, packer
         self._staging, self._backend = staging, backend
         self._sizes = buckets(max_rows)
         largest = self._sizes[-1]
-        # Token ids, positions, slots, and which token of the step before a row begins with, or -1;
-        # with states, also the slots that are read and written.
         self._states = states
-        height = 4 if states is None else 6
-        width = largest + largest % 2  # rows begin at 16 bytes: see rule 3 of triton_attention
-        self._inputs = torch.zeros(height, width, dtype=torch.int64, device=device)
-        self._inputs[2] = cache.spare_block * cache.block_size
-        self._inputs[3] = -1
-        if states is not None:
-            self._inputs[4:] = states.spare_slot
+        self._inputs = _blank_inputs(largest, cache, states, device)
         self._tokens_before = torch.zeros(max_rows, dtype=torch.int64, device=device)
+        # What the last step has drawn to that memory, if it has.
+        self._next_tokens: Tensor | None = None
+        # Steps that were captured write to its memory, whether or not its own graphs are used.
+        self._draws: DrawGraphs | None = None
+        self._draws_ahead = False
+        if draws:
+            self._draws = DrawGraphs(
+                words=self._inputs[-NUM_WORDS:], next_tokens=self._tokens_before
+            )
         self._tables = torch.full(
             (largest, max_blocks), cache.padding_block, dtype=torch.int32, device=device
         )
@@ -117,20 +116,56 @@ class DecodeGraphs:
         for size in reversed(self._sizes):
             self._recordings[size] = record(lambda size=size: self._compute(size))  # type: ignore[misc]
 
-    def logits(self, plan: Plan, before: StepBefore | None = None) -> Tensor | None:
-        """Logits [rows, vocab]; None if no graph holds the plan. before: draws what it lacks."""
+    def capture_draws(self, record: Record) -> None:
+        """Captures how plain rows are drawn from what was captured, if they are to be. Until it is
+        done, and where it raises, rows are not drawn in graphs."""
+        if self._draws is not None:
+            for size in reversed(self.sizes):
+                self._draws.capture(record, self._recordings[size].output)
+            self._draws_ahead = True
+
+    def compute(self, plan: Plan, before: StepBefore | None = None) -> Computed | None:
+        """Logits [rows, vocab], with the draws of plain rows behind them, if they are captured;
+        None if no graph holds the plan. before: draws what it lacks."""
         count = len(plan.chunks)
         size = next((size for size in self._sizes if size >= count), None)
         if size is None or size not in self._recordings or not can_replay(plan):
             return None
-        sources = np.full(count, -1)
+        if before is not None and len(before.request_ids) > len(self._tokens_before):
+            return None
+        recording, draws = self._recordings[size], self._draws if self._draws_ahead else None
+        rows: list[Row | None] = [None] * count
+        if draws is not None:
+            rows = plain_rows(plan.chunks, recording.output.shape[1])
+        kind = kind_of(rows)
+        words = None if kind is Kind.GREEDY else words_of_rows(rows, size)
+        self._send(plan, before, size, words)
+        recording.replay()
+        self.num_replays += 1
+        logits = recording.output[:count]
+        if _reads_late(plan, rows, kind):
+            # A copy: the next replay may be queued before everything that reads this one's is.
+            logits = logits.clone()
+        if draws is None:
+            return Computed(logits)
+        ahead = draws.draw(rows, size, kind)
+        self._next_tokens = ahead.next_tokens
+        return Computed(logits, ahead)
+
+    def _send(
+        self,
+        plan: Plan,
+        before: StepBefore | None,
+        size: int,
+        words: NDArray[np.int64] | None,
+    ) -> None:
+        """Puts a step of `size` rows into the static memory. words: what its rows are drawn by."""
+        sources = np.full(len(plan.chunks), -1)
         if before is not None:
-            if len(before.request_ids) > len(self._tokens_before):
-                return None
-            unknown, rows = before.rows_of(plan)
-            sources[unknown] = rows
-            if unknown:
-                self._tokens_before[: len(before.request_ids)].copy_(before.tokens())
+            unknown, drawn = before.rows_of(plan)
+            sources[unknown] = drawn
+            if unknown and (tokens := before.tokens()) is not self._next_tokens:
+                self._tokens_before[: len(tokens)].copy_(tokens)
         inputs, tables = stage_decodes(
             self._packer.lay_out(plan),
             size,
@@ -138,14 +173,10 @@ class DecodeGraphs:
             staging=self._staging,
             sources=sources,
             states=self._states,
+            words=words,
         )
-        self._inputs[:, :size].copy_(inputs)
+        self._inputs[: len(inputs), :size].copy_(inputs)
         self._tables[:size, : tables.shape[1]].copy_(tables)
-        recording = self._recordings[size]
-        recording.replay()
-        self.num_replays += 1
-        # A copy: the next replay may be queued before everything that reads this one's is.
-        return recording.output[:count].clone()
 
     def _compute(self, size: int) -> Tensor:
         """The step of `size` rows over the static memory; this is what is captured."""
@@ -164,9 +195,31 @@ class DecodeGraphs:
         step = PagedStep(slots, decodes=span, prompts=None)
         states = None
         if self._states is not None:
-            in_and_out = self._inputs[4:, :size]
+            in_and_out = self._inputs[4:6, :size]
             states = StateStep(self._states, size, (), in_and_out, self._firsts[: size + 1])
         batch = PagedAttention(step, self._cache, [self._backend], states)
-        return self._forward(
+        logits = self._forward(
             ids.unsqueeze(0), positions.unsqueeze(0), rows=self._rows[:size], batch=batch
         )
+        if self._draws is not None:
+            self._draws.take_best(logits)
+        return logits
+
+
+def _blank_inputs(
+    count: int, cache: KVCache, states: StateCache | None, device: torch.device
+) -> Tensor:
+    """Memory for what `stage_decodes()` sends, with `count` rows or one more, all for nobody."""
+    width = count + count % 2  # rows begin at 16 bytes: see rule 3 of triton_attention
+    inputs = np.zeros((4 if states is None else 6, width), np.int64)
+    inputs[2], inputs[3] = cache.spare_block * cache.block_size, -1
+    if states is not None:
+        inputs[4:] = states.spare_slot
+    return torch.from_numpy(np.concatenate([inputs, words_of_rows([], width)])).to(device)
+
+
+def _reads_late(plan: Plan, rows: list[Row | None], kind: Kind) -> bool:
+    """Whether somebody may read the logits when the next step is under way: for log probabilities,
+    for rows that are not plain, or for a filter that wants to see more."""
+    asked = (chunk.request.sampling.logprobs is not None for chunk in plan.chunks)
+    return kind is Kind.FILTERED or None in rows or any(asked)

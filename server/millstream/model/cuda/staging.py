@@ -48,7 +48,7 @@ class Staging:
         cls, device: torch.device, *, max_tokens: int, max_rows: int, max_blocks: int
     ) -> Staging:
         """Large enough for steps of so many tokens and sequences, and the blocks of the longest."""
-        # Four numbers a token, twelve a sequence with its states and its alignment, block tables.
+        # Four numbers a token, twelve a sequence with its states and its draw, block tables.
         return cls(device, 8 * (4 * max_tokens + 12 * max_rows + 64) + 4 * max_rows * max_blocks)
 
     @property
@@ -87,22 +87,27 @@ def stage_decodes(
     staging: Staging,
     sources: NDArray[np.int64],
     states: StateCache | None = None,
+    words: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sends a step of n decode rows, with rows for nobody up to `count` of them.
 
-    sources: [n], a number for each row that is sent with it. Returns token ids, positions, slots
-    and sources [4, count] int64, with `states` also the state slots that are read and written
-    [6, count], and block tables [count, m] int32. Rows for nobody have the source -1, write to the
+    sources: [n], a number for each row that is sent with it. words: [k, count], more of them.
+    Returns token ids, positions, slots and sources [4, count] int64, with `states` also the state
+    slots that are read and written [6, count], then `words`; and block tables [count, m] int32.
+    Rows for nobody have the source -1, write to the
     spare block of `cache` and read its padding block, and use the spare slot of `states`.
     """
     assert layout.decodes is not None
     size = len(layout.token_ids)
-    inputs = np.zeros((4 if states is None else 6, count), np.int64)
+    height = 4 if states is None else 6
+    inputs = np.zeros((height + (0 if words is None else len(words)), count), np.int64)
     inputs[:4, :size] = layout.token_ids, layout.positions, layout.slots, sources
     inputs[3, size:] = -1
     if states is not None and layout.states is not None:
-        inputs[4:, :size] = layout.states.slots
-        inputs[4:, size:] = states.spare_slot
+        inputs[4:6, :size] = layout.states.slots
+        inputs[4:6, size:] = states.spare_slot
+    if words is not None:
+        inputs[height:] = words
     inputs[2, size:] = cache.spare_block * cache.block_size
     width = layout.decodes.tables.shape[1]
     tables = np.full((count, width), cache.padding_block, np.int32)

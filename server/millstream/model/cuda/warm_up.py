@@ -33,6 +33,7 @@ def prepare_steps(
     eager: EagerExecution,
     *,
     captures: bool,
+    captures_draws: bool,
     cache: KVCache,
     staging: Staging,
     backends: list[AttentionBackend],
@@ -42,7 +43,8 @@ def prepare_steps(
     device: torch.device,
     states: StateCache | None = None,
 ) -> Execution:
-    """An execution that need not compile anything, with graphs of decode steps if it `captures`.
+    """An execution that need not compile anything, with graphs of decode steps if it `captures`,
+    and of their draws if it `captures_draws` as well.
 
     max_rows, max_tokens: of a step; the others are as in `capture_decodes()` and `warm_up()`.
     """
@@ -56,6 +58,7 @@ def prepare_steps(
             max_rows=max_rows,
             max_blocks=max_blocks,
             device=device,
+            captures_draws=captures_draws,
             states=states,
         )
     kv_heads = {layer.shape[2] for layer in cache.keys.values()}
