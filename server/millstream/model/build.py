@@ -32,6 +32,7 @@ from millstream.model.checks.verify import own_logits, verify
 from millstream.model.cpu.kernels import Kernels
 from millstream.model.cpu.native_backend import NativeBackend
 from millstream.model.cuda.late_kernels import LateKernels
+from millstream.model.cuda.overlap_trial import can_overlap
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.warm_up import prepare_steps
@@ -216,6 +217,7 @@ def _attention(
         dtype=loaded.dtype,
         device=loaded.device,
         most_dense_keys=loaded.max_context if speedups.dense_prompts else 0,
+        overlaps=speedups.overlapping_launches and can_overlap(loaded.device),
     )
     return backends, Staging.for_steps(
         loaded.device,

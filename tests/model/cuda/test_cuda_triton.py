@@ -119,8 +119,10 @@ def compiled(kernel, **constants):
 
 sizes = dict(DIM=128, DIM_PAD=128, WIDTH=128, WIDTH_PAD=128, TILE=128)
 seen = dict(WINDOW=0, CHUNK=0, SOFTCAP=False, PAGE=16, KV_HEADS=8)
-compiled(triton_kernels.decode_parts, GROUP=4, GROUP_PAD=16, SPLITS=8, **sizes, **seen)
-compiled(triton_kernels.join_parts, HEADS=32, SINKS=True, WIDTH=128, WIDTH_PAD=128, SPLITS=8)
+compiled(triton_kernels.decode_parts, GROUP=4, GROUP_PAD=16, SPLITS=8, OVERLAPS=False, **sizes,
+         **seen)
+compiled(triton_kernels.join_parts, HEADS=32, SINKS=True, WIDTH=128, WIDTH_PAD=128, SPLITS=8,
+         OVERLAPS=False)
 compiled(triton_kernels.prefill_tile, SINKS=False, HEADS=32, ROWS=64, **sizes, **seen)
 compiled(triton_layer_kernels.norm_row, SIZE=4096, PAD=4096, OFFSET=False, ADD=True,
          OVERLAPS=False)

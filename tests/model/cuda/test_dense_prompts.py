@@ -92,7 +92,10 @@ def plain_kernels() -> SimpleNamespace:
         names = ("scale", "window", "softcap", "sinks", "chunk")
         return {name: getattr(options, name) for name in names}
 
-    def decode(q: Tensor, k: Tensor, v: Tensor, tables: Tensor, at: Tensor, o: LayerOptions) -> Any:
+    def decode(
+        q: Tensor, k: Tensor, v: Tensor, tables: Tensor, at: Tensor, o: LayerOptions, *,
+        overlaps: bool,
+    ) -> Any:  # fmt: skip
         return reference.paged_attention_decode(q, k, v, tables, at, **passed(o))
 
     def prefill(

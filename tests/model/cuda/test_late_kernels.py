@@ -195,7 +195,8 @@ class AsOnACard:
         from millstream.model.cuda import dependent_launch, triton_attention, triton_layers
 
         self._attention = triton_attention
-        self._layers = triton_layers.layer_operations(overlaps=dependent_launch.IS_KNOWN)
+        self._overlaps = dependent_launch.IS_KNOWN
+        self._layers = triton_layers.layer_operations(overlaps=self._overlaps)
         self._plain = PlainBackend()
         self.ran: set[int] = set()
         self.operations = LayerOperations(
@@ -208,7 +209,7 @@ class AsOnACard:
 
     @property
     def backend(self) -> TritonBackend:
-        backend = TritonBackend(self._attention)
+        backend = TritonBackend(self._attention, overlaps=self._overlaps)
         launched = {"decode": backend.decode, "prefill": backend.prefill}
 
         def compute(kind: str, query: Tensor, keys: Tensor, values: Tensor, *others: Any) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,29 +13,40 @@ import torch
 
 from millstream.model import acceleration
 from millstream.model.build import runner_factory
+from millstream.model.cuda import selection
+from millstream.model.cuda.backend_trial import BackendTrial
+from millstream.model.cuda.dense_prompts import DensePromptBackend
+from millstream.model.cuda.dense_trial import with_dense_prompts
 from millstream.model.cuda.overlap_trial import can_overlap
+from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.speedups import Speedups
 from millstream.settings import Settings
 from tests.model.architectures import make_model
+from tests.model.cuda.test_dense_prompts import Clock, Varlen, plain_kernels
 from tests.model.cuda.test_fused_layers import as_on_a_device
 from tests.model.cuda.triton_scripts import run_script
 
 # What each kernel reads before it has waited, and that nothing is written before.
 _COMPILATION = """
 import re
-from millstream.model.cuda import dependent_launch, triton_layer_kernels, triton_product_kernels
+from millstream.model.cuda import (
+    dependent_launch, triton_kernels, triton_layer_kernels, triton_product_kernels,
+)
 from tests.model.cuda.triton_scripts import compile_for_hopper
 
-POINTERS = {"slots": "*i64", "sums": "*fp32"}
-NUMBERS = {name: "fp32" for name in ("eps", "q_eps", "k_eps")} | {
+POINTERS = {"slots": "*i64", "sums": "*fp32", "positions": "*i64", "tables": "*i32",
+            "parts": "*fp32", "bests": "*fp32", "totals": "*fp32"}
+FLOATS = ("eps", "q_eps", "k_eps", "scale", "softcap")
+NUMBERS = {name: "fp32" for name in FLOATS} | {
     name: "i32" for name in
-    ("rows", "outputs", "inputs", "parts", "x_stride", "merged_stride", "angle_stride")
+    ("rows", "outputs", "inputs", "x_stride", "merged_stride", "angle_stride", "query_stride",
+     "table_stride")
 }
 ACCESS = re.compile("ld.global|st.global|cp.async.c|prefetch.global|griddepcontrol.wait")
 
-def before_the_wait(kernel, divisible=(), **constants):
+def before_the_wait(kernel, divisible=(), types={}, **constants):
     text = compile_for_hopper(
-        kernel, types=POINTERS | NUMBERS, divisible=divisible,
+        kernel, types=POINTERS | NUMBERS | types, divisible=divisible,
         options={"launch_pdl": True, "num_warps": 4}, OVERLAPS=True, **constants,
     )
     assert "griddepcontrol.launch_dependents" in text
@@ -53,7 +66,12 @@ for pad in (1, 16):
     for is_even in (True, False):
         before_the_wait(triton_product_kernels.product_tile, divisible=aligned, ROWS_PAD=pad,
                         IS_EVEN=is_even, **sizes)
-before_the_wait(triton_product_kernels.join_product, TILE=1024, HAS_BIAS=True)
+before_the_wait(triton_product_kernels.join_product, types={"parts": "i32"}, TILE=1024,
+                HAS_BIAS=True)
+heads = dict(WIDTH=128, WIDTH_PAD=128, SPLITS=8)
+before_the_wait(triton_kernels.decode_parts, DIM=128, DIM_PAD=128, TILE=128, WINDOW=0, CHUNK=0,
+                SOFTCAP=False, PAGE=16, KV_HEADS=8, GROUP=4, GROUP_PAD=16, **heads)
+before_the_wait(triton_kernels.join_parts, HEADS=32, SINKS=True, **heads)
 """
 
 
@@ -66,6 +84,8 @@ def test_nothing_that_others_write_is_read_before_they_have_ended() -> None:
         "place_head :",
         *["product_tile : prefetch.global"] * 4,
         "join_product :",
+        "decode_parts :",
+        "join_parts :",
     ]
 
 
@@ -115,3 +135,54 @@ def test_layers_and_products_are_told(
         runner_factory(tmp_path, settings, Speedups(overlapping_launches=is_wanted))()
     assert stacks
     assert told == {"layers": is_wanted and can, "products": is_wanted and can}
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+@pytest.mark.parametrize("is_dense", [True, False])
+def test_attention_is_told(
+    monkeypatch: pytest.MonkeyPatch, *, overlaps: bool, is_dense: bool
+) -> None:
+    """Also by the backend that attends densely to prompts, and in the trial before it is used."""
+    told: list[bool] = []
+    kernels, varlen = plain_kernels(), Varlen()
+    decode = kernels.decode
+
+    def decode_and_tell(*passed: Any, overlaps: bool) -> Any:
+        told.append(overlaps)
+        return decode(*passed, overlaps=overlaps)
+
+    kernels.decode = decode_and_tell
+    modules = {
+        "millstream.model.cuda.triton_attention": kernels,
+        "torch.nn.attention.varlen": SimpleNamespace(__name__="varlen", varlen_attn=varlen),
+    }
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib, "import_module", modules.__getitem__)
+    monkeypatch.setattr(
+        selection,
+        "with_dense_prompts",
+        partial(with_dense_prompts, seconds_of=Clock(varlen, lambda tokens, keys: 3.0)),
+    )
+    backends = selection.find_backends(
+        [LayerShape(2, 16, 16)],
+        num_heads=lambda shape: 4,
+        block_size=16,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+        most_dense_keys=8192 if is_dense else 0,
+        overlaps=overlaps,
+    )
+    (backend,) = backends
+    assert isinstance(backend, DensePromptBackend) == is_dense
+    trial = BackendTrial(
+        LayerShape(2, 16, 16),
+        num_heads=4,
+        block_size=16,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    assert told
+    count = len(told)
+    trial.require_right(backend)
+    assert len(told) > count
+    assert set(told) == {overlaps}

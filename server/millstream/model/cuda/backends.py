@@ -22,9 +22,11 @@ class TritonBackend:
     name = "triton-paged"
     is_capturable = True
 
-    def __init__(self, kernels: Any) -> None:
-        """kernels: the module triton_attention, which machines without Triton cannot import."""
+    def __init__(self, kernels: Any, *, overlaps: bool = False) -> None:
+        """kernels: the module triton_attention, which machines without Triton cannot import.
+        overlaps: kernels of decode rows may begin before the one before them ends."""
         self.kernels = kernels
+        self.overlaps = overlaps
 
     def handles(self, options: LayerOptions) -> bool:
         """Always True."""
@@ -39,7 +41,8 @@ class TritonBackend:
         self, query: Tensor, keys: Tensor, values: Tensor, span: Span, options: LayerOptions
     ) -> Tensor:
         """One token of each of n sequences attends: query [n, heads, d] -> [n, heads, dv]."""
-        out: Tensor = self.kernels.decode(query, keys, values, span.tables, span.starts, options)
+        passed = query, keys, values, span.tables, span.starts, options
+        out: Tensor = self.kernels.decode(*passed, overlaps=self.overlaps)
         return out
 
     def prefill(

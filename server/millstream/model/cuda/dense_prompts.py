@@ -60,10 +60,15 @@ class DensePromptBackend(TritonBackend):
     name = "triton-paged+varlen-dense"
 
     def __init__(
-        self, kernels: Any, varlen_attn: Callable[..., Any], *, limits: DenseLimits
+        self,
+        kernels: Any,
+        varlen_attn: Callable[..., Any],
+        *,
+        limits: DenseLimits,
+        overlaps: bool = False,
     ) -> None:
-        """kernels: as TritonBackend has them; varlen_attn: the function of torch."""
-        super().__init__(kernels)
+        """kernels, overlaps: as TritonBackend has them; varlen_attn: the function of torch."""
+        super().__init__(kernels, overlaps=overlaps)
         self.limits = limits
         self._varlen_attn = varlen_attn
         self._needs_gqa_flag = "enable_gqa" in inspect.signature(varlen_attn).parameters

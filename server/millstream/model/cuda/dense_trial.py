@@ -51,7 +51,9 @@ def with_dense_prompts(
     try:
         varlen_attn = (find_varlen or _varlen_attn)()
         always = DenseLimits(fresh=1, continued=1, most_keys=most_keys)
-        dense = DensePromptBackend(backend.kernels, varlen_attn, limits=always)
+        dense = DensePromptBackend(
+            backend.kernels, varlen_attn, limits=always, overlaps=backend.overlaps
+        )
         for trial in trials:
             trial.require_right(dense)
         times = [_Timing(trial, most_keys, seconds_of or _seconds_of) for trial in trials]
@@ -68,7 +70,9 @@ def with_dense_prompts(
         return backend
     log.info("prompts are attended densely from %s tokens on, %s after a prefix", fresh, continued)
     limits = replace(always, fresh=fresh, continued=continued)
-    return DensePromptBackend(backend.kernels, varlen_attn, limits=limits)
+    return DensePromptBackend(
+        backend.kernels, varlen_attn, limits=limits, overlaps=backend.overlaps
+    )
 
 
 def _varlen_attn() -> Callable[..., Tensor]:

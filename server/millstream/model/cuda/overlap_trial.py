@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
@@ -17,10 +18,14 @@ log = logging.getLogger(__name__)
 _KERNELS = "millstream.model.cuda.dependent_launch"
 
 
+@cache
 def can_overlap(
     device: torch.device, *, require: Callable[[torch.device], None] | None = None
 ) -> bool:
-    """Whether they may, with the reason in the log if not. require: raises where they may not."""
+    """Whether they may, with the reason in the log if not; a device is tried once.
+
+    require: raises where they may not.
+    """
     try:
         (require or _require)(device)
     except Exception as error:  # last resort: compilers and drivers raise what they like

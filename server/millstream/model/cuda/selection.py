@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 
 _KERNELS = "millstream.model.cuda.triton_attention"
 
+Candidates = Mapping[str, Callable[[], AttentionBackend]]
+"""How each backend is made, by name, best first."""
+
 
 def find_backends(
     shapes: Sequence[LayerShape],
@@ -33,13 +37,14 @@ def find_backends(
     dtype: torch.dtype,
     device: torch.device,
     most_dense_keys: int = 0,
-    candidates: Mapping[str, Callable[[], AttentionBackend]] | None = None,
+    overlaps: bool = False,
+    candidates: Candidates | None = None,
 ) -> list[AttentionBackend]:
     """The backends that work here with layers of these shapes, best first.
 
     num_heads: query heads of a layer. most_dense_keys: how many keys of prompts may be gathered at
-    once, to attend to them densely; 0: none. candidates: how each backend is made, best first; by
-    default all that there are.
+    once, to attend to them densely; 0: none. overlaps: kernels may begin before the one before
+    them ends. candidates: how each backend is made, best first; by default all that there are.
     """
     backends: list[AttentionBackend] = []
     trials = [
@@ -52,7 +57,8 @@ def find_backends(
         )
         for shape in sorted(set(shapes), key=repr)
     ]
-    for name, make in (candidates or CANDIDATES).items():
+    usual: Candidates = {"varlen": _varlen, "triton": partial(_triton, overlaps=overlaps)}
+    for name, make in (candidates or usual).items():
         try:
             backend = make()
             for trial in trials:
@@ -76,11 +82,8 @@ def _varlen() -> AttentionBackend:
     return VarlenBackend(module.varlen_attn)
 
 
-def _triton() -> AttentionBackend:
+def _triton(*, overlaps: bool) -> AttentionBackend:
     if importlib.util.find_spec("triton") is None:
         raise NotImplementedError("triton is not installed")
     # Imported here only: it takes a second, and machines without CUDA need not have it.
-    return TritonBackend(importlib.import_module(_KERNELS))
-
-
-CANDIDATES: Mapping[str, Callable[[], AttentionBackend]] = {"varlen": _varlen, "triton": _triton}
+    return TritonBackend(importlib.import_module(_KERNELS), overlaps=overlaps)

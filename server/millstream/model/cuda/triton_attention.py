@@ -18,6 +18,7 @@ from torch import Tensor
 
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda import triton_kernels as kernels
+from millstream.model.cuda.dependent_launch import launch_options
 
 _ROWS = 64  # query rows of a program, for prompts
 _SMALLEST_DOT = 16
@@ -34,10 +35,13 @@ def decode(
     tables: Tensor,
     positions: Tensor,
     options: LayerOptions,
+    *,
+    overlaps: bool = False,
 ) -> Tensor:
     """Computes `reference.paged_attention_decode()`: query [b, heads, d] -> [b, heads, dv].
 
-    tables [b, n] and positions [b]: int32 or int64. The last dimensions are contiguous.
+    tables [b, n] and positions [b]: int32 or int64. The last dimensions are contiguous. overlaps:
+    the kernels are launched before the one before them ends, as `dependent_launch` says.
     """
     rows, heads, dim = query.shape
     _, page, kv_heads, width = value_cache.shape
@@ -69,6 +73,7 @@ def decode(
         GROUP=group,
         GROUP_PAD=_padded(group),
         **sizes,
+        **launch_options(overlaps=overlaps),
     )
     sinks = options.sinks
     kernels.join_parts[(rows, heads)](
@@ -82,6 +87,7 @@ def decode(
         WIDTH=width,
         WIDTH_PAD=sizes["WIDTH_PAD"],
         SPLITS=splits,
+        **launch_options(overlaps=overlaps),
     )
     return out
 

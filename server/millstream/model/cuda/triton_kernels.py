@@ -2,7 +2,8 @@
 
 Pointers are those of contiguous tensors, but for query and the block tables, whose rows lie
 `query_stride` and `table_stride` elements apart. Names in capitals are known when a kernel is
-compiled: sizes of the model, and those sizes filled up to powers of two (PAD).
+compiled: sizes of the model, and those sizes filled up to powers of two (PAD). OVERLAPS: whether a
+kernel is launched before the one before it ends (see `dependent_launch`).
 
 Rules:
 1. Keys that a row does not see are not read, so what lies there does not matter.
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 import triton  # type: ignore[import-not-found, import-untyped]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped]
+
+from millstream.model.cuda.dependent_launch import wait_for_previous
 
 
 @triton.jit
@@ -92,9 +95,10 @@ def decode_parts(
     scale, softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,
     PAGE: tl.constexpr, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PAD: tl.constexpr,
     DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr,
-    TILE: tl.constexpr, SPLITS: tl.constexpr,
+    TILE: tl.constexpr, SPLITS: tl.constexpr, OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """One program: the query heads of one key head of one row, over one part of its keys."""
+    wait_for_previous(OVERLAPS)
     row, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + row).to(tl.int32)
     length = position + 1
@@ -131,9 +135,10 @@ def decode_parts(
 @triton.jit
 def join_parts(
     parts, bests, totals, sinks, out, HEADS: tl.constexpr, SINKS: tl.constexpr,
-    WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr, SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr, SPLITS: tl.constexpr, OVERLAPS: tl.constexpr,
 ):  # fmt: skip
     """One program: the parts of one head of one row as its result."""
+    wait_for_previous(OVERLAPS)
     row, head = tl.program_id(0), tl.program_id(1)
     splits, widths = tl.arange(0, SPLITS), tl.arange(0, WIDTH_PAD)
     place = (row.to(tl.int64) * HEADS + head) * SPLITS + splits
