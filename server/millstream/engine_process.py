@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from pathlib import Path
 
@@ -25,12 +26,16 @@ def run(*, settings: str, folder: str, endpoint: str) -> None:
     options = Settings.model_validate_json(settings)
     configure_logging(options.log_level, form=options.log_format)
     reports = StartReports()
-    run_engine(
-        context=zmq.Context.instance(),
-        endpoint=endpoint,
-        build_runner=runner_factory(Path(folder), options, report=reports),
-        max_running=options.max_concurrent_requests,
-        max_queue_seconds=options.max_queue_seconds,
-        speculate=options.speculate,
-        reports=reports,
-    )
+    try:
+        run_engine(
+            context=zmq.Context.instance(),
+            endpoint=endpoint,
+            build_runner=runner_factory(Path(folder), options, report=reports),
+            max_running=options.max_concurrent_requests,
+            max_queue_seconds=options.max_queue_seconds,
+            speculate=options.speculate,
+            reports=reports,
+        )
+    finally:
+        # Else the interpreter looks for garbage in all that was ever imported before it ends.
+        gc.freeze()

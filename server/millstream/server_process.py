@@ -43,6 +43,7 @@ def run(settings: Settings) -> None:
     tls = load_tls(settings)
     _forget_secrets()
     with contextlib.ExitStack() as stack:
+        stack.callback(gc.freeze)  # for a start that fails; see engine_process.py
         listeners = [stack.enter_context(listener) for listener in listen(settings)]
         trace = stack.enter_context(traces(settings))
         folder = resolve(settings)
