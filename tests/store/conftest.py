@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from millstream.store import writer
 from millstream.store.address import StoreAddress
 from millstream.store.store import Store
 
@@ -39,6 +40,10 @@ class PostgreSQL:
     def stop(self) -> None:
         """Clients lose their connections."""
         self._run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self._data)
+
+    def discard(self) -> None:
+        """Stops without writing to its files what it still has in memory."""
+        self._run("pg_ctl", "stop", "-w", "-m", "immediate", "-D", self._data)
 
     def new_database(self) -> str:
         """The URL of an empty one."""
@@ -79,7 +84,14 @@ def postgresql() -> Iterator[PostgreSQL]:
         server.create()
         yield server
         with contextlib.suppress(AssertionError):
-            server.stop()
+            server.discard()
+
+
+@pytest.fixture(autouse=True)
+def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits follow each other at once: tests write one thing after the other, and their pace
+    (test_writer.py) would be most of the time they take."""
+    monkeypatch.setattr(writer, "_PACE", 0.0)
 
 
 @pytest.fixture(params=["sqlite", "memory", "postgresql"])

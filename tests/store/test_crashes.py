@@ -19,11 +19,14 @@ from millstream.store.store import Store
 from tests.store.things import OWNER, batch, finished, texts
 
 _KILLS = 100
+_PACED = 4
+"""Of so many runs, one commits at the writer's pace: several operations at a time."""
 
 # Forks for every run, which is quicker than to start. Four tasks answer in a conversation and in a
 # chain, one answer after another each, and say what was acknowledged.
 _CHILD = """
 import asyncio, os, sys
+from millstream.store import writer
 from millstream.store.address import StoreAddress
 from millstream.store.store import Store
 from tests.store.things import batch, conversation, finished, items, response
@@ -64,6 +67,8 @@ for run in range(int(sys.argv[2])):
     child = os.fork()
     if not child:
         say(os.getpid())
+        if run % int(sys.argv[3]):
+            writer._PACE = 0.0
         asyncio.run(main(run))
     os.waitpid(child, 0)
     say("over")
@@ -144,6 +149,7 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     if sys.platform == "win32":
         pytest.skip("has no fork")
     command = [sys.executable, "-c", _CHILD, str(tmp_path / "store.db"), str(_KILLS)]
+    command += [str(_PACED)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, start_new_session=True) as process:
         yield process

@@ -23,6 +23,11 @@ from tests.store.things import batch, response
 
 
 @pytest.fixture
+def unpaced() -> None:
+    """Commits have their pace here, which some of these tests are about."""
+
+
+@pytest.fixture
 def database(address: StoreAddress) -> Iterator[Database]:
     database = connect(address, busy_seconds=1)
     migrate(database.writing)
