@@ -2,7 +2,8 @@
 
 Rules:
 1. Only the engine's place and its choice of words are not the server's own: it runs in a thread,
-   and tells the same story to the same prompt. HTTP, runs, store, recovery and shutdown are real.
+   and tells the same story to the same prompt. HTTP, runs, store, recovery and shutdown are real;
+   the store waits a second, not five, for a file that another program holds.
 2. Starting takes a fraction of a second, since this program loads everything once and forks for
    each server it is told to start, by a line of flags. It says the server's process id, what the
    server says, and when it is over.
@@ -20,14 +21,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from millstream import cli, server_process
+from millstream import cli, server_process, server_store
 from millstream.api.context import ServerContext
 from millstream.core.plan import Plan, StepOutput
 from millstream.runtime.thread_host import ThreadHost
 from millstream.server_context import ServerParts
 from millstream.settings import Settings
+from millstream.store.address import StoreAddress
+from millstream.store.store import Store
 from millstream.text.chat_prompt import ChatFormatter
 from millstream.text.vocabulary import Vocabulary
 from tests.e2e.kept import CALLED
@@ -37,6 +40,7 @@ from tests.text.parsing.samples import choose
 
 _MAX_RUNNING = 64
 _STEP_SECONDS = 0.006
+_BUSY_SECONDS = 1.0
 _HOLD = Path(os.environ.get("MILLSTREAM_HOLD", "/dev/null"))
 _HELD_AFTER = 20
 _TEXT = 'hello world the quick brown fox 你好 🦊 data: id: \\ <b> "quoted"'
@@ -94,6 +98,14 @@ class LineTemplate:
         return "".join(f"{each['role']}:{json.dumps(each)}\n" for each in conversation)
 
 
+class ImpatientStore(Store):
+    """A store that soon fails while another program holds its file."""
+
+    @classmethod
+    async def open(cls, address: StoreAddress, **limits: Any) -> Self:
+        return await super().open(address, busy_seconds=_BUSY_SECONDS, **limits)
+
+
 class StorytellerHost(ThreadHost):
     """The engine's thread, where the server starts a process, whose command has the settings."""
 
@@ -128,6 +140,7 @@ def main() -> None:
     server_process.ProcessHost = StorytellerHost  # type: ignore[assignment,misc]
     server_process.make_context = make_context
     server_process.resolve = lambda settings: Path()
+    server_store.Store = ImpatientStore  # type: ignore[misc]
     for line in sys.stdin:
         child = os.fork()
         if not child:
