@@ -11,6 +11,7 @@ import pytest
 
 from .harness import RunningServer
 from .models import make_endless_model
+from .warm import TRIAL_SECONDS
 
 NULL_ONLY = """\
 {% for m in messages %}{% if m.content is none %}{% for c in m.tool_calls %}
@@ -114,8 +115,10 @@ def test_a_template_that_cannot_be_used_ends_the_start_with_one_line(
     path = tmp_path / "t.jinja"
     if content is not None:
         path.write_text(content, encoding="utf-8")
-    flags = ["--chat-template", str(path)]
-    server = RunningServer(flags, tmp_path / "server.log", is_awaited=False, is_warm=True)
+    log, variables = tmp_path / "server.log", {TRIAL_SECONDS: "1"}
+    server = RunningServer(
+        ["--chat-template", str(path)], log, variables=variables, is_awaited=False, is_warm=True
+    )
     try:
         assert server.wait_exit() == 1
     finally:

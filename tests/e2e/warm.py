@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO
 
 _ROOT = Path(__file__).parents[2]
+TRIAL_SECONDS = "WARM_TRIAL_SECONDS"
+"""The environment's name for how long such a server tries a chat template, if not its own time."""
 
 
 class WarmProcess:

@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -29,6 +30,8 @@ import zmq
 from millstream import cli, engine_process, server_process
 from millstream.parent import die_with_parent
 from millstream.runtime.host import ProcessHost
+from millstream.text import template_trial
+from tests.e2e.warm import TRIAL_SECONDS
 
 _LARGEST_REQUEST = 2**20
 _NUM_ENGINES = 5  # of a server; more are started as anywhere
@@ -102,6 +105,8 @@ def _server(arguments: Sequence[str]) -> None:
         os.close(end)
         ForkedHost.waiting.append((engine, start))
     server_process.ProcessHost = ForkedHost  # type: ignore[misc]
+    seconds = os.environ.get(TRIAL_SECONDS, template_trial.TRIAL_SECONDS)
+    template_trial.TRIAL_SECONDS = float(seconds)
     sys.exit(cli.main(["serve", *arguments]))
 
 
@@ -135,6 +140,9 @@ def main() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads, of which a fork keeps one"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # A collection would write to what is shared with this process, which copies it.
+    gc.collect()
+    gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         while True:
             request, files, _, _ = socket.recv_fds(requests, _LARGEST_REQUEST, 3)
