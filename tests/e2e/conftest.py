@@ -1,8 +1,8 @@
 """Server fixtures, and the check that no test leaks anything in any of the servers.
 
-Servers are shared by the session: `demo_server` (default flags, and started by the command itself),
-`endless_server` (8 running and 8 waiting places, answers as long as asked for) and `small_server`
-(1 running, 2 waiting, 256 tokens of context); the latter two send a comment after 0.2 s of silence.
+Servers are shared by the session: `demo_server` (default flags), `endless_server` (8 running and 8
+waiting places, answers as long as asked for) and `small_server` (1 running, 2 waiting, 256 tokens
+of context); the latter two send a comment after 0.2 s of silence.
 `own_server` is one that the test may ruin, with the flags of its `server` mark; it starts while the
 test before it runs.
 """
@@ -20,7 +20,7 @@ from .models import make_endless_model
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "server(*flags, is_warm=True): the test's `own_server`")
+    config.addinivalue_line("markers", "server(*flags): the test's `own_server`")
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         # As under nohup. Servers would inherit that, but not a function that does nothing.
         signal.signal(signal.SIGHUP, lambda number, frame: None)
@@ -61,10 +61,8 @@ class OwnServers:
 
     def _start(self, test: str) -> RunningServer:
         log = self._folder / f"server-{self._order.index(test)}.log"
-        mark = self._marks[test]
-        is_warm = mark.kwargs.get("is_warm", True)
-        flags = [*self._common, *mark.args]
-        return RunningServer(flags, log, is_awaited=False, is_warm=is_warm)
+        flags = [*self._common, *self._marks[test].args]
+        return RunningServer(flags, log, is_awaited=False, is_warm=True)
 
 
 @pytest.fixture(scope="session")
@@ -140,7 +138,7 @@ def own_server(
 
 
 def _serve(fleet: list[RunningServer], folder: Path, *flags: str) -> Iterator[RunningServer]:
-    server = RunningServer(flags, folder / "server.log", is_warm=bool(flags))
+    server = RunningServer(flags, folder / "server.log", is_warm=True)
     fleet.append(server)
     yield server
     fleet.remove(server)

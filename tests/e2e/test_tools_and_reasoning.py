@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -351,15 +350,12 @@ def test_a_parser_is_named_by_the_operator(own_server: RunningServer) -> None:
     assert refused.json()["error"]["param"] == "tools"
 
 
-def test_a_parser_that_is_not_there_is_refused_at_start() -> None:
-    command = [sys.executable, "-m", "millstream", "serve", "--port", "0"]
-    done = subprocess.run(
-        [*command, "--tool-call-parser", "nonsense"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "no tool-call parser 'nonsense'" in done.stderr
-    assert "hermes" in done.stderr
+def test_a_parser_that_is_not_there_is_refused_at_start(tmp_path: Path) -> None:
+    flags = ["--tool-call-parser", "nonsense"]
+    server = RunningServer(flags, tmp_path / "server.log", is_awaited=False, is_warm=True)
+    try:
+        assert server.wait_exit() == 1
+    finally:
+        server.kill()
+    assert "no tool-call parser 'nonsense'" in server.log()
+    assert "hermes" in server.log()
