@@ -34,6 +34,8 @@ serve: install ## serve the embedded demo model; ARGS="--port 9000 ..." are pass
 
 # Tests of the store on PostgreSQL are skipped where its programs are not installed.
 # What the workers share out among themselves, and in which order: tests/conftest.py.
+# A run starts some two hundred Pythons, each of which would compile all sources where none may keep what it compiled.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(DEVELOPED) ## run the whole test suite with WORKERS=2; ARGS are passed to pytest
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(ARGS)
 
