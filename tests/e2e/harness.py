@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import psutil
 
-from .warm import WarmProcess
+from .warm import ENGINE_NAME, WarmProcess
 
 STARTUP_SECONDS = 120.0
 WAIT_SECONDS = 30.0
@@ -154,9 +154,11 @@ class RunningServer:
     def engines(self) -> list[psutil.Process]:
         """The engine's process, if it has been started."""
         children = psutil.Process(self.process.pid).children()
-        found = [p for p in children if p.is_running() and "engine" in p.cmdline()]
-        # Those that wait for their time (`warm_program`) do not lead a session.
-        return [p for p in found if os.getsid(p.pid) == p.pid]
+        return [
+            p
+            for p in children
+            if p.is_running() and ("engine" in p.cmdline() or p.name() == ENGINE_NAME)
+        ]
 
     @contextmanager
     def paused_engine(self) -> Iterator[None]:

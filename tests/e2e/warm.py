@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO
 
 _ROOT = Path(__file__).parents[2]
+ENGINE_NAME = "engine"
+"""The name of an engine's process; its command is that of the program that forked it."""
 TRIAL_SECONDS = "WARM_TRIAL_SECONDS"
 """The environment's name for how long such a server tries a chat template, if not its own time."""
 
@@ -70,8 +72,7 @@ def _program() -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # A fork keeps one thread, and BLAS starts some when it is imported.
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    # The word is in the command of each engine, by which tests find it.
-    command = [sys.executable, "-m", "tests.e2e.warm_program", str(its.fileno()), "engine"]
+    command = [sys.executable, "-m", "tests.e2e.warm_program", str(its.fileno())]
     program = subprocess.Popen(command, cwd=_ROOT, env=environment, pass_fds=[its.fileno()])
     its.close()
 

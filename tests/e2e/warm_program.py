@@ -31,7 +31,7 @@ from millstream import cli, engine_process, server_process
 from millstream.parent import die_with_parent
 from millstream.runtime.host import ProcessHost
 from millstream.text import template_trial
-from tests.e2e.warm import TRIAL_SECONDS
+from tests.e2e.warm import ENGINE_NAME, TRIAL_SECONDS
 
 _LARGEST_REQUEST = 2**20
 _NUM_ENGINES = 5  # of a server; more are started as anywhere
@@ -87,6 +87,7 @@ def _engine(pipe: int) -> None:
             os._exit(0)
         line += part
     os.setsid()
+    Path("/proc/self/comm").write_text(ENGINE_NAME)
     arguments, environment = json.loads(line)
     os.environ.update(environment)
     torch.seed()
