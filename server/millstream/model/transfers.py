@@ -82,7 +82,7 @@ def pack_bytes(tensors: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
     wide types first, so that each starts at a multiple of its size."""
     order = sorted(range(len(tensors)), key=lambda index: -tensors[index].dtype.itemsize)
     parts = [tensors[index].contiguous().flatten().view(torch.uint8) for index in order]
-    return torch.cat(parts), order
+    return parts[0] if len(parts) == 1 else torch.cat(parts), order
 
 
 def unpack_bytes(packed: Tensor, like: Sequence[Tensor], order: Sequence[int]) -> list[Tensor]:

@@ -399,10 +399,11 @@ def test_tensors_of_all_types_travel_in_one() -> None:
         torch.zeros(0, 4),
         torch.tensor([2**40]),
     ]
-    packed, order = pack_bytes(tensors)
-    assert packed.dtype == torch.uint8
-    back = unpack_bytes(packed, tensors, order)
-    assert [tensor.tolist() for tensor in back] == [tensor.tolist() for tensor in tensors]
+    for some in (tensors, tensors[2:3]):
+        packed, order = pack_bytes(some)
+        assert packed.dtype == torch.uint8
+        back = unpack_bytes(packed, some, order)
+        assert [tensor.tolist() for tensor in back] == [tensor.tolist() for tensor in some]
 
 
 @pytest.fixture

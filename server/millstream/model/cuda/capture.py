@@ -83,8 +83,9 @@ def capture_decodes(
         states=states,
         draws=captures_draws,
     )
-    started, record = time.monotonic(), record or CudaRecorder()
+    started = time.monotonic()
     try:
+        record = record or CudaRecorder()
         graphs.capture(record)
     except Exception as error:  # last resort: models do what they like inside
         reason = " ".join(str(error).split())[:200]
