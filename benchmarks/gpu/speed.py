@@ -19,6 +19,7 @@ from benchmarks.gpu.engine import (
     make_runner,
     prefill_plan,
 )
+from benchmarks.gpu.products import measure_products
 from benchmarks.gpu.report import Report, seconds_of
 from benchmarks.gpu.sizes import Roof, Size
 from benchmarks.steps import run_step
@@ -56,6 +57,7 @@ def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
         f"{shape} without each optimisation",
         lambda: measure_without_each(report, size, shape, max_context=max_context),
     )
+    report.run(f"{shape} products", lambda: measure_products(report, roof, size, shape))
     own = make_llama(shape, size.device, size.dtype)
     runner = make_runner(own, max_context=max_context, max_rows=max_rows)
     report.add(f"{shape} attention", runner.info.attention_backend)

@@ -54,6 +54,7 @@ def test_dry_run_without_optional_packages(tmp_path: Path) -> None:
     for part in (
         "gemma2 bfloat16 few blocks",
         "decode, 4 seq",
+        "products, 16 rows",
         "prefill",
         "generate_batch",
         "copy",

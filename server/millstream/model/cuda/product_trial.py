@@ -54,7 +54,7 @@ class FewRowProducts:
         timed; seconds_of: seconds of one of some computations, together, for tests."""
         self._multiply, self._choices = multiply, choices
         self._cache_bytes = cache_bytes
-        self._seconds_of = seconds_of or _seconds_of
+        self._seconds_of = seconds_of or seconds_in_graph
         self._known: dict[tuple[torch.dtype, int, int, bool], dict[int, ProductTile]] = {}
 
     def pack(self, linear: nn.Linear) -> nn.Module:
@@ -175,7 +175,7 @@ def _random_rows(rows: int, weight: Tensor) -> Tensor:
     return torch.randn(rows, weight.shape[1], generator=generator).to(weight)
 
 
-def _seconds_of(computations: Sequence[Callable[[], object]]) -> float:
+def seconds_in_graph(computations: Sequence[Callable[[], object]]) -> float:
     """Seconds of one of the computations when they run after each other in a captured graph, as
     they do in a decode step: the best of some rounds."""
     for _ in range(2):
