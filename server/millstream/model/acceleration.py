@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 
+import torch
+
 from millstream.errors import StartupError
 from millstream.model.checks.probe import ProbedLayer
 from millstream.model.cpu import kernels as native
@@ -163,6 +165,8 @@ def _accelerate_on_device(
         _fuse_on_device(loaded, forward, layers, pack, speedups, overlaps=overlaps)
     if products is not None:
         products.replace_in(loaded.model)
+    # What merging and timings have used is free for the KV cache, which is given what is free.
+    torch.cuda.empty_cache()
 
 
 def _fuse_on_device(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from millstream.model import acceleration
+from millstream.model import acceleration, build
 from millstream.model.build import runner_factory
 from millstream.model.cuda.few_row_linear import FewRowLinear
 from millstream.model.cuda.product_choices import ProductChoices, ProductKind
@@ -261,3 +261,27 @@ def test_a_model_answers_as_before(
         assert isinstance(layer.mlp, GatedMLP)
         for joined in (layer.qkv, layer.out, layer.mlp.inner, layer.mlp.down):
             assert [type(linear) for linear in joined.linears] == [FewRowLinear]
+
+
+def test_what_timings_have_used_is_free_when_the_cache_is_sized(
+    card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    make_caches = build.make_caches
+
+    def make_and_note(*others: Any) -> Any:
+        events.append("sized")
+        return make_caches(*others)
+
+    def note_return() -> None:
+        assert card.products, "after the timings"
+        events.append("returned")
+
+    make_model("llama", tmp_path / "llama")
+    monkeypatch.setattr(acceleration, "find_products", lambda *_, **__: card.products_of())
+    monkeypatch.setattr(torch.cuda, "empty_cache", note_return)
+    monkeypatch.setattr(build, "make_caches", make_and_note)
+    settings = Settings(model_id=str(tmp_path), block_size=8, dtype="bfloat16", threads=1)
+    with as_on_a_device():
+        runner_factory(tmp_path / "llama", settings)()
+    assert events == ["returned", "sized"]
