@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from millstream.model import acceleration
+from millstream.model import acceleration, build
 from millstream.model.build import runner_factory
 from millstream.model.cuda import selection
 from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.dense_prompts import DensePromptBackend
 from millstream.model.cuda.dense_trial import with_dense_prompts
 from millstream.model.cuda.overlap_trial import can_overlap
+from millstream.model.cuda.staging import Staging
+from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.speedups import Speedups
 from millstream.settings import Settings
@@ -112,13 +116,25 @@ def test_a_machine_without_a_device_launches_nothing_so() -> None:
 
 @pytest.mark.parametrize("is_wanted", [True, False])
 @pytest.mark.parametrize("can", [True, False])
-def test_layers_and_products_are_told(
+def test_layers_products_and_attention_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_wanted: bool, can: bool
 ) -> None:
     told: dict[str, bool] = {}
 
     def find_products(device: torch.device, *, overlaps: bool) -> None:
         told["products"] = overlaps
+
+    def find_backends(*_: Any, overlaps: bool, **__: Any) -> list[AttentionBackend]:
+        told["attention"] = overlaps
+        return []
+
+    attention = build._attention
+
+    def attention_there(loaded: LoadedModel, *others: Any) -> Any:
+        return attention(replace(loaded, device=torch.device("cuda")), *others)
+
+    def staging_here(device: torch.device, **sizes: int) -> Staging:
+        return Staging.for_steps(torch.device("cpu"), **sizes)
 
     make_model("llama", tmp_path)
     settings = Settings(model_id=str(tmp_path), block_size=8, threads=1)
@@ -132,9 +148,13 @@ def test_layers_and_products_are_told(
         patch.setattr(acceleration, "find_layer_operations", find_layer_operations)
         patch.setattr(acceleration, "find_products", find_products)
         patch.setattr(acceleration, "can_overlap", lambda device: can)
+        patch.setattr(build, "can_overlap", lambda device: can)
+        patch.setattr(build, "_attention", attention_there)
+        patch.setattr(build, "find_backends", find_backends)
+        patch.setattr(build, "Staging", SimpleNamespace(for_steps=staging_here))
         runner_factory(tmp_path, settings, Speedups(overlapping_launches=is_wanted))()
     assert stacks
-    assert told == {"layers": is_wanted and can, "products": is_wanted and can}
+    assert told == dict.fromkeys(("layers", "products", "attention"), is_wanted and can)
 
 
 @pytest.mark.parametrize("overlaps", [True, False])
