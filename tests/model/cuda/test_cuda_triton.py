@@ -46,17 +46,50 @@ for (dtype, dim, width, kv_heads, group, page), extra in itertools.product(cases
     expected = reference.paged_attention_decode(query, keys, values, tables, positions, **passed)
     tolerance = 1e-5 if dtype == torch.float32 else 4e-3
     torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    # Chunks of a captured step: 70, 3, none and 20 tokens, then 40 for nobody, and none again.
     starts, lengths = torch.tensor([0, 5, last - 20]), torch.tensor([70, 3, 20])
-    firsts = torch.tensor([0, 70, 73, 93], dtype=torch.int32)
-    query = random(93, heads, dim).to(dtype)
+    filled = torch.tensor([0, 5, 0, last - 20, -64, -64])
+    firsts = torch.tensor([0, 70, 73, 73, 93, 133, 133], dtype=torch.int32)
+    wider = torch.full((6, 22), 20, dtype=torch.int32)
+    wider[[0, 1, 3]] = wide
+    query = random(133, heads, dim).to(dtype)
     actual = triton_attention.prefill(
-        query, keys, values, wide, starts=starts, firsts=firsts, options=options, longest=70
+        query, keys, values, wider, starts=filled, firsts=firsts, options=options
     )
     expected = reference.paged_attention_prefill(
-        query, keys, values, tables, starts, lengths, **passed
+        query[:93], keys, values, tables, starts, lengths, **passed
     )
-    torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(actual[:93], expected, rtol=tolerance, atol=tolerance)
+    assert not actual[93:].any()
+    alone = triton_attention.prefill(
+        query[:93], keys, values, wide, starts=starts, firsts=torch.tensor([0, 70, 73, 93]),
+        options=options,
+    )
+    assert torch.equal(actual[:93], alone), "what fills a step up changes nothing"
     print("equal", dtype, dim, sorted(extra))
+"""
+
+# Every chunk has the tiles that it needs, and no other has them.
+_TILES = """
+import itertools
+import torch
+from millstream.model.attention import LayerOptions
+from millstream.model.cuda import triton_attention
+
+page, options = 16, LayerOptions(0.25)
+many = (0,) * 127 + (2, 3, 0, 70)  # more chunks than are looked at in one go
+for lengths in [many, *itertools.product([0, 1, 130], [0, 63, 64, 65])]:
+    firsts = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    tables = torch.arange(len(lengths), dtype=torch.int32)[:, None].expand(-1, 9).contiguous()
+    values = torch.arange(len(lengths)).float()[:, None, None, None].expand(-1, page, 1, 16)
+    found = triton_attention.prefill(
+        torch.zeros(int(firsts[-1]), 1, 16), torch.zeros(len(lengths), page, 1, 16),
+        values.contiguous(), tables, starts=torch.zeros(len(lengths), dtype=torch.int64),
+        firsts=firsts, options=options,
+    )
+    owners = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    assert torch.equal(found[:, 0], owners.float()[:, None].expand(-1, 16)), lengths
+    print("equal")
 """
 
 _LAYERS = """
@@ -101,7 +134,7 @@ from millstream.model.cuda import triton_kernels, triton_layer_kernels
 target = GPUTarget("cuda", 90, 32)
 TYPES = {"eps": "fp32", "q_eps": "fp32", "k_eps": "fp32", "scale": "fp32", "softcap": "fp32",
          "slots": "*i64", "positions": "*i64", "starts": "*i64", "firsts": "*i32", "tables": "*i32",
-         "parts": "*fp32", "bests": "*fp32", "totals": "*fp32"}
+         "parts": "*fp32", "bests": "*fp32", "totals": "*fp32", "num_chunks": "i32"}
 
 def compiled(kernel, **constants):
     names = list(inspect.signature(kernel.fn).parameters)
@@ -138,6 +171,10 @@ pytestmark = pytest.mark.skipif(
 
 def test_attention_equals_plain_torch() -> None:
     assert run_script(_SCRIPT, interpreted=True).count("equal") == 15
+
+
+def test_every_row_of_every_chunk_has_a_program() -> None:
+    assert run_script(_TILES, interpreted=True).count("equal") == 13
 
 
 def test_layers_equal_plain_torch() -> None:

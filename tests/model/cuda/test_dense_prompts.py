@@ -100,7 +100,7 @@ def plain_kernels() -> SimpleNamespace:
 
     def prefill(
         q: Tensor, k: Tensor, v: Tensor, tables: Tensor, *, starts: Tensor, firsts: Tensor,
-        options: LayerOptions, longest: int,
+        options: LayerOptions,
     ) -> Any:  # fmt: skip
         kernels.prompts += 1
         lengths = firsts.diff().long()

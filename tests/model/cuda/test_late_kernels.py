@@ -161,7 +161,6 @@ def test_rows_are_of_one_kind_wherever_they_lie(
             starts=starts[:1],
             firsts=torch.tensor([0, 600 - rows], dtype=torch.int32),
             options=LayerOptions(0.1),
-            longest=600 - rows,
         )
     assert sorted(compiled) == ["decode_parts", "join_parts", "prefill_tile"]
 

@@ -1,7 +1,7 @@
 """The attention backends of CUDA devices; `selection` finds those that work on the device.
 
 Rule: the host is asked for nothing that differs from step to step but `longest` and
-`longest_context`, which only bound what the device reads for itself.
+`longest_context`, which only bound what the device reads for itself. Triton kernels need neither.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class TritonBackend:
             starts=span.starts,
             firsts=span.firsts,
             options=options,
-            longest=span.longest,
         )
         return out
 

@@ -101,20 +101,20 @@ def prefill(
     starts: Tensor,
     firsts: Tensor,
     options: LayerOptions,
-    longest: int,
 ) -> Tensor:
     """Computes `reference.paged_attention_prefill()`: query [T, heads, d] -> [T, heads, dv].
 
     tables [c, n] int32 or int64; starts [c]: position of each chunk's first token; firsts [c + 1]:
-    row of each chunk's first token, and T; longest: tokens of the longest chunk. The last
-    dimensions are contiguous.
+    row of each chunk's first token, and T. The last dimensions are contiguous. A chunk may be
+    empty. One whose positions are all negative sees no keys, and its results are zero.
     """
     tokens, heads, dim = query.shape
     _, page, kv_heads, width = value_cache.shape
     query = _packed_heads(query)
     out = query.new_empty(tokens, heads, width)
     sinks = options.sinks
-    kernels.prefill_tile[(triton.cdiv(longest, _ROWS), len(starts), heads)](
+    chunks = len(starts)
+    kernels.prefill_tile[(tokens // _ROWS + chunks, heads)](
         query=query,
         keys=key_cache,
         values=value_cache,
@@ -125,6 +125,7 @@ def prefill(
         out=out,
         query_stride=query.stride(0),
         table_stride=tables.stride(0),
+        num_chunks=chunks,
         scale=options.scale,
         softcap=options.softcap or 1.0,
         WINDOW=options.window or 0,

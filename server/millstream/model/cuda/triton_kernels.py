@@ -159,20 +159,41 @@ def join_parts(
     tl.store(where, result.to(out.dtype.element_ty), mask=widths < WIDTH)
 
 
-@triton.jit(do_not_specialize=["query_stride", "table_stride"])
+@triton.jit
+def _chunk_of(tile, firsts, num_chunks, ROWS: tl.constexpr):
+    """The chunk that has this tile, of tiles that are numbered through all chunks.
+
+    Those of chunk i begin at number firsts[i] // ROWS + i. To the next chunk's first one that is at
+    least as many as it needs, so no list of tiles is made, and how many there are in all follows
+    from the number of rows and chunks alone.
+    """
+    chunk = -1
+    for first in range(0, num_chunks, 128):
+        index = first + tl.arange(0, 128)
+        is_there = index < num_chunks
+        begins = tl.load(firsts + index, mask=is_there, other=0).to(tl.int32) // ROWS + index
+        chunk += tl.sum((is_there & (begins <= tile)).to(tl.int32), 0)
+    return chunk
+
+
+@triton.jit(do_not_specialize=["query_stride", "table_stride", "num_chunks"])
 def prefill_tile(
-    query, keys, values, tables, starts, firsts, sinks, out, query_stride, table_stride, scale,
-    softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr, SOFTCAP: tl.constexpr,
-    SINKS: tl.constexpr, PAGE: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr,
-    DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr, WIDTH_PAD: tl.constexpr,
-    ROWS: tl.constexpr, TILE: tl.constexpr,
+    query, keys, values, tables, starts, firsts, sinks, out, query_stride, table_stride,
+    num_chunks, scale, softcap, WINDOW: tl.constexpr, CHUNK: tl.constexpr,
+    SOFTCAP: tl.constexpr, SINKS: tl.constexpr, PAGE: tl.constexpr, HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr, DIM: tl.constexpr, DIM_PAD: tl.constexpr, WIDTH: tl.constexpr,
+    WIDTH_PAD: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """One program: one head of ROWS tokens of one chunk. firsts [c + 1]: where chunks begin."""
-    chunk, head = tl.program_id(1), tl.program_id(2)
+    """One program: one head of up to ROWS tokens of one chunk. firsts [c + 1]: where chunks begin.
+
+    A chunk whose positions are negative sees no keys; its results are zero.
+    """
     # The last rows of a chunk see the most: they start first.
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    number, head = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)
+    chunk = _chunk_of(number, firsts, num_chunks, ROWS)
     begin = tl.load(firsts + chunk).to(tl.int32)
     length = tl.load(firsts + chunk + 1).to(tl.int32) - begin
+    tile = number - (begin // ROWS + chunk)
     if tile * ROWS < length:
         start = tl.load(starts + chunk).to(tl.int32)
         inside = tile * ROWS + tl.arange(0, ROWS)
@@ -188,7 +209,7 @@ def prefill_tile(
         if WINDOW > 0:
             oldest = tl.maximum(start + tile * ROWS - WINDOW + 1, 0)
         if CHUNK > 0:
-            oldest = (start + tile * ROWS) // CHUNK * CHUNK
+            oldest = tl.maximum(start + tile * ROWS, 0) // CHUNK * CHUNK
         last = start + tl.minimum(tile * ROWS + ROWS, length)
         acc, best, total = _attend(
             vectors, acc, best, total, keys, values, tables + chunk.to(tl.int64) * table_stride,
@@ -198,7 +219,7 @@ def prefill_tile(
         if SINKS:
             sink = tl.load(sinks + head).to(tl.float32)
             acc, total = _add_sink(acc, best, total, sink)
-        # Rows past the end of a chunk may have seen nothing.
+        # Rows past the end of a chunk, and those for nobody, have seen nothing.
         result = acc / tl.where(total > 0.0, total, 1.0)[:, None]
         where = out + (token[:, None] * HEADS + head) * WIDTH + widths[None, :]
         is_value = is_row[:, None] & (widths < WIDTH)[None, :]
