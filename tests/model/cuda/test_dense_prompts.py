@@ -21,7 +21,7 @@ from millstream.model.cuda import dense_trial, warm_up
 from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.backends import TritonBackend
 from millstream.model.cuda.capture import capture_decodes
-from millstream.model.cuda.dense_prompts import DenseLimits, DensePromptBackend, GatheredKeys
+from millstream.model.cuda.dense_prompts import PromptLimits, DensePromptBackend, GatheredKeys
 from millstream.model.cuda.dense_trial import with_dense_prompts
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
@@ -33,7 +33,7 @@ from tests.model.cuda.test_cuda import CPU, EagerRecording, run_all
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts
 from tests.model.test_schedules import BLOCK_SIZE
 
-ALWAYS = DenseLimits(fresh=1, continued=1, most_keys=10_000)
+ALWAYS = PromptLimits(fresh=1, continued=1, most_keys=10_000)
 PLAIN = LayerOptions(0.2)
 
 
@@ -151,7 +151,7 @@ def test_dense_prompts_are_what_plain_torch_computes() -> None:
 def test_limits_say_which_prompts_are_dense(
     starts: list[int], lengths: list[int], *, is_dense: bool
 ) -> None:
-    limits = DenseLimits(fresh=32, continued=40, most_keys=100)
+    limits = PromptLimits(fresh=32, continued=40, most_keys=100)
     backend = DensePromptBackend(plain_kernels(), Varlen(), limits=limits)
     span = span_of(starts, lengths)
     assert backend.is_dense(span, PLAIN) == is_dense
@@ -194,7 +194,7 @@ class Clock:
 
 def limits_by(
     trials: list[BackendTrial], gains: Callable[[int, int], float], *, most_keys: int = 8192
-) -> DenseLimits | None:
+) -> PromptLimits | None:
     varlen, ours = Varlen(), TritonBackend(plain_kernels())
     found = with_dense_prompts(
         ours,
@@ -212,9 +212,9 @@ def test_a_timing_says_from_where_on_prompts_are_dense(
     monkeypatch.setattr(dense_trial, "_TOKENS", (8, 16, 32, 64))
     monkeypatch.setattr(dense_trial, "_PREFIX", 64)
     grows = limits_by(trials, lambda tokens, keys: tokens / 16 if keys == tokens else 1.05)
-    assert grows == DenseLimits(fresh=32, continued=None, most_keys=8192)
+    assert grows == PromptLimits(fresh=32, continued=None, most_keys=8192)
     always = limits_by(trials, lambda tokens, keys: 3.0, most_keys=100)
-    assert always == DenseLimits(fresh=8, continued=8, most_keys=100)
+    assert always == PromptLimits(fresh=8, continued=8, most_keys=100)
     assert limits_by(trials, lambda tokens, keys: 1.05) is None, "hardly faster"
     assert limits_by(trials, lambda tokens, keys: 3.0, most_keys=7) is None, "no room to gather"
 

@@ -23,14 +23,19 @@ from millstream.model.paging.step import Span
 
 
 @dataclass(frozen=True, slots=True)
-class DenseLimits:
-    """Which prompts are attended densely. fresh: those of a step in which no chunk has a prefix, if
-    they have so many tokens together; continued: the same of other steps; None: none are.
-    most_keys: that are gathered at once, prefixes included."""
+class PromptLimits:
+    """Which prompts are computed in a way that is for long ones. fresh: those of a step in which no
+    chunk has a prefix, if they have so many tokens together; continued: the same of other steps;
+    None: none are. most_keys: that they have at most, prefixes included."""
 
     fresh: int | None
     continued: int | None
     most_keys: int
+
+    def allow(self, *, tokens: int, keys: int, has_prefix: bool) -> bool:
+        """Whether prompts of so many tokens and keys are; has_prefix: one of them has a prefix."""
+        fewest = self.continued if has_prefix else self.fresh
+        return fewest is not None and tokens >= fewest and keys <= self.most_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,28 +69,31 @@ class DensePromptBackend(TritonBackend):
         kernels: Any,
         varlen_attn: Callable[..., Any],
         *,
-        limits: DenseLimits,
+        limits: PromptLimits,
         overlaps: bool = False,
     ) -> None:
-        """kernels, overlaps: as TritonBackend has them; varlen_attn: the function of torch."""
+        """kernels, overlaps: as TritonBackend has them; varlen_attn: the function of torch;
+        limits: which prompts are attended densely."""
         super().__init__(kernels, overlaps=overlaps)
         self.limits = limits
         self._varlen_attn = varlen_attn
         self._needs_gqa_flag = "enable_gqa" in inspect.signature(varlen_attn).parameters
 
     def is_dense(self, span: Span, options: LayerOptions) -> bool:
-        """Whether the prompts of this span are attended densely."""
+        """Whether the prompts of this span are attended densely. Those of a captured step are not:
+        how many keys to gather is a number of the host."""
+        if span.host is None:
+            return False
         if not (options.softcap is None and options.sinks is None and options.chunk is None):
             return False
         return span.once("is_dense", lambda: self._is_within_limits(span))
 
     def _is_within_limits(self, span: Span) -> bool:
-        host, limits = span.on_host, self.limits
-        fewest = limits.continued if host.starts.any() else limits.fresh
-        return (
-            fewest is not None
-            and int(host.firsts[-1]) >= fewest
-            and int(host.ends.sum()) <= limits.most_keys
+        host = span.on_host
+        return self.limits.allow(
+            tokens=int(host.firsts[-1]),
+            keys=int(host.ends.sum()),
+            has_prefix=bool(host.starts.any()),
         )
 
     def prefill(

@@ -20,7 +20,7 @@ from torch import Tensor
 from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.backends import TritonBackend
-from millstream.model.cuda.dense_prompts import DenseLimits, DensePromptBackend
+from millstream.model.cuda.dense_prompts import DensePromptBackend, PromptLimits
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.step import HostSpan, Span
 from millstream.model.tolerance import ATTENTION_BACKENDS
@@ -50,13 +50,13 @@ def with_dense_prompts(
     """
     try:
         varlen_attn = (find_varlen or _varlen_attn)()
-        always = DenseLimits(fresh=1, continued=1, most_keys=most_keys)
+        always = PromptLimits(fresh=1, continued=1, most_keys=most_keys)
         dense = DensePromptBackend(
             backend.kernels, varlen_attn, limits=always, overlaps=backend.overlaps
         )
         for trial in trials:
             trial.require_right(dense)
-        times = [_Timing(trial, most_keys, seconds_of or _seconds_of) for trial in trials]
+        times = [_Timing(trial, most_keys, seconds_of or best_seconds) for trial in trials]
         fresh, continued = (
             _latest(timing.fewest(dense, backend, prefix) for timing in times)
             for prefix in (0, _PREFIX)
@@ -146,7 +146,7 @@ class _Timing:
         return query, keys, values, span
 
 
-def _seconds_of(compute: Callable[[], object]) -> float:
+def best_seconds(compute: Callable[[], object]) -> float:
     """Seconds of a few calls, the host's part included: the best of some rounds."""
     best = float("inf")
     for _ in range(_ROUNDS):
