@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from millstream.model.sampling.sampler import Sampler
 from millstream.model.transfers import pack_bytes, unpack_bytes
 from tests.fakes import WholeSteps
 from tests.model.architectures import make_model
+from tests.model.cuda.plain_prompts import attend_to_prompts
 from tests.model.steps import run_step
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts
 from tests.model.test_schedules import BLOCK_SIZE, STATE_SLOTS, drive, random_request
@@ -79,20 +81,17 @@ class PlainBackend:
         lengths = span.firsts.diff().long()
         assert torch.equal(span.lengths.long(), lengths)
         assert (span.ends == span.starts + lengths).all()
-        assert int(lengths.max()) == span.longest
-        assert int(span.ends.max()) == span.longest_context
-        return reference.paged_attention_prefill(
+        if span.host is not None:
+            assert int(lengths.max()) == span.longest
+            assert int(span.ends.max()) == span.longest_context
+        return attend_to_prompts(
             query,
             keys,
             values,
             span.tables,
-            span.starts,
-            lengths,
-            scale=options.scale,
-            window=options.window,
-            chunk=options.chunk,
-            softcap=options.softcap,
-            sinks=options.sinks,
+            starts=span.starts,
+            firsts=span.firsts,
+            options=options,
         )
 
 
@@ -434,7 +433,13 @@ def test_backends_that_compute_something_else_are_not_used(
         def prefill(self, *args: object) -> Tensor:
             raise RuntimeError("no kernel image")
 
+    class WrongWhereFilledUp(PlainBackend):
+        def prefill(self, query: Tensor, *others: Any) -> Tensor:
+            found = super().prefill(query, *others)
+            return found if len(query) < 96 else found + 1e-3
+
     right = PlainBackend()
+    assert candidates(varlen=WrongWhereFilledUp, triton=lambda: right) == [right]
     assert candidates(varlen=PlainBackend, triton=lambda: right)[1] is right
     assert candidates(varlen=Wrong, triton=lambda: right) == [right]
     assert candidates(varlen=Broken, triton=lambda: right) == [right]

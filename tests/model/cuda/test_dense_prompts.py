@@ -21,7 +21,7 @@ from millstream.model.cuda import dense_trial, warm_up
 from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.backends import TritonBackend
 from millstream.model.cuda.capture import capture_decodes
-from millstream.model.cuda.dense_prompts import PromptLimits, DensePromptBackend, GatheredKeys
+from millstream.model.cuda.dense_prompts import DensePromptBackend, GatheredKeys, PromptLimits
 from millstream.model.cuda.dense_trial import with_dense_prompts
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
@@ -29,6 +29,7 @@ from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.paging.step import HostSpan, Span
 from millstream.settings import Settings
 from tests.model.architectures import make_model
+from tests.model.cuda.plain_prompts import attend_to_prompts
 from tests.model.cuda.test_cuda import CPU, EagerRecording, run_all
 from tests.model.test_architectures import greedy_request, make_runner, random_prompts
 from tests.model.test_schedules import BLOCK_SIZE
@@ -103,10 +104,7 @@ def plain_kernels() -> SimpleNamespace:
         options: LayerOptions,
     ) -> Any:  # fmt: skip
         kernels.prompts += 1
-        lengths = firsts.diff().long()
-        return reference.paged_attention_prefill(
-            q, k, v, tables, starts, lengths, **passed(options)
-        )
+        return attend_to_prompts(q, k, v, tables, starts=starts, firsts=firsts, options=options)
 
     kernels = SimpleNamespace(
         decode=decode, prefill=prefill, num_splits=lambda programs: 1, prompts=0
@@ -135,7 +133,8 @@ def test_dense_prompts_are_what_plain_torch_computes() -> None:
         trial = BackendTrial(shape, num_heads=4, block_size=16, dtype=torch.float32, device=CPU)
         trial.require_right(backend)
     assert varlen.lengths == [[(3, 10), (80, 330)]] * 4, "with and without a window"
-    assert kernels.prompts == 6, "soft caps, sinks and chunks are left to our kernels"
+    # Soft caps, sinks and chunks are left to our kernels, and so are captured steps.
+    assert kernels.prompts == 2 * (3 + 5)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_answers_are_the_same(
     plain = run_all(make_runner(tmp_path, block_size=BLOCK_SIZE), requests, random.Random(4))
     kernels, varlen = plain_kernels(), Varlen()
     backend = DensePromptBackend(kernels, varlen, limits=ALWAYS)
-    staging = Staging.for_steps(CPU, max_tokens=512, max_rows=8, max_blocks=256)
+    staging = Staging.for_steps(CPU, max_tokens=1024, max_rows=8, max_blocks=256)
     monkeypatch.setattr(build, "_attention", lambda *_: ([backend], staging))
     capture = partial(capture_decodes, record=EagerRecording)
     monkeypatch.setattr(warm_up, "capture_decodes", capture)

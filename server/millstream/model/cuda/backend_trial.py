@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from millstream.model import reference
 from millstream.model.attention import LayerOptions
+from millstream.model.cuda.prompt_staging import fill_up
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.paging.step import HostSpan, Span
 from millstream.model.tolerance import ATTENTION_BACKENDS
 
 _CONTEXT = 330  # tokens of a trial
+_FILLED = 96  # rows of a captured one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,25 @@ class BackendTrial:
         order = torch.randperm(2 * width, generator=generator).view(2, width)
         tables = order.numpy().astype(np.int32)
         sinks = torch.randn(self.num_heads, generator=generator).to(self.device)
+
+        def put(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(self.device)
+
         for options in filter(backend.handles, _layer_options(sinks)):
             for what, lengths in (("decode", (1, 1)), ("prefill", (3, 80))):
                 starts = np.array([7, _CONTEXT - lengths[1]])
-                span = HostSpan.of_chunks(tables, starts, np.array(lengths)).put(
-                    lambda array: torch.from_numpy(array).to(self.device)
-                )
+                span = HostSpan.of_chunks(tables, starts, np.array(lengths)).put(put)
                 query = self.random(generator, sum(lengths), self.num_heads, self.shape.key_dim)
                 actual = getattr(backend, what)(query, keys, values, span, options)
                 yield what, actual, _in_plain_torch(query, keys, values, span, options)
+            if backend.is_capturable:
+                filled = fill_up(span.on_host, tokens=_FILLED, chunks=4).put(put)
+                query = self.random(generator, _FILLED, self.num_heads, self.shape.key_dim)
+                actual = backend.prefill(query, keys, values, replace(filled, host=None), options)
+                rows = span.on_host.firsts[-1]
+                expected = _in_plain_torch(query[:rows], keys, values, span, options)
+                nothing = expected.new_zeros(_FILLED - rows, *expected.shape[1:])
+                yield "prefill of a captured step", actual, torch.cat([expected, nothing])
 
     def random(self, generator: torch.Generator, *size: int) -> Tensor:
         """Numbers of about 1 on the device, of this size."""

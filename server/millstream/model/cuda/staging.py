@@ -48,8 +48,10 @@ class Staging:
         cls, device: torch.device, *, max_tokens: int, max_rows: int, max_blocks: int
     ) -> Staging:
         """Large enough for steps of so many tokens and sequences, and the blocks of the longest."""
-        # Four numbers a token, twelve a sequence with its states and its draw, block tables.
-        return cls(device, 8 * (4 * max_tokens + 12 * max_rows + 64) + 4 * max_rows * max_blocks)
+        # Four numbers a token, twelve a sequence with its states and its draw. Block tables
+        # twice: a captured step has some of decode rows for nobody beside those of its prompts.
+        numbers = 4 * max_tokens + 12 * max_rows + 64
+        return cls(device, 8 * numbers + 4 * 2 * max_rows * max_blocks)
 
     @property
     def num_bytes(self) -> int:
