@@ -11,8 +11,8 @@
 6. The cache takes the memory that is left, so all weights must be laid out by now.
 7. The packer writes to the cache, and is made for it.
 8. The paged path is verified against the logits of step 3, before anything is built on it.
-9. Decode steps are captured once they are known to be right. Other steps are run, so that no
-   kernel is compiled later; from then on those that are all the same are counted.
+9. Steps are captured once they are known to be right. Other steps are run, so that no kernel is
+   compiled later; from then on those that are all the same are counted.
 10. Batch-invariant computation last: its bits are compared with those of the verified path.
 """
 
@@ -147,6 +147,7 @@ def build_runner(
             eager,
             captures=speedups.graphs,
             captures_draws=speedups.draw_graphs,
+            captures_prompts=speedups.prompt_graphs,
             cache=cache,
             staging=staging,
             backends=backends,

@@ -23,6 +23,7 @@ class Speedups:
     whole_model: the embedding and the output layer in the same call.
     graphs: decode steps from captured CUDA graphs.
     draw_graphs: the tokens of such steps from graphs, too.
+    prompt_graphs: steps with prompts from such graphs, too, where decode steps are.
     dense_prompts: on CUDA, prompts attended over keys that are gathered from their blocks.
     few_row_products: on CUDA, products with few rows by kernels of our own, where they are faster.
     overlapping_launches: on CUDA, kernels that are launched while the one before them ends.
@@ -35,6 +36,7 @@ class Speedups:
     whole_model: bool = True
     graphs: bool = True
     draw_graphs: bool = True
+    prompt_graphs: bool = True
     dense_prompts: bool = True
     few_row_products: bool = True
     overlapping_launches: bool = True

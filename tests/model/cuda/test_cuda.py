@@ -119,6 +119,7 @@ class CudaRunner:
         record: Record = EagerRecording,
         handles_all: bool = True,
         captures_draws: bool = True,
+        max_prompt_tokens: int = 0,
     ) -> None:
         plain = make_runner(folder, block_size=BLOCK_SIZE)
         cache = plain.cache
@@ -141,6 +142,7 @@ class CudaRunner:
             max_blocks=max_blocks,
             device=CPU,
             captures_draws=captures_draws,
+            max_prompt_tokens=max_prompt_tokens,
             states=plain.states,
             record=record,
         )

@@ -223,9 +223,11 @@ class AsOnACard:
         return backend
 
 
-@pytest.mark.parametrize("captures", [True, False])
+@pytest.mark.parametrize(
+    "speedups", [Speedups(graphs=False), Speedups(prompt_graphs=False), Speedups()]
+)
 def test_steps_meet_no_kernel_that_is_new(
-    compiled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, captures: bool
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, speedups: Speedups
 ) -> None:
     """Seven key heads: the parts of 16 rows are a quarter of those of 8, so that no captured step
     has the number between."""
@@ -235,16 +237,17 @@ def test_steps_meet_no_kernel_that_is_new(
     heads = {"num_attention_heads": 7, "num_key_value_heads": 7, "head_dim": 16}
     make_model("llama", tmp_path, num_hidden_layers=2, hidden_size=112, **heads)
     monkeypatch.setattr(triton.compiler, "compile", lambda *args, **options: object())
-    staging = Staging.for_steps(CPU, max_tokens=256, max_rows=MAX_ROWS, max_blocks=64)
+    staging = Staging.for_steps(CPU, max_tokens=1024, max_rows=MAX_ROWS, max_blocks=64)
     monkeypatch.setattr(build, "_attention", lambda *_: ([card.backend], staging))
     capture = partial(capture_decodes, record=EagerRecording)
     monkeypatch.setattr(warm_up, "capture_decodes", capture)
     settings = Settings(model_id=str(tmp_path), max_concurrent_requests=MAX_ROWS)
     with as_on_a_device(card.operations) as stacks:
-        make = build.runner_factory(tmp_path, settings, Speedups(graphs=captures))
+        make = build.runner_factory(tmp_path, settings, speedups)
         runner: ModelRunner = make()
     assert stacks
-    assert isinstance(runner.execution, CapturedExecution) == captures
+    execution = runner.execution
+    assert isinstance(execution, CapturedExecution) == speedups.graphs
     assert set(compiled) == {
         "norm_row", "place_head", "gate_tile", "decode_parts", "join_parts", "prefill_tile",
     }  # fmt: skip
@@ -257,5 +260,8 @@ def test_steps_meet_no_kernel_that_is_new(
         driver.scheduler.add(greedy_request(number, prompt, source.randint(6, 20)))
         driver.step()
     driver.run()
-    assert card.ran >= set(range(1, MAX_ROWS)), "every number of rows"
+    if isinstance(execution, CapturedExecution) and execution.prompts is not None:
+        assert execution.prompts.num_replays > 10
+    else:
+        assert card.ran >= set(range(1, MAX_ROWS)), "every number of rows"
     assert runner.num_late_kernels == 0, compiled

@@ -1,4 +1,4 @@
-"""How decode steps are captured on a CUDA device, and the execution that replays them."""
+"""How steps are captured on a CUDA device, and the execution that replays them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.graphs import DecodeGraphs
+from millstream.model.cuda.prompt_graphs import PromptGraphs, capture_prompts
 from millstream.model.cuda.recording import Record, Recording
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import Computed, EagerExecution, Execution
@@ -25,10 +26,15 @@ log = logging.getLogger(__name__)
 
 
 class CapturedExecution:
-    """Replays a graph where one holds the step; `eager` computes all other steps."""
+    """Replays a graph where one holds the step; `eager` computes all other steps.
 
-    def __init__(self, graphs: DecodeGraphs, eager: EagerExecution) -> None:
-        self.graphs = graphs
+    prompts: the graphs of steps with prompts, where there are some.
+    """
+
+    def __init__(
+        self, graphs: DecodeGraphs, eager: EagerExecution, prompts: PromptGraphs | None = None
+    ) -> None:
+        self.graphs, self.prompts = graphs, prompts
         self.eager = eager
         self.plans_ahead = eager.plans_ahead
 
@@ -45,7 +51,10 @@ class CapturedExecution:
     @torch.inference_mode()
     def compute(self, plan: Plan, before: StepBefore | None = None) -> Computed:
         """Replays a graph that holds the plan, else leaves it to the eager execution."""
-        return self.graphs.compute(plan, before) or self.eager.compute(plan, before)
+        computed = self.graphs.compute(plan, before)
+        if computed is None and self.prompts is not None:
+            computed = self.prompts.compute(plan, before)
+        return computed or self.eager.compute(plan, before)
 
 
 def capture_decodes(
@@ -58,14 +67,17 @@ def capture_decodes(
     max_blocks: int,
     device: torch.device,
     captures_draws: bool = True,
+    max_prompt_tokens: int = 0,
     states: StateCache | None = None,
     record: Record | None = None,
 ) -> Execution:
     """An execution with graphs of decode steps, or `eager` itself where none can be captured.
 
     staging: what the packer of `eager` sends by. max_rows: of a step; max_blocks: of a sequence.
-    captures_draws: whether rows are to be drawn in graphs as well. states: of a model whose layers
-    keep some. record: captures one computation, by CUDA's graphs where it is left out.
+    captures_draws: whether rows are to be drawn in graphs as well. max_prompt_tokens: of a step;
+    where it is given, and the model has no states, steps with prompts are captured, too. states: of
+    a model whose layers keep some. record: captures one computation, by CUDA's graphs where it is
+    left out.
     """
     backend = next((backend for backend in backends if backend.is_capturable), None)
     if backend is None:
@@ -83,14 +95,33 @@ def capture_decodes(
         states=states,
         draws=captures_draws,
     )
-    started = time.monotonic()
     try:
         record = record or CudaRecorder()
-        graphs.capture(record)
+        _capture(graphs, record)
     except Exception as error:  # last resort: models do what they like inside
         reason = " ".join(str(error).split())[:200]
         log.warning("decode steps are not captured, they run as they are: %s", reason)
         return eager
+    execution = CapturedExecution(graphs, eager)
+    execution.prompts = capture_prompts(
+        eager,
+        cache=cache,
+        staging=staging,
+        backend=backend,
+        max_rows=max_rows,
+        max_tokens=max_prompt_tokens,
+        max_blocks=max_blocks,
+        device=device,
+        has_states=states is not None,
+        record=record,
+    )
+    return execution
+
+
+def _capture(graphs: DecodeGraphs, record: Record) -> None:
+    """Captures decode steps, then their draws if they can be. Raises what the former raises."""
+    started = time.monotonic()
+    graphs.capture(record)
     log.info("captured decode steps of %s rows", ", ".join(map(str, graphs.sizes)))
     try:
         graphs.capture_draws(record)
@@ -98,7 +129,6 @@ def capture_decodes(
         reason = " ".join(str(error).split())[:200]
         log.warning("draws are not captured, they are launched one by one: %s", reason)
     log.info("capturing took %.1f s", time.monotonic() - started)
-    return CapturedExecution(graphs, eager)
 
 
 class CudaRecorder:

@@ -17,7 +17,8 @@ import torch
 from millstream.core.plan import Chunk, Plan, StateMove
 from millstream.core.request import Request, SamplingParams
 from millstream.model.cuda.backends import TritonBackend
-from millstream.model.cuda.capture import capture_decodes
+from millstream.model.cuda.capture import CapturedExecution, capture_decodes
+from millstream.model.cuda.prompt_timing import leave_out_slower
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.paging.backend import AttentionBackend
@@ -34,6 +35,7 @@ def prepare_steps(
     *,
     captures: bool,
     captures_draws: bool,
+    captures_prompts: bool,
     cache: KVCache,
     staging: Staging,
     backends: list[AttentionBackend],
@@ -44,7 +46,7 @@ def prepare_steps(
     states: StateCache | None = None,
 ) -> Execution:
     """An execution that need not compile anything, with graphs of decode steps if it `captures`,
-    and of their draws if it `captures_draws` as well.
+    of their draws if it `captures_draws`, and of steps with prompts if it `captures_prompts`.
 
     max_rows, max_tokens: of a step; the others are as in `capture_decodes()` and `warm_up()`.
     """
@@ -59,11 +61,20 @@ def prepare_steps(
             max_blocks=max_blocks,
             device=device,
             captures_draws=captures_draws,
+            max_prompt_tokens=max_tokens if captures_prompts else 0,
             states=states,
         )
     kv_heads = {layer.shape[2] for layer in cache.keys.values()}
     kind_of = kinds_of_rows(backends, kv_heads)
     warm_up(eager, kind_of, max_rows=max_rows, max_tokens=max_tokens, states=states)
+    if isinstance(execution, CapturedExecution) and execution.prompts is not None:
+        leave_out_slower(
+            execution.prompts,
+            eager,
+            backends[0],
+            cache=cache,
+            max_context=(max_blocks - 1) * cache.block_size,
+        )
     return execution
 
 
