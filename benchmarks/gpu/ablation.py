@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.gpu.engine import decode_plan, free_memory, make_llama, make_runner, prefill_plan
+from benchmarks.gpu.engine import (
+    decode_plan,
+    free_memory,
+    make_llama,
+    make_runner,
+    mixed_plan,
+    prefill_plan,
+)
 from benchmarks.gpu.report import Report, seconds_of
 from benchmarks.gpu.sizes import Size
 from benchmarks.steps import run_step
@@ -17,6 +24,7 @@ _VARIANTS = {
     "nothing fused": Speedups(decoder=False),
     "no graphs": Speedups(graphs=False),
     "draws outside graphs": Speedups(draw_graphs=False),
+    "no graphs of prompts": Speedups(prompt_graphs=False),
     "prompts over blocks": Speedups(dense_prompts=False),
     "all products by torch": Speedups(few_row_products=False),
     "kernels in turn": Speedups(overlapping_launches=False),
@@ -26,7 +34,8 @@ _FILTERED = SamplingParams(temperature=0.8, top_k=50, top_p=0.95, seed=1)
 
 
 def measure_without_each(report: Report, size: Size, shape: str, *, max_context: int) -> None:
-    """Decode steps, a short and a long prompt: milliseconds, and how that compares with all."""
+    """Decode steps, a short and a long prompt, and a short one beside decoding rows: milliseconds,
+    and how that compares with all."""
     first: dict[str, float] = {}
     most_rows = min(_MOST_ROWS, max(size.rows))
     for name, speedups in _VARIANTS.items():
@@ -42,6 +51,10 @@ def measure_without_each(report: Report, size: Size, shape: str, *, max_context:
         )
         for tokens in sorted({min(_PROMPT, size.prompt), min(size.prompt, max_context)}):
             plans[f"prompt of {tokens}"] = prefill_plan(tokens=tokens, vocab=vocab)
+        tokens, rows = min(_PROMPT, size.context), most_rows - 1
+        plans[f"prompt of {tokens} beside {rows} rows"] = mixed_plan(
+            rows=rows, context=size.context, tokens=tokens, vocab=vocab
+        )
         parts = []
         for what, plan in plans.items():
             taken = seconds_of(partial(run_step, runner, plan), size.device, rounds=size.rounds)

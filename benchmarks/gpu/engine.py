@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
@@ -114,6 +115,16 @@ def prefill_plan(*, tokens: int, vocab: int) -> Plan:
     request = Request(id=1, prompt=tuple(history), sampling=GREEDY, max_tokens=1)
     table = list(range(-(-tokens // BLOCK_SIZE)))
     return Plan((Chunk(request, tuple(history), 0, table, history, is_last=True),))
+
+
+def mixed_plan(*, rows: int, context: int, tokens: int, vocab: int) -> Plan:
+    """A step of `decode_plan()`, and one prompt of so many tokens beside it."""
+    decodes = decode_plan(rows=rows, context=context, vocab=vocab)
+    (prompt,) = prefill_plan(tokens=tokens, vocab=vocab).chunks
+    taken = rows * -(-context // BLOCK_SIZE)
+    table = [taken + block for block in prompt.block_table]
+    request = replace(prompt.request, id=rows + 1)
+    return Plan((*decodes.chunks, prompt._replace(request=request, block_table=table)))
 
 
 def answers(

@@ -55,6 +55,9 @@ def check_family(
     execution = runner.execution
     if isinstance(execution, CapturedExecution):
         report.add(f"{family} graphs", str(execution.graphs.num_replays), "replayed steps")
+        if execution.prompts is not None:
+            count = str(execution.prompts.num_replays)
+            report.add(f"{family} graphs of prompts", count, "replayed steps with prompts")
         runner.execution = execution.eager
         results["without graphs"] = _run(runner, prompts, 64, 0)
     name = str(dtype).removeprefix("torch.")

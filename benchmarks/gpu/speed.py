@@ -20,6 +20,7 @@ from benchmarks.gpu.engine import (
     prefill_plan,
 )
 from benchmarks.gpu.products import measure_products
+from benchmarks.gpu.prompts import measure_prompt_beside
 from benchmarks.gpu.report import Report, seconds_of
 from benchmarks.gpu.sizes import Roof, Size
 from benchmarks.steps import run_step
@@ -67,6 +68,9 @@ def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
             lambda rows=rows: _decode(report, roof, size, shape, runner, model, rows),
         )
     report.run(f"{shape} prefill", lambda: _prefill(report, roof, size, shape, runner, model))
+    report.run(
+        f"{shape} prompt beside rows", lambda: measure_prompt_beside(report, size, shape, runner)
+    )
     report.run(f"{shape} planned ahead", lambda: _planned_ahead(report, size, shape, runner))
     report.run(f"{shape} host waits", lambda: _host_waits(report, size, shape, runner))
     report.run(f"{shape} profile", lambda: _profile(report, size, shape, runner))
