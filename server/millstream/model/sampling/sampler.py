@@ -14,7 +14,8 @@ the device for all of its rows. top-k, top-p, min-p and typical-p look at a row'
 tokens only, its leaders (see filters.py). For a few rows these are too few to decide by; such a row
 gets UNDECIDED, and `finish()` queues it again with more leaders. By then the next step may be
 queued already, on top of the tokens that `Drawing.tokens()` gave for these rows, so they are told
-as late.
+as late. Where a device has drawn the plain rows with the logits (see ahead.py), only the others are
+left to draw.
 
 Rules:
 1. Rows that ask for nothing pay nothing: greedy rows are an argmax. Rows that do the same work do
