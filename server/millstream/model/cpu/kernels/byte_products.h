@@ -16,6 +16,27 @@ namespace millstream {
 
 typedef uint8_t ByteVec __attribute__((vector_size(4 * WIDTH)));
 
+// WIDTH whole numbers of one or of two bytes. GCC takes a vector's conversion apart, number by number.
+template <typename T>
+INLINE IntVec load_whole(const void* from) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 1)
+    return (IntVec)_mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+  else
+    return (IntVec)_mm512_cvtepi16_epi32(_mm256_loadu_si256(static_cast<const __m256i*>(from)));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 1)
+    return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(from)));
+  else
+    return (IntVec)_mm256_cvtepi16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(from)));
+#else
+  typedef T Small __attribute__((vector_size(sizeof(T) * WIDTH)));
+  Small small;
+  std::memcpy(&small, from, sizeof small);
+  return __builtin_convertvector(small, IntVec);
+#endif
+}
+
 // small: numbers from 0 to 15; four: of a row, as signed bytes. Sums of a section of 32 such numbers
 // are 32 bits where an instruction adds up four products, and two halves of 16 bits each where one
 // adds up two; add_scaled() multiplies them by a number of 16 bits, add_scaled_words() whole sums of

@@ -64,17 +64,10 @@ int32_t start_of(const int8_t* section) {
 // Multipliers or offsets of WIDTH channels, as add_scaled() and add_scaled_words() take them.
 template <typename P>
 INLINE IntVec factors(const uint8_t* from) {
-  if constexpr (P::IS_WIDE) {
-    typedef int16_t Small __attribute__((vector_size(2 * WIDTH)));
-    Small small;
-    std::memcpy(&small, from, sizeof small);
-    return __builtin_convertvector(small, IntVec);
-  } else {
-    typedef int8_t Small __attribute__((vector_size(WIDTH)));
-    Small small;
-    std::memcpy(&small, from, sizeof small);
-    return __builtin_convertvector(small, IntVec);
-  }
+  if constexpr (P::IS_WIDE)
+    return load_whole<int16_t>(from);
+  else
+    return load_whole<int8_t>(from);
 }
 
 // A sum as two words of which the first counts 256 times: so they add up without an end, whatever
@@ -101,6 +94,7 @@ template <int B, int S, bool W, bool O>
 struct RowsProduct<GroupedFormat<B, S, W, O>> {
   using P = GroupedFormat<B, S, W, O>;
   static constexpr int ROW_STEP = P::ROW_STEP, MOST_ROWS = WIDTH == 16 ? 6 : 4;
+  static constexpr int UNAIDED_ROWS = 0;
 
   static constexpr int fetches(int vecs) { return vecs * S; }
 
@@ -108,36 +102,48 @@ struct RowsProduct<GroupedFormat<B, S, W, O>> {
   static NOINLINE void run(const int8_t* rows, int64_t stride, const uint8_t* block, int64_t channel,
                   int64_t steps, bool add, Prefetcher& prefetcher, int32_t* sums) {
     constexpr int64_t AT_ONCE = W ? SEGMENT / S : INT64_MAX;  // steps
-    for (int64_t k = 0; k < steps; k += AT_ONCE, add = true)
-      add_steps<ROWS, VECS>(rows + k * ROW_STEP, stride, block + k * STEP_BYTES<P>, channel,
-                            std::min(AT_ONCE, steps - k), add, prefetcher, sums);
+    // Vectors that many rows meet together, so that what is read of a row serves all of them.
+    constexpr int TOGETHER = WIDTH == 16 && ROWS > 2 ? 2 : 1;
+    constexpr int PART = TOGETHER > 1 ? TOGETHER : VECS;
+    for (int v = 0; v < VECS; v += PART)
+      for (int64_t k = 0; k < steps; k += AT_ONCE)
+        add_steps<ROWS, PART, TOGETHER>(
+            rows + k * ROW_STEP, stride, block + k * STEP_BYTES<P>, channel + v * WIDTH,
+            std::min(AT_ONCE, steps - k), add || k > 0, prefetcher, sums + v * WIDTH);
   }
 
  private:
-  template <int ROWS, int VECS>
+  template <int ROWS, int VECS, int TOGETHER>
   static INLINE void add_steps(const int8_t* rows, int64_t stride, const uint8_t* block,
                                int64_t channel, int64_t steps, bool add, Prefetcher& prefetcher,
                                int32_t* sums) {
     IntVec acc[ROWS][VECS] = {};
     for (int64_t k = 0; k < steps; k++, rows += ROW_STEP, block += STEP_BYTES<P>) {
 #pragma GCC unroll VECS_UNROLLED
-      for (int v = 0; v < VECS; v++) {
+      for (int v = 0; v < VECS; v += TOGETHER) {
         int64_t first = channel + v * WIDTH;
-        IntVec by = factors<P>(block + P::MULTIPLIERS + first * (1 + W));
+        IntVec by[TOGETHER];
+#pragma GCC unroll 2
+        for (int t = 0; t < TOGETHER; t++)
+          by[t] = factors<P>(block + P::MULTIPLIERS + (first + t * WIDTH) * (1 + W));
         for (int s = 0; s < S; s++) {
-          prefetcher.fetch();
-          IntVec of_section[ROWS];
-          add_section<ROWS>(rows + s * P::ROW_SECTION, stride,
-                            block + s * P::SECTION_BYTES + line_of(first), of_section);
+          IntVec of_section[ROWS][TOGETHER];
+          add_section<ROWS, TOGETHER>(rows + s * P::ROW_SECTION, stride,
+                                      block + s * P::SECTION_BYTES, first, of_section);
+#pragma GCC unroll 2
+          for (int t = 0; t < TOGETHER; t++) {
+            prefetcher.fetch();
 #pragma GCC unroll 8
-          for (int r = 0; r < ROWS; r++) acc[r][v] = scaled(acc[r][v], of_section[r], by);
+            for (int r = 0; r < ROWS; r++)
+              acc[r][v + t] = scaled(acc[r][v + t], of_section[r][t], by[t]);
+          }
         }
-        if constexpr (O) {
-          IntVec more = factors<P>(block + P::OFFSETS + first * 2);
+        for (int t = 0; O && t < TOGETHER; t++) {
+          IntVec more = factors<P>(block + P::OFFSETS + (first + t * WIDTH) * 2);
 #pragma GCC unroll 8
           for (int r = 0; r < ROWS; r++)
-            acc[r][v] = add_scaled_words(
-                acc[r][v], IntVec{} + four(rows + r * stride + S * P::ROW_SECTION), more);
+            acc[r][v + t] = add_scaled_words(
+                acc[r][v + t], IntVec{} + four(rows + r * stride + S * P::ROW_SECTION), more);
         }
       }
     }
@@ -166,28 +172,35 @@ struct RowsProduct<GroupedFormat<B, S, W, O>> {
     return add_scaled(acc, sums, by);
   }
 
-  template <int ROWS>
+  // sums: of TOGETHER vectors, from channel `first` on. numbers: of the section.
+  template <int ROWS, int TOGETHER>
   static INLINE void add_section(const int8_t* rows, int64_t stride, const uint8_t* numbers,
-                                 IntVec* sums) {
+                                 int64_t first, IntVec (*sums)[TOGETHER]) {
     constexpr int PER_LINE = 32 / B;  // inputs
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; r++) sums[r] = IntVec{} + four(rows + r * stride + SECTION);
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+      for (int t = 0; t < TOGETHER; t++) sums[r][t] = IntVec{} + four(rows + r * stride + SECTION);
 #pragma GCC unroll 8
     for (int i = 0; i < SECTION; i += PER_LINE) {
-      ByteVec line;
-      std::memcpy(&line, numbers + i / PER_LINE * CHANNELS_TOGETHER * 4, sizeof line);
-      if constexpr (B == 4) {
-        ByteVec low = line & 15, high = (line >> 4) & 15;
+      ByteVec lines[TOGETHER];
+#pragma GCC unroll 2
+      for (int t = 0; t < TOGETHER; t++)
+        std::memcpy(&lines[t],
+                    numbers + line_of(first + t * WIDTH) + i / PER_LINE * CHANNELS_TOGETHER * 4,
+                    sizeof lines[t]);
 #pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++) {
-          sums[r] = add_small(sums[r], low, four(rows + r * stride + i));
-          sums[r] = add_small(sums[r], high, four(rows + r * stride + i + 4));
+      for (int r = 0; r < ROWS; r++) {
+        const int8_t* row = rows + r * stride + i;
+#pragma GCC unroll 2
+        for (int t = 0; t < TOGETHER; t++) {
+          if constexpr (B == 4) {
+            sums[r][t] = add_small(sums[r][t], lines[t] & 15, four(row));
+            sums[r][t] = add_small(sums[r][t], (lines[t] >> 4) & 15, four(row + 4));
+          } else {
+            sums[r][t] = SignedBytes(lines[t]).add_to(sums[r][t], four(row));
+          }
         }
-      } else {
-        SignedBytes numbers_of_line(line);
-#pragma GCC unroll 8
-        for (int r = 0; r < ROWS; r++)
-          sums[r] = numbers_of_line.add_to(sums[r], four(rows + r * stride + i));
       }
     }
   }
