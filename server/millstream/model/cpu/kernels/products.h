@@ -30,10 +30,12 @@ constexpr int STEP_BYTES = CHANNELS * P::STEP * sizeof(typename P::Weight);  // 
 template <typename P>
 constexpr int WORDS = 1;  // that hold a sum
 
-// How one format is multiplied. ROW_STEP: elements of a row for a step; MOST_ROWS: at once.
+// How one format is multiplied. ROW_STEP: elements of a row for a step; MOST_ROWS: at once; for up to
+// UNAIDED_ROWS the processor sees by itself which memory comes next.
 template <typename P>
 struct RowsProduct {
   static constexpr int ROW_STEP = P::STEP, MOST_ROWS = LINEAR_ROWS;
+  static constexpr int UNAIDED_ROWS = std::is_same_v<P, Bfloat16Format> ? MOST_ROWS : 1;
 
   // How often a step of VECS vectors asks for memory.
   static constexpr int fetches(int) { return 1; }
@@ -172,13 +174,11 @@ class Multiplier {
     return (rows + RowsProduct<P>::MOST_ROWS - 1) / RowsProduct<P>::MOST_ROWS;
   }
 
-  // As many lines a step as a pass reads, and one more if something is needed later. For few rows of
-  // bfloat16, or one of anything else, the processor sees by itself what comes next.
+  // As many lines a step as a pass reads, and one more if something is needed later.
   static void pace(Prefetcher& prefetcher, int64_t rows, int vecs) {
     int64_t passes = Multiplier::passes(rows);
-    bool is_alone = std::is_same_v<P, Bfloat16Format> ? passes == 1 : rows == 1;
     int64_t lines = STEP_BYTES<P> / LINE + prefetcher.has_more();
-    prefetcher.set_pace(is_alone ? 0 : lines, passes * RowsProduct<P>::fetches(vecs));
+    prefetcher.set_pace(rows <= RowsProduct<P>::UNAIDED_ROWS ? 0 : lines, passes * RowsProduct<P>::fetches(vecs));
   }
 
   Prefetcher next_part(int64_t block, int64_t k, bool has_more_rows, const Prefetcher& after) const {
