@@ -32,8 +32,10 @@ from millstream.tracing.tracer import traces
 
 # GNU OpenMP's threads spin for long while they wait for each other. Beside anything else that runs
 # on their cores, and the HTTP side does, that takes the time of the one they wait for; not to spin
-# at all costs a wake-up in every operation. Figures in docs/decisions.md.
-_ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000"}
+# at all costs a wake-up in every operation. Huge pages: a step reads all weights, and in pages of
+# four KiB it waits for their addresses, too. Figures in docs/decisions.md.
+ENGINE_ENVIRONMENT = {"GOMP_SPINCOUNT": "50000", "THP_MEM_ALLOC_ENABLE": "1"}
+"""Variables of the engine's process, where the operator's environment does not set them."""
 
 
 def run(settings: Settings) -> None:
@@ -68,7 +70,7 @@ async def _serve(
     command = [sys.executable, "-m", "millstream", "engine"]
     command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
     engine = EngineClient(
-        ProcessHost(command, environment=_ENGINE_ENVIRONMENT),
+        ProcessHost(command, environment=ENGINE_ENVIRONMENT),
         max_running=settings.max_concurrent_requests,
         max_waiting=settings.max_queue_size,
         max_waiting_tokens=settings.max_queue_tokens,
