@@ -76,7 +76,8 @@ class Span:
     is the number of keys that row sees; firsts [n + 1] int32: the number within the span of each
     sequence's first row, and the number of all rows; longest: rows of the longest sequence;
     longest_context: no smaller than any of `ends`; host: the arrays that this was made from, or
-    None in a captured step, whose lengths are known on the device only.
+    None in a captured step, whose lengths are known on the device only. Such a step may have
+    sequences for nobody: without rows, or at negative positions, where a row sees no keys.
     """
 
     tables: Tensor
