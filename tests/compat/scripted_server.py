@@ -20,14 +20,13 @@ from pathlib import Path
 import torch
 from script import answer_to
 from tokenizers import Tokenizer
-from torch import Tensor
 
 from millstream import cli, engine_process, server_process
 from millstream.core.plan import Chunk, Plan
 from millstream.core.status import Report
 from millstream.model.build import runner_factory
 from millstream.model.loading.tokenizer import read_tokenizer
-from millstream.model.runner import DrawnStep, ModelRunner
+from millstream.model.runner import DrawnStep, LaunchedStep, ModelRunner
 from millstream.runtime.host import ProcessHost
 from millstream.settings import Settings
 
@@ -36,24 +35,26 @@ _CERTAIN = 1e4
 
 
 class Prompter:
-    """Stands between a runner's logits and its sampler."""
+    """Stands between a runner's forward pass and its sampler."""
 
-    def __init__(self, logits: Callable[..., Tensor], *, tokenizer: Tokenizer, end: int) -> None:
-        """logits: the runner's own. end: the token that ends an answer."""
-        self._logits = logits
+    def __init__(
+        self, launch: Callable[..., LaunchedStep], *, tokenizer: Tokenizer, end: int
+    ) -> None:
+        """launch: the runner's own. end: the token that ends an answer."""
+        self._launch = launch
         self._tokenizer = tokenizer
         self._end = end
         self._line = lru_cache(maxsize=256)(self._find_line)
 
     @torch.inference_mode()
-    def logits(self, plan: Plan, after: DrawnStep | None = None) -> Tensor:
-        """The runner's logits, in which the next token of a line is certain."""
-        logits = self._logits(plan, after)
+    def launch(self, plan: Plan, after: DrawnStep | None = None) -> LaunchedStep:
+        """The runner's step, in whose logits the next token of a line is certain."""
+        launched = self._launch(plan, after)
         for row, chunk in enumerate(chunk for chunk in plan.chunks if chunk.is_last):
             token = self._next(chunk)
             if token is not None:
-                logits[row, token] = _CERTAIN
-        return logits
+                launched.logits[row, token] = _CERTAIN
+        return launched
 
     def _next(self, chunk: Chunk) -> int | None:
         """The next token of the line, if the answer so far is its beginning."""
@@ -89,8 +90,8 @@ def build_scripted_runner(
     def build() -> ModelRunner:
         runner = build_own()
         tokenizer = Tokenizer.from_str(read_tokenizer(folder, trust_remote_code=False))
-        prompter = Prompter(runner.logits, tokenizer=tokenizer, end=runner.info.stop_token_ids[0])
-        runner.logits = prompter.logits  # type: ignore[method-assign]
+        prompter = Prompter(runner.launch, tokenizer=tokenizer, end=runner.info.stop_token_ids[0])
+        runner.launch = prompter.launch  # type: ignore[method-assign]
         return runner
 
     return build
