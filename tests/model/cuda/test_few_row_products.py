@@ -131,6 +131,21 @@ def test_float32_stays_torchs(card: Card) -> None:
     assert card.timed == []
 
 
+@pytest.mark.parametrize("is_small", [False, True])
+def test_small_weights_are_not_copied_until_they_fill_the_cache(
+    card: Card, *, is_small: bool
+) -> None:
+    linear = make_linear()
+    products = FewRowProducts(
+        card.multiply,
+        ProductChoices(card.folder, ENVIRONMENT),
+        cache_bytes=128 * linear.weight.nbytes + is_small,
+        seconds_of=card.seconds_of,
+    )
+    assert isinstance(products.pack(linear), FewRowLinear) != is_small
+    assert bool(card.timed) != is_small
+
+
 @pytest.mark.parametrize("error", [0.5, float("nan")])
 def test_wrong_products_are_not_used(card: Card, error: float) -> None:
     card.error = error

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _KERNELS = "millstream.model.cuda.triton_products"
 _GAIN = 1.03  # how many times as fast it has to be
 _CACHES_FULL = 3  # times the device's cache that is read between two reads of one weight
+_SMALLEST_PART = 128  # of the device's cache; a smaller weight is read faster than a kernel starts
 _ROUNDS = 5
 
 Seconds = Callable[[Sequence[Callable[[], object]]], float]
@@ -58,8 +59,13 @@ class FewRowProducts:
         self._known: dict[tuple[torch.dtype, int, int, bool], dict[int, ProductTile]] = {}
 
     def pack(self, linear: nn.Linear) -> nn.Module:
-        """The layer with our kernels where they are faster for some number of rows, else itself."""
+        """The layer with our kernels where they are faster for some number of rows, else itself.
+
+        A small weight is left to torch untimed: thousands of copies would have to fill the cache.
+        """
         weight = linear.weight
+        if weight.nbytes * _SMALLEST_PART < self._cache_bytes:
+            return linear
         if weight.dtype not in FEW_ROW_PRODUCTS or not are_alike(weight, linear.bias):
             return linear
         shape = weight.dtype, linear.out_features, linear.in_features, linear.bias is not None
