@@ -14,7 +14,7 @@ from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.graphs import DecodeGraphs
 from millstream.model.cuda.prompt_graphs import PromptGraphs, capture_prompts
-from millstream.model.cuda.recording import Record, Recording
+from millstream.model.cuda.recording import Record, Recording, capturing
 from millstream.model.cuda.staging import Staging
 from millstream.model.execution import Computed, EagerExecution, Execution
 from millstream.model.paging.backend import AttentionBackend
@@ -148,8 +148,13 @@ class CudaRecorder:
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = compute()
+        try:
+            with capturing(graph, pool=self._pool):
+                output = compute()
+        except BaseException:
+            # torch takes this one for in use from now on, and refuses to capture in it again.
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
         return _CudaRecording(graph, output)
 
 

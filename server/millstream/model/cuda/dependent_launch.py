@@ -22,6 +22,8 @@ import triton  # type: ignore[import-not-found, import-untyped]
 import triton.language as tl  # type: ignore[import-not-found, import-untyped]
 from torch import Tensor
 
+from millstream.model.cuda.recording import capturing
+
 _LEAST_CAPABILITY = (9, 0)
 _ROUNDS, _LAUNCHES = 4, 8
 _TILES, _TILE = 256, 1024
@@ -76,7 +78,7 @@ def require_overlap(device: torch.device) -> None:
     add_in_turns(numbers, 2, overlaps=True)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with capturing(graph):
         for _ in range(_ROUNDS):
             add_in_turns(numbers, _LAUNCHES, overlaps=True)
             numbers.copy_(numbers.clone())

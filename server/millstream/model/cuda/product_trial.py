@@ -26,6 +26,7 @@ from millstream.model.cpu.linears import is_plain
 from millstream.model.cuda.few_row_linear import FewRowLinear, Multiply, are_alike
 from millstream.model.cuda.product_choices import ProductChoices, ProductKind
 from millstream.model.cuda.product_tiles import ROW_COUNTS, ProductTile, candidates
+from millstream.model.cuda.recording import capturing
 from millstream.model.tolerance import FEW_ROW_PRODUCTS
 
 log = logging.getLogger(__name__)
@@ -188,7 +189,7 @@ def seconds_in_graph(computations: Sequence[Callable[[], object]]) -> float:
         computations[0]()  # libraries set themselves up
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with capturing(graph):
         for compute in computations:
             compute()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -18,3 +20,17 @@ class Recording(Protocol):
 
 Record = Callable[[Callable[[], Tensor]], Recording]
 """Captures what a function computes over memory that stays."""
+
+
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, **options: Any) -> Iterator[None]:
+    """Captures in `graph` what is computed inside, as torch.cuda.graph does with these options.
+
+    Where that fails, torch would leave the stream it captures on as the current one.
+    """
+    before = torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, **options):
+            yield
+    finally:
+        torch.cuda.set_stream(before)

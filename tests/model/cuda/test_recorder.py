@@ -1,0 +1,79 @@
+"""How computations are captured on a device, with stand-ins for CUDA's streams and graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from millstream.model.cuda.capture import CudaRecorder
+
+
+class Stream:
+    def wait_stream(self, other: object) -> None: ...
+
+
+class Device:
+    """Stands in for torch.cuda. current: the current streams, each inside the one before it;
+    captured: the pool and the stream of each graph; fails: whether captures fail, after which torch
+    leaves its stream as the current one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.current: list[object] = [Stream()]
+        self.captured: list[tuple[object, object]] = []
+        self.fails = False
+        stand_ins: dict[str, Any] = {
+            "graph_pool_handle": object,
+            "Stream": Stream,
+            "current_stream": lambda: self.current[-1],
+            "set_stream": self.set_stream,
+            "stream": self.stream,
+            "synchronize": lambda: None,
+            "CUDAGraph": object,
+            "graph": self.graph,
+            "get_sync_debug_mode": lambda: 0,
+            "set_sync_debug_mode": lambda _: None,
+        }
+        for name, stand_in in stand_ins.items():
+            monkeypatch.setattr(torch.cuda, name, stand_in)
+
+    def set_stream(self, stream: object) -> None:
+        self.current[-1] = stream
+
+    @contextmanager
+    def stream(self, stream: object) -> Iterator[None]:
+        self.current.append(stream)
+        yield
+        self.current.pop()
+
+    @contextmanager
+    def graph(self, _: object, *, pool: object, stream: object = None) -> Iterator[None]:
+        self.captured.append((pool, stream))
+        with self.stream(stream):
+            yield
+        if self.fails:
+            self.set_stream(stream)
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    return Device(monkeypatch)
+
+
+def test_a_capture_that_fails_leaves_stream_and_pool_to_no_other(device: Device) -> None:
+    record, (usual,) = CudaRecorder(), device.current
+    record(lambda: torch.zeros(1))
+    device.fails = True
+    with pytest.raises(RuntimeError, match="capturing"):
+        record(lambda: torch.zeros(1))
+    assert device.current == [usual]
+    device.fails = False
+    record(lambda: torch.zeros(1))
+    pools = [pool for pool, _ in device.captured]
+    assert pools[0] is pools[1]
+    assert pools[2] is not pools[1]
