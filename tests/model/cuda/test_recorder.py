@@ -65,6 +65,23 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     return Device(monkeypatch)
 
 
+def test_all_recordings_share_one_stream_and_one_pool(device: Device) -> None:
+    """Each stream that a product was computed on costs memory that is never given back."""
+    computed_on: list[object] = []
+
+    def compute() -> Tensor:
+        computed_on.append(device.current[-1])
+        return torch.zeros(1)
+
+    record = CudaRecorder()
+    for _ in range(2):
+        record(compute)
+    assert len(computed_on) == 6, "twice outside of each graph, once inside"
+    assert len(set(computed_on)) == 1
+    assert computed_on[0] is not device.current[0]
+    assert set(device.captured) == {(device.captured[0][0], computed_on[0])}
+
+
 def test_a_capture_that_fails_leaves_stream_and_pool_to_no_other(device: Device) -> None:
     record, (usual,) = CudaRecorder(), device.current
     record(lambda: torch.zeros(1))
