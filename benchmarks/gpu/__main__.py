@@ -1,31 +1,38 @@
 """Checks and figures on a CUDA device: `PYTHONPATH=server python -m benchmarks.gpu [--json FILE]`.
 
-Takes up to eight minutes. `--dry-run` runs the same code on tiny shapes on the CPU, in seconds; its
-figures mean nothing. The exit status is 1 if a check failed.
+Takes up to eight minutes. Each part runs in a process of its own. `--dry-run` runs the same code on
+tiny shapes on the CPU, in one process and in seconds; its figures mean nothing. The exit status is
+1 if a check failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import logging
 import sys
-from importlib.metadata import PackageNotFoundError, version
+import tempfile
+import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.parts import describe, parts
+from benchmarks.gpu.processes import run_apart
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.stand_ins import install
 
 _SECONDS = 7 * 60.0  # after this no check is begun
+_PART_SECONDS = {"exactness": 110.0, "speed": 110.0, "ablation": 100.0}  # the same of one part
+_GRACE = 45.0  # for the check that a part is at by then
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes on the CPU")
     parser.add_argument("--json", type=Path, help="write the table there, too")
-    parser.add_argument("--only", choices=["exactness", "speed"], help="a part of it")
+    parser.add_argument("--only", help="parts whose names begin so: exactness, speed, ablation")
+    parser.add_argument("--part", help="this part alone, in this process")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="then no check is begun")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="        %(name)s: %(message)s")
     for name in ("transformers", "ContinuousBatchingLogger"):
@@ -33,89 +40,44 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments.dry_run and not torch.cuda.is_available():
         print("there is no CUDA device here; --dry-run runs on the CPU", file=sys.stderr)
         return 2
-    report = Report(_SECONDS)
     device = torch.device("cpu" if arguments.dry_run else "cuda")
-    _describe(report, device, install())
-    if arguments.only != "speed":
-        _check_exactness(report, device)
-    if arguments.only != "exactness":
-        _measure_speed(report, device)
+    all_parts, missing = parts(is_dry=arguments.dry_run), install()
+    names = [name for name in all_parts if name.startswith(arguments.only or "")]
+    if not names or arguments.part not in (None, *all_parts):
+        parser.error(f"the parts are {', '.join(all_parts)}")
+    if arguments.part is not None:
+        report = Report(arguments.seconds, file=arguments.json)
+        all_parts[arguments.part](report, device)
+        return int(report.num_failed > 0)
+    report = Report(arguments.seconds, file=arguments.json)
+    describe(report, device, missing=missing)
+    if arguments.dry_run:
+        for name in names:
+            all_parts[name](report, device)
+    else:
+        _run_apart(report, names, arguments.seconds)
     print("\n" + report.table())
-    if arguments.json:
-        report.save(arguments.json)
     return int(report.num_failed > 0)
 
 
-def _describe(report: Report, device: torch.device, missing: list[str]) -> None:
-    is_cuda = device.type == "cuda"
-    report.add("device", torch.cuda.get_device_name() if is_cuda else "cpu")
-    for name in ("torch", "transformers", "triton"):
-        try:
-            report.add(name, version(name))
-        except PackageNotFoundError:
-            report.add(name, "-", "not installed")
-    if missing:
-        report.add("stand-ins", str(len(missing)), f"for {', '.join(missing)}")
+def _run_apart(report: Report, names: list[str], seconds: float) -> None:
+    """Runs the parts one after the other until so many seconds are over."""
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as folder:
+        for number, name in enumerate(names):
+            left = min(end - time.monotonic(), _PART_SECONDS[name.split()[0]])
+            if left <= 0:
+                report.add(name, "not run", "no time was left", status="SKIPPED")
+                continue
+            file = Path(folder) / f"{number}.json"
+            command = command_of(name, file, seconds=left)
+            run_apart(report, name, command, file, seconds=left + _GRACE)
 
 
-def _check_exactness(report: Report, device: torch.device) -> None:
-    # Imported after the stand-ins are in place, and where a failure is a line of the table.
-    is_dry = device.type == "cpu"
-
-    def check(family: str, dtype: torch.dtype) -> None:
-        exactness = importlib.import_module("benchmarks.gpu.exactness")
-        exactness.check_family(report, family, device, dtype, is_fast=is_dry)
-
-    families = ("llama", "gemma2") if is_dry else _families(report)
-    for dtype in (torch.float32, torch.bfloat16):
-        for family in families:
-            name = str(dtype).removeprefix("torch.")
-            report.run(f"{family} {name}", lambda f=family, d=dtype: check(f, d))  # type: ignore[misc]
-
-
-def _families(report: Report) -> tuple[str, ...]:
-    found: list[str] = []
-    report.run(
-        "import of the engine",
-        lambda: found.extend(importlib.import_module("benchmarks.gpu.exactness").FAMILIES),
-    )
-    return tuple(found)
-
-
-def _measure_speed(report: Report, device: torch.device) -> None:
-    def measure() -> None:
-        speed = importlib.import_module("benchmarks.gpu.speed")
-        size = (
-            speed.Size(
-                device=device,
-                dtype=torch.float32,
-                shapes=("tiny",),
-                rows=(1, 4),
-                context=64,
-                prompt=64,
-                copied_bytes=2**20,
-                matrix=64,
-                rounds=1,
-            )
-            if device.type == "cpu"
-            else speed.Size(
-                device=device,
-                dtype=torch.bfloat16,
-                shapes=("1B", "8B"),
-                rows=(1, 8, 64, 256),
-                context=1024,
-                prompt=4096,
-                copied_bytes=2**32,
-                matrix=8192,
-                rounds=8,
-            )
-        )
-        roof = speed.Roof()
-        report.run("roof", lambda: speed.measure_roof(report, roof, size))
-        for shape in size.shapes:
-            report.run(shape, lambda s=shape: speed.measure_shape(report, roof, size, s))  # type: ignore[misc]
-
-    report.run("speed", measure)
+def command_of(part: str, file: Path, *, seconds: float, is_dry: bool = False) -> list[str]:
+    """The command that runs one part, in a process of its own."""
+    options = ["--part", part, "--json", str(file), "--seconds", f"{seconds:.0f}"]
+    return [sys.executable, "-m", "benchmarks.gpu", *options, *["--dry-run"] * is_dry]
 
 
 if __name__ == "__main__":

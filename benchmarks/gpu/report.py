@@ -13,15 +13,23 @@ import torch
 
 
 class Report:
-    """Mutated by the checks. seconds: for all of them together."""
+    """Mutated by the checks. seconds: for all of them together; file: has the lines as JSON, as
+    soon as they are there."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, file: Path | None = None) -> None:
         self._deadline = time.monotonic() + seconds
+        self._file = file
         self.rows: list[dict[str, str]] = []
 
     def add(self, name: str, value: str, note: str = "", *, status: str = "ok") -> None:
         self.rows.append({"name": name, "value": value, "note": note, "status": status})
         print(f"{status:7} {name:46} {value:>16}  {note}", flush=True)
+        self._save()
+
+    def take_over(self, rows: list[dict[str, str]]) -> None:
+        """Lines of another report, which are printed already."""
+        self.rows += rows
+        self._save()
 
     def expect(self, name: str, is_true: bool, note: str = "") -> None:  # noqa: FBT001
         self.add(name, "yes" if is_true else "NO", note, status="ok" if is_true else "FAILED")
@@ -39,9 +47,10 @@ class Report:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             note = f"{reason} ({Path(where.filename).name}:{where.lineno})"
             self.add(name, "raised", note, status="FAILED")
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        try:
+            free_unused()
+        except RuntimeError as error:  # a device that has failed says so again
+            self.add(name, "memory kept", str(error)[:200], status="FAILED")
         print(f"        ({name}: {time.monotonic() - started:.1f} s)", flush=True)
 
     @property
@@ -59,8 +68,9 @@ class Report:
         rule = "|" + "|".join("-" * (width + 2) for width in (*widths, 4)) + "|"
         return "\n".join([header, rule, *lines])
 
-    def save(self, file: Path) -> None:
-        file.write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
+    def _save(self) -> None:
+        if self._file is not None:
+            self._file.write_text(json.dumps(self.rows, indent=1) + "\n", encoding="utf-8")
 
 
 def seconds_of(compute: Callable[[], object], device: torch.device, *, rounds: int) -> float:
@@ -78,3 +88,10 @@ def seconds_of(compute: Callable[[], object], device: torch.device, *, rounds: i
 def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
+
+
+def free_unused() -> None:
+    """Gives back what nobody uses any more: models, once fused, refer to themselves."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -28,3 +28,8 @@ class Size:
     copied_bytes: int
     matrix: int
     rounds: int
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.context + 64, self.prompt)

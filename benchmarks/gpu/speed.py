@@ -10,7 +10,6 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import GenerationConfig, PreTrainedModel
 
-from benchmarks.gpu.ablation import measure_without_each
 from benchmarks.gpu.engine import (
     answers,
     decode_plan,
@@ -53,14 +52,9 @@ def measure_roof(report: Report, roof: Roof, size: Size) -> None:
 def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
     """Decode and prefill of one shape; the first shape also beside transformers' own loop."""
     model = make_llama(shape, size.device, size.dtype)
-    max_context, max_rows = max(size.context + 64, size.prompt), max(size.rows)
-    report.run(
-        f"{shape} without each optimisation",
-        lambda: measure_without_each(report, size, shape, max_context=max_context),
-    )
     report.run(f"{shape} products", lambda: measure_products(report, roof, size, shape))
     own = make_llama(shape, size.device, size.dtype)
-    runner = make_runner(own, max_context=max_context, max_rows=max_rows)
+    runner = make_runner(own, max_context=size.max_context, max_rows=max(size.rows))
     report.add(f"{shape} attention", runner.info.attention_backend)
     for rows in size.rows:
         report.run(

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from benchmarks.gpu.__main__ import command_of
+from benchmarks.gpu.processes import run_apart
 from benchmarks.gpu.report import Report
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -58,6 +61,7 @@ def test_dry_run_without_optional_packages(tmp_path: Path) -> None:
         "prefill",
         "generate_batch",
         "copy",
+        "nothing fused",
     ):
         assert part in names
 
@@ -77,6 +81,51 @@ def test_one_failing_check_hides_no_other() -> None:
     assert report.num_failed == 2
     assert "no kernel image is available (test_bench_gpu.py:" in report.table()
     assert late.rows[0]["status"] == "SKIPPED"
+
+
+_ROW = {"name": "before", "value": "7", "note": "", "status": "ok"}
+_DYING = """
+import os, signal, sys
+from pathlib import Path
+
+Path(sys.argv[1]).write_text(sys.argv[2])
+{ending}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        ("os.abort()", "status -6"),
+        ("signal.pause()", "still ran after"),
+        ("sys.exit(1)", None),
+    ],
+)
+def test_a_part_that_dies_costs_a_line(tmp_path: Path, ending: str, how: str | None) -> None:
+    report, file = Report(60, file=tmp_path / "all.json"), tmp_path / "part.json"
+    script = _DYING.format(ending=ending)
+    command = [sys.executable, "-c", script, str(file), json.dumps([_ROW])]
+    run_apart(report, "speed", command, file, seconds=5 if "pause" in ending else 60)
+    report.add("after", "8")
+    died = [row for row in report.rows if row["name"] == "speed, its process"]
+    assert [row["name"] for row in report.rows if row not in died] == ["before", "after"]
+    assert [how is not None and how in row["note"] for row in died] == [True] * (how is not None)
+    assert json.loads((tmp_path / "all.json").read_text(encoding="utf-8")) == report.rows
+
+
+def test_a_part_that_saves_nothing_is_told(tmp_path: Path) -> None:
+    report = Report(60)
+    run_apart(report, "speed", [sys.executable, "-c", ""], tmp_path / "no.json", seconds=60)
+    assert [row["note"] for row in report.rows] == ["nothing was saved"]
+
+
+def test_a_part_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    report, file = Report(60), tmp_path / "part.json"
+    command = command_of("ablation tiny", file, seconds=0, is_dry=True)
+    run_apart(report, "ablation", command, file, seconds=60)
+    assert [(row["status"], row["note"]) for row in report.rows] == [
+        ("SKIPPED", "no time was left")
+    ]
 
 
 def test_no_device_is_said(capsys: object) -> None:
