@@ -97,8 +97,9 @@ def test_openai_background(demo_server: RunningServer) -> None:
     """Nothing is lost and nothing comes twice where the answer is taken up again."""
     first, rest = run_python("openai_background.py", demo_server).split("-- taken up again --")
     *text, state = rest.splitlines()
-    assert re.findall(r"\d+", first) == COUNTED[:3]
-    assert re.findall(r"\d+", "\n".join(text)) == COUNTED[3:]
+    # Tokens may share an event, so what was read before may be more than three numbers.
+    assert re.findall(r"\d+", first)[:3] == COUNTED[:3]
+    assert re.findall(r"\d+", first.removesuffix("\n") + "\n".join(text)) == COUNTED
     assert state == "(completed)"
 
 
