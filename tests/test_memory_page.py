@@ -1,11 +1,12 @@
-"""docs/memory.md is computed: its table follows from the sizes of the models that it names."""
+"""Tables of memory and speed are computed: they follow from the sizes of the models they name."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "memory.md"
 
 BYTES_PER_SECOND = 40e9
 GIB = 2**30
@@ -67,3 +68,11 @@ def test_the_table_is_computed() -> None:
     wanted = [row(model) for model in MODELS]
     found = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if "/" in line[:14]]
     assert [line for line in found if line.startswith("| `")] == wanted, "\n".join(wanted)
+
+
+def test_the_table_of_the_readme_is_part_of_it() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    usual = ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-4B", "meta-llama/Llama-3.1-8B-Instruct")
+    wanted = [row(model) for model in MODELS if model.name in usual]
+    starts = tuple(f"| `{name}` |" for name in usual)
+    assert [line for line in lines if line.startswith(starts)] == wanted
