@@ -359,6 +359,18 @@ def test_a_model_that_cannot_be_captured_runs_as_it_is(
     assert len(driver.answers[1]) == 5
 
 
+def test_graphs_of_all_sizes_have_one_memory_for_logits(folder: Path) -> None:
+    made: list[EagerRecording] = []
+
+    def record(compute: Callable[[], Tensor]) -> Recording:
+        made.append(EagerRecording(compute))
+        return made[-1]
+
+    cuda = CudaRunner(folder, max_rows=6, record=record, captures_draws=False)
+    assert [len(recording.output) for recording in made] == cuda.graphs.sizes[::-1]
+    assert len({recording.output.untyped_storage().data_ptr() for recording in made}) == 1
+
+
 def test_largest_step_fits_the_staging_memory() -> None:
     cache = KVCache({}, num_blocks=64, block_size=4, dtype=torch.float32, device=CPU)
     staging = Staging.for_steps(CPU, max_tokens=32, max_rows=8, max_blocks=16)

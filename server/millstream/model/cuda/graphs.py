@@ -102,6 +102,7 @@ class DecodeGraphs:
         )
         self._rows = torch.arange(largest + 1, device=device)
         self._firsts = self._rows.to(torch.int32)
+        self._logits: Tensor | None = None
         self._recordings: dict[int, Recording] = {}
         self.num_replays = 0
 
@@ -201,6 +202,10 @@ class DecodeGraphs:
         logits = self._forward(
             ids.unsqueeze(0), positions.unsqueeze(0), rows=self._rows[:size], batch=batch
         )
+        # All graphs write their logits to one place, or each would keep as much memory for them.
+        if self._logits is None:
+            self._logits = logits.new_empty(self._sizes[-1], logits.shape[1])
+        logits = self._logits[:size].copy_(logits)
         if self._draws is not None:
             self._draws.take_best(logits)
         return logits
