@@ -205,7 +205,11 @@ def test_mixed_traffic_leaves_nothing_and_the_books_agree(server: RunningServer)
     soak = Soak(server.url, seed=1)
     asyncio.run(soak.run(seconds=_SECONDS))
     server.wait_idle()
-    wait_until(lambda: files() == opened, f"files are {opened} again")
+    # Fewer, where a connection was still being closed when they were counted.
+    wait_until(
+        lambda: all(now <= then for now, then in zip(files(), opened, strict=True)),
+        f"no more files are open than {opened}",
+    )
     wait_until(lambda: _tasks(server) <= tasks, f"tasks are {tasks:g} again")
     growth = [after - before for before, after in zip(taken, memory(), strict=True)]
 
