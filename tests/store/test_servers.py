@@ -154,3 +154,16 @@ def test_a_lease_that_is_given_back_leaves_no_connection(postgresql: PostgreSQL)
         event.remove(Engine, "checkout", on_checkout)
     assert len(made) == 2
     assert all(connection.closed for connection in made)
+
+
+def test_a_lease_that_is_given_back_is_free_at_once(postgresql: PostgreSQL) -> None:
+    """Not only when the database server has noticed that its connection is gone."""
+    address = StoreAddress.parse(postgresql.new_database())
+    assert address is not None
+    looker = take_lease(connect(address, busy_seconds=1))
+    for _ in range(100):
+        lease = take_lease(connect(address, busy_seconds=1))
+        assert not looker.is_free(lease.name)
+        lease.release()
+        assert looker.is_free(lease.name)
+    looker.release()

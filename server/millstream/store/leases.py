@@ -164,6 +164,11 @@ class _AdvisoryLease:
     def release(self) -> None:
         with self._changing:
             self._is_released = True
+            if self._connection is not None:
+                # A connection that is only closed has its lock until the server notices.
+                with contextlib.suppress(Exception):
+                    unlock = text("SELECT pg_advisory_unlock(:key)")
+                    self._connection.execute(unlock, {"key": self._key})
             self._drop()
 
     def _drop(self) -> None:
