@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "log_writer": set(),
     "log": {"log_writer"},
     "parent": set(),
+    "shared_memory": set(),
     "metrics": set(),
     # what outlives a request
     "store": {"errors", "store/migrations"},
