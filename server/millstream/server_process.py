@@ -23,8 +23,8 @@ from millstream.live_line import show_load
 from millstream.log import configure_logging
 from millstream.metrics.ended_request import Trace
 from millstream.model.loading.source import resolve
-from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
+from millstream.runtime.supervised import supervised_client
 from millstream.server_context import make_context
 from millstream.server_parts import running_parts
 from millstream.settings import Settings
@@ -69,7 +69,7 @@ async def _serve(
 ) -> None:
     command = [sys.executable, "-m", "millstream", "engine"]
     command += ["--settings", settings.model_dump_json(), "--folder", str(folder)]
-    engine = EngineClient(
+    engine = supervised_client(
         ProcessHost(command, environment=ENGINE_ENVIRONMENT),
         max_running=settings.max_concurrent_requests,
         max_waiting=settings.max_queue_size,

@@ -17,6 +17,7 @@ from millstream.core.plan import IMPOSSIBLE_TOKEN, Plan, StepOutput
 from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
 from millstream.runtime.runner_protocol import Runner
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
@@ -154,7 +155,7 @@ async def serve(
     template: LetterTemplate | None = None,
 ) -> AsyncIterator[Api]:
     """Six places, of which four run."""
-    engine = EngineClient(
+    engine = supervised_client(
         ThreadHost(build_runner=lambda: runner, max_running=4),
         max_running=4,
         max_waiting=2,

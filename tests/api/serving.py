@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from millstream.api.context import ServerContext
-from millstream.runtime.client import EngineClient
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
@@ -26,7 +26,7 @@ Serve = Callable[..., httpx.AsyncClient]
 
 @pytest.fixture
 async def context(byte_tokenizer: Tokenizer) -> AsyncIterator[ServerContext]:
-    engine = EngineClient(
+    engine = supervised_client(
         ThreadHost(build_runner=RecordingRunner, max_running=4),
         max_running=4,
         max_waiting=2,

@@ -17,7 +17,7 @@ from millstream.api.context import ServerContext
 from millstream.core.plan import Plan, StepOutput
 from millstream.core.request import TokenLogprob
 from millstream.core.status import EngineInfo
-from millstream.runtime.client import EngineClient
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.text.chat_prompt import ChatFormatter
@@ -224,7 +224,7 @@ async def talk(marked_tokenizer: Tokenizer) -> AsyncIterator[Talk]:
     vocab_size = marked_tokenizer.get_vocab_size()
     info = replace(fake_info(num_blocks=1024), vocab_size=vocab_size)
     speaker, template = Speaker(marked_tokenizer, info), Template()
-    engine = EngineClient(
+    engine = supervised_client(
         ThreadHost(build_runner=lambda: speaker, max_running=4),
         max_running=4,
         max_waiting=2,

@@ -14,6 +14,7 @@ from millstream.core.request import Request
 from millstream.runtime.client import EngineClient
 from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.stream import TokenStream
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, fake_info, make_request
 
@@ -53,7 +54,7 @@ def run_engine_client() -> EngineFactory:
         max_queue_seconds: float | None = None,
         engine_timeout: float = 60.0,
     ) -> AsyncIterator[EngineClient]:
-        client = EngineClient(
+        client = supervised_client(
             ThreadHost(
                 build_runner=build, max_running=max_running, max_queue_seconds=max_queue_seconds
             ),

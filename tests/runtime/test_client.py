@@ -18,8 +18,8 @@ from millstream.errors import (
     ShuttingDown,
     StartupError,
 )
-from millstream.runtime.client import EngineClient
 from millstream.runtime.state import State
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, alone, fake_info
 from tests.runtime.conftest import (
@@ -179,7 +179,7 @@ async def test_dead_engine_fails_everyone_and_comes_back(run_engine_client: Engi
 
 async def test_nothing_is_admitted_while_loading() -> None:
     host = ThreadHost(build_runner=lambda: FakeRunner(fake_info()), max_running=1)
-    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=60)
+    client = supervised_client(host, max_running=1, max_waiting=0, engine_timeout=60)
     assert client.state is State.LOADING
     with pytest.raises(EngineUnavailable):
         client.open()
@@ -189,7 +189,7 @@ async def test_start_failure_is_told_once() -> None:
     def build() -> FakeRunner:
         raise StartupError("the reason")
 
-    client = EngineClient(
+    client = supervised_client(
         ThreadHost(build_runner=build, max_running=1),
         max_running=1,
         max_waiting=0,
@@ -235,7 +235,7 @@ async def test_stuck_step_is_noticed_and_the_engine_killed() -> None:
             runner.allow(1000)
 
     host = KillableHost(build_runner=lambda: runner, max_running=1)
-    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=0.2)
+    client = supervised_client(host, max_running=1, max_waiting=0, engine_timeout=0.2)
     client.start()
     await client.wait_ready()
     stream = begin(client)
@@ -257,7 +257,7 @@ async def test_an_engine_is_not_blamed_for_a_server_that_stood_still() -> None:
             self.has_ended = True
 
     host = WatchedHost(build_runner=lambda: runner, max_running=1)
-    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=0.8)
+    client = supervised_client(host, max_running=1, max_waiting=0, engine_timeout=0.8)
     client.start()
     await client.wait_ready()
     stream = begin(client)
@@ -302,7 +302,7 @@ async def test_queue_is_bounded_by_prompt_tokens(run_engine_client: EngineFactor
         for stream in (*others, long):
             await collect(stream)
             stream.close()
-        assert client.streams.waiting_prompts.num_tokens == 0
+        assert client.num_waiting_tokens == 0
         await until(lambda: is_clean(client.statistics))
 
 

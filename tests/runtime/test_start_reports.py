@@ -9,11 +9,11 @@ import pytest
 import zmq
 
 from millstream.core.status import unreported
-from millstream.runtime.client import EngineClient
 from millstream.runtime.engine_side import run_engine
 from millstream.runtime.messages import Loading, Ready, Stop, decode_from_engine, encode
 from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.start_reports import StartReports
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, fake_info
 
@@ -58,7 +58,7 @@ def test_an_engine_tells_until_it_is_ready(socket: zmq.Socket[bytes]) -> None:
 
 async def test_the_client_knows_it_while_it_starts() -> None:
     host = ThreadHost(build_runner=lambda: FakeRunner(fake_info()), max_running=1)
-    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=60)
+    client = supervised_client(host, max_running=1, max_waiting=0, engine_timeout=60)
     assert client.progress is None
     client.start()
     assert client.progress == Loading("starting the engine")

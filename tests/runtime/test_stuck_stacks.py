@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from millstream.errors import EngineUnavailable
-from millstream.runtime.client import EngineClient
 from millstream.runtime.host import ProcessHost
 from millstream.runtime.stuck_stacks import stacks_of
+from millstream.runtime.supervised import supervised_client
 from tests.runtime.conftest import begin, collect
 from tests.runtime.fake_engine import HANGS
 
@@ -27,7 +27,9 @@ async def test_an_engine_that_is_stuck_says_where(
     monkeypatch.setenv("FAKE_ENGINE_HANGS", hang)
     command = [sys.executable, str(Path(__file__).with_name("fake_engine.py"))]
     host = ProcessHost(command, environment={})
-    client = EngineClient(host, max_running=1, max_waiting=0, engine_timeout=0.5, max_restarts=0)
+    client = supervised_client(
+        host, max_running=1, max_waiting=0, engine_timeout=0.5, max_restarts=0
+    )
     client.start()
     await client.wait_ready()
     stream = begin(client)

@@ -19,6 +19,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.host import EngineHost, ProcessHost
 from millstream.runtime.runner_protocol import Runner
 from millstream.runtime.state import State
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from tests.fakes import FakeRunner, fake_info
 from tests.runtime.conftest import GatedRunner, begin, collect, until
@@ -58,7 +59,7 @@ class Deadly(GatedRunner):
 
 
 def client_of(host: EngineHost) -> EngineClient:
-    return EngineClient(host, max_running=4, max_waiting=4, engine_timeout=60)
+    return supervised_client(host, max_running=4, max_waiting=4, engine_timeout=60)
 
 
 async def test_a_process_is_reached_wherever_temporary_files_are(

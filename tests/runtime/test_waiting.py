@@ -43,7 +43,7 @@ class Scene:
             for stream in self.client.streams
             if stream.is_started and not stream.is_ended and stream.id not in self.told
         )
-        assert self.client.streams.waiting_prompts.num_tokens == waiting
+        assert self.client.num_waiting_tokens == waiting
         return waiting
 
     async def stop_running(self) -> None:
@@ -127,7 +127,7 @@ async def test_the_count_is_the_sum_however_waiting_ends(
             stream.close()
             scene.count()
         assert scene.count() == 0
-        assert len(client.streams.waiting_prompts) == 0
+        assert client.num_waiting_tokens == 0
         runner.allow(1000)
 
 
@@ -143,10 +143,10 @@ async def test_what_is_refused_or_never_starts_is_not_counted(
         client.cancel("gone")
         with pytest.raises(MillstreamError, match="cancelled"):
             gone.start(request_for(gone, (3,), 1))
-        assert client.streams.waiting_prompts.num_tokens == 6
+        assert client.num_waiting_tokens == 6
         for stream in (refused, gone, first):
             stream.close()
-        assert client.streams.waiting_prompts.num_tokens == 0
+        assert client.num_waiting_tokens == 0
         runner.allow(100)
 
 

@@ -29,7 +29,7 @@ from millstream.embedded.served_model import ServedModel
 from millstream.embedded.session import UNLIMITED, Session
 from millstream.generation.context import ModelContext
 from millstream.model.loading.sharing import PreTrainedModel, PreTrainedTokenizerBase
-from millstream.runtime.client import EngineClient
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from millstream.settings import Settings
 from millstream.workers.workers import Workers
@@ -72,7 +72,7 @@ class Engine:
     def _start(self, served: ServedModel, settings: Settings, *, has_limit: bool) -> None:
         self._info = served.runner.info
         max_running = settings.max_concurrent_requests
-        client = EngineClient(
+        client = supervised_client(
             ThreadHost(
                 build_runner=lambda: served.runner,
                 max_running=max_running,

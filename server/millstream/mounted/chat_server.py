@@ -28,6 +28,7 @@ from millstream.mounted.farewell import Farewell
 from millstream.mounted.keywords import MountedLoadingSettings, MountedSettings
 from millstream.mounted.mount_point import MountPoint
 from millstream.runtime.client import EngineClient
+from millstream.runtime.supervised import supervised_client
 from millstream.runtime.thread_host import ThreadHost
 from millstream.server_context import context_of
 from millstream.server_parts import running_parts
@@ -126,7 +127,7 @@ class ChatServer:
 
     def _client(self, served: ServedModel) -> EngineClient:
         settings = self._settings
-        return EngineClient(
+        return supervised_client(
             ThreadHost(
                 build_runner=lambda: served.runner,
                 max_running=settings.max_concurrent_requests,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from millstream.core.status import EngineInfo, Statistics
 from millstream.errors import (
@@ -20,52 +21,51 @@ from millstream.errors import (
     ShuttingDown,
     StartupError,
 )
+from millstream.runtime.admission import Admission
 from millstream.runtime.engine_history import EngineHistory
-from millstream.runtime.host import EngineHost
+from millstream.runtime.engine_link import EngineLink
+from millstream.runtime.engine_status import EngineStatus, LocalStatus
 from millstream.runtime.length_limits import LengthLimits
 from millstream.runtime.messages import Fatal, FromEngine, Loading, Ready, Step
 from millstream.runtime.open_streams import OpenStreams
 from millstream.runtime.state import State
 from millstream.runtime.stream import TokenStream
-from millstream.runtime.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-_STUCK_SHARE = 0.1
 _BEGINNING = Loading("starting the engine")
 
 
 class EngineClient:
     """Opens streams on one supervised engine. Use from one event loop; `start()` first.
 
-    streams: those that are open. history: what was counted by engines before this one. progress:
-    how far the start is; None unless an engine is being started.
+    streams: those that are open. progress: how far the start is; None unless an engine is being
+    started.
     """
 
     def __init__(
         self,
-        host: EngineHost,
+        link: EngineLink,
+        admission: Admission,
         *,
-        max_running: int,
-        max_waiting: int,
-        max_waiting_tokens: int | None = None,
+        status: EngineStatus | None = None,
+        ids: Iterator[int] | None = None,
         max_answer_tokens: int | None = None,
         max_prompt_tokens: int | None = None,
-        engine_timeout: float,
-        max_restarts: int | None = None,
+        stuck_seconds: float,
     ) -> None:
-        """engine_timeout: seconds without a step after which the engine is restarted; after a part
-        of them it is called stuck. max_restarts: in a row; None for any number."""
-        self._supervisor = Supervisor(
-            host, self, engine_timeout=engine_timeout, max_restarts=max_restarts
-        )
-        self._stuck_seconds = engine_timeout * _STUCK_SHARE
+        """status: what hears and shows how the engine stands. ids: of requests, on that engine.
+        stuck_seconds: without a step, after which the engine is called stuck."""
+        self._link = link
+        self._admission = admission
+        self._status = status or LocalStatus()
+        self._stuck_seconds = stuck_seconds
         self._changed = asyncio.Event()
         self.streams = OpenStreams(
-            limit=max_running + max_waiting,
-            max_waiting_tokens=max_waiting_tokens,
+            admission,
+            ids=ids or itertools.count(1),
             check_available=self._check_available,
-            post=self._supervisor.post,
+            post=link.post,
             on_close=self._changed.set,
         )
         self._lengths = LengthLimits(max_answer_tokens, max_prompt_tokens)
@@ -73,8 +73,6 @@ class EngineClient:
         self._failure: StartupError | None = None
         self._is_draining = False
         self._has_been_ready = False
-        self.statistics = Statistics()
-        self.history = EngineHistory()
         self.progress: Loading | None = None
 
     @property
@@ -90,22 +88,37 @@ class EngineClient:
     @property
     def silence(self) -> float | None:
         """Seconds in which requests were in the engine and no step came; None if there are none."""
-        return self._supervisor.silence if self._info is not None and self.is_waiting else None
+        return None if self._info is None else self._link.silence
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the engine said last of its work."""
+        return self._status.statistics
+
+    @property
+    def history(self) -> EngineHistory:
+        """What was counted by engines before this one."""
+        return self._status.history
 
     @property
     def max_open(self) -> int:
         """Places in all, running and waiting."""
-        return self.streams.limit
+        return self._admission.limit
 
     @property
     def max_waiting_tokens(self) -> int | None:
         """Prompt tokens that may wait for their first answer token, if there is a limit."""
-        return self.streams.waiting_prompts.limit
+        return self._admission.max_waiting_tokens
+
+    @property
+    def num_waiting_tokens(self) -> int:
+        """Prompt tokens that wait for their first answer token."""
+        return self._admission.num_waiting_tokens
 
     @property
     def num_open(self) -> int:
         """Streams that hold a place, running or waiting."""
-        return len(self.streams)
+        return self._admission.num_taken
 
     @property
     def info(self) -> EngineInfo:
@@ -135,7 +148,7 @@ class EngineClient:
         was_idle = not self.streams
         streams = self.streams.open_many(count, names=names)
         if was_idle:
-            self._supervisor.expect_news()
+            self._link.expect_news()
         return streams
 
     def cancel(self, name: str) -> bool:
@@ -158,7 +171,7 @@ class EngineClient:
     def start(self) -> None:
         """Starts the engine and returns; `wait_ready()` waits for it."""
         self.progress = _BEGINNING
-        self._supervisor.start()
+        self._link.start(self)
 
     async def wait_ready(self) -> EngineInfo:
         """Waits until the engine is loaded. Raises StartupError if it cannot be."""
@@ -177,7 +190,7 @@ class EngineClient:
     async def drain(self, *, grace: float) -> None:
         """Refuses new requests, lets open ones finish for `grace` seconds, then fails the rest."""
         self._is_draining = True
-        self._supervisor.start_no_more()
+        self._link.start_no_more()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 while self.streams:
@@ -188,17 +201,17 @@ class EngineClient:
         """Ends the engine. Open streams get ShuttingDown."""
         self._is_draining = True
         self.streams.fail_all(ShuttingDown("the server is shutting down"))
-        await self._supervisor.stop()
+        await self._link.stop()
 
     @property
     def is_waiting(self) -> bool:
-        """For the supervisor: whether a request is in the engine."""
+        """For the link: whether a request is in the engine."""
         return self.streams.is_any_in_engine
 
     def on_message(self, message: FromEngine) -> None:
-        """For the supervisor: the engine has said something."""
+        """For the link: the engine has said something."""
         if isinstance(message, Step):
-            self.statistics = message.statistics
+            self._status.on_step(message.statistics)
             self.streams.deliver(message)
         elif isinstance(message, Ready):
             self._info, self.progress = message.info, None
@@ -212,10 +225,9 @@ class EngineClient:
                 self._failure = StartupError(message.message)
 
     def on_end(self, how: str, *, is_final: bool) -> None:
-        """For the supervisor: the engine is gone."""
+        """For the link: the engine is gone."""
         was_ready, self._info = self._info is not None, None
-        self.history.on_end(self.statistics, is_replaced=was_ready and not is_final)
-        self.statistics = Statistics()
+        self._status.on_end(is_replaced=was_ready and not is_final)
         self.progress = None if is_final else _BEGINNING
         if self._is_draining:
             if self.streams:

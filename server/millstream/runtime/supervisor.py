@@ -15,15 +15,14 @@ import logging
 import os
 import sys
 import time
-from typing import Protocol
 
 import zmq
 import zmq.asyncio
 
+from millstream.runtime.engine_link import Listener
 from millstream.runtime.host import EngineHost
 from millstream.runtime.messages import (
     Ended,
-    FromEngine,
     Ready,
     Stop,
     ToEngine,
@@ -39,35 +38,16 @@ _STOP_TIMEOUT = 5.0
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
-class Listener(Protocol):
-    """Who hears what becomes of the engine. Called on the event loop; must not block."""
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether anybody waits for the engine to compute something."""
-        ...
-
-    def on_message(self, message: FromEngine) -> None: ...
-
-    def on_end(self, how: str, *, is_final: bool) -> None:
-        """The engine is gone; unless `is_final`, another one is being started."""
-        ...
-
-
 class Supervisor:
     """Runs engines of one host, one after the other. Use from one event loop."""
 
     def __init__(
-        self,
-        host: EngineHost,
-        listener: Listener,
-        *,
-        engine_timeout: float,
-        max_restarts: int | None = None,
+        self, host: EngineHost, *, engine_timeout: float, max_restarts: int | None = None
     ) -> None:
-        """max_restarts: in a row; None for any number."""
+        """engine_timeout: seconds without a step after which the engine is restarted.
+        max_restarts: in a row; None for any number."""
         self._host = host
-        self._listener = listener
+        self._listener: Listener | None = None
         self._engine_timeout = engine_timeout
         self._socket: zmq.asyncio.Socket | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,12 +57,20 @@ class Supervisor:
         self._is_last = asyncio.Event()
 
     @property
-    def silence(self) -> float:
-        """Seconds since the engine said something, or somebody began to wait."""
+    def silence(self) -> float | None:
+        """Seconds since the engine said something, or somebody began to wait; None if nobody
+        waits."""
+        is_waiting = self._listener is not None and self._listener.is_waiting
+        return self._seconds_since_news if is_waiting else None
+
+    @property
+    def _seconds_since_news(self) -> float:
         return time.monotonic() - self._last_news
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="engine-supervisor")
+    def start(self, listener: Listener) -> None:
+        """Starts the engine, and returns at once."""
+        self._listener = listener
+        self._task = asyncio.create_task(self._run(listener), name="engine-supervisor")
 
     def post(self, message: ToEngine) -> None:
         """Sends to the engine; without one, nothing: whoever waits has been or will be told."""
@@ -111,25 +99,25 @@ class Supervisor:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
+    async def _run(self, listener: Listener) -> None:
         try:
-            await self._run_engines()
+            await self._run_engines(listener)
         except Exception as error:
             log.debug("the engine's supervisor failed", exc_info=True)
-            self._listener.on_end(f"its supervisor failed: {_in_words(error)}", is_final=True)
+            listener.on_end(f"its supervisor failed: {_in_words(error)}", is_final=True)
 
-    async def _run_engines(self) -> None:
+    async def _run_engines(self, listener: Listener) -> None:
         has_been_ready = False
         context: Context = zmq.Context()
         while not self._is_last.is_set():
-            how = await self._run_once(context)
+            how = await self._run_once(context, listener)
             began, self._ready_since = self._ready_since, None
             has_been_ready |= began is not None
             delay = self._restarts.delay(0.0 if began is None else time.monotonic() - began)
             is_final = self._is_last.is_set() or not has_been_ready or delay is None
             if has_been_ready and delay is None:
                 how = f"{how}; {self._restarts.num_ends} engines in a row have ended soon"
-            self._listener.on_end(how, is_final=is_final)
+            listener.on_end(how, is_final=is_final)
             if is_final:
                 break
             with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
@@ -137,7 +125,7 @@ class Supervisor:
         # Not reached when cancelled: a thread that is stuck still has its socket.
         context.term()
 
-    async def _run_once(self, context: Context) -> str:
+    async def _run_once(self, context: Context, listener: Listener) -> str:
         """Runs one engine until it ends; returns how it ended."""
         with contextlib.ExitStack() as stack:
             try:
@@ -153,14 +141,14 @@ class Supervisor:
             except (OSError, RuntimeError, zmq.ZMQError) as error:
                 # Descriptors, memory, processes or threads are short; they may be had again later.
                 return f"no engine could be started ({_in_words(error)})"
-            return await self._follow(socket)
+            return await self._follow(socket, listener)
 
-    async def _follow(self, socket: zmq.asyncio.Socket) -> str:
+    async def _follow(self, socket: zmq.asyncio.Socket, listener: Listener) -> str:
         """Watches a started engine until it ends; returns how it ended."""
         self._socket = socket
         ending = asyncio.create_task(self._host.wait())
-        receiving = asyncio.create_task(self._receive(socket))
-        watching = asyncio.create_task(self._watch_progress())
+        receiving = asyncio.create_task(self._receive(socket, listener))
+        watching = asyncio.create_task(self._watch_progress(listener))
         tasks = [ending, receiving, watching]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -183,15 +171,15 @@ class Supervisor:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._socket = None
 
-    async def _receive(self, socket: zmq.asyncio.Socket) -> None:
+    async def _receive(self, socket: zmq.asyncio.Socket, listener: Listener) -> None:
         """Returns when the engine has said its last."""
         while not isinstance(message := decode_from_engine(await socket.recv()), Ended):
             self._last_news = time.monotonic()
             if isinstance(message, Ready):
                 self._ready_since = self._last_news
-            self._listener.on_message(message)
+            listener.on_message(message)
 
-    async def _watch_progress(self) -> None:
+    async def _watch_progress(self, listener: Listener) -> None:
         pause, looked = min(1.0, self._engine_timeout / 4), time.monotonic()
         while True:
             await asyncio.sleep(pause)
@@ -200,9 +188,9 @@ class Supervisor:
                 # This process was stopped, and most likely the engine too (a container that is
                 # paused, a machine that sleeps): what it says next has not been read yet.
                 self.expect_news()
-            silence = self.silence
+            silence = self._seconds_since_news
             is_ready = self._ready_since is not None
-            if silence > self._engine_timeout and is_ready and self._listener.is_waiting:
+            if silence > self._engine_timeout and is_ready and listener.is_waiting:
                 where = await self._host.stacks() or "it does not say where"
                 log.error("no step for %.0f s: the engine is stuck; it ends\n%s", silence, where)
                 self._host.kill()

@@ -34,7 +34,7 @@ def engine_families(engine: EngineClient) -> Iterator[Metric]:
     yield gauge(
         "millstream_queued_prompt_tokens",
         "Prompt tokens that wait for their first answer token",
-        engine.streams.waiting_prompts.num_tokens,
+        engine.num_waiting_tokens,
     )
     yield from _cache(now)
     yield counter(
