@@ -15,12 +15,7 @@ import logging
 from collections.abc import Collection, Iterator
 
 from millstream.core.status import EngineInfo, Statistics
-from millstream.errors import (
-    EngineLost,
-    EngineUnavailable,
-    ShuttingDown,
-    StartupError,
-)
+from millstream.errors import EngineUnavailable, ShuttingDown, StartupError
 from millstream.runtime.admission import Admission
 from millstream.runtime.engine_history import EngineHistory
 from millstream.runtime.engine_link import EngineLink
@@ -28,19 +23,17 @@ from millstream.runtime.engine_status import EngineStatus, LocalStatus
 from millstream.runtime.length_limits import LengthLimits
 from millstream.runtime.messages import Fatal, FromEngine, Loading, Ready, Step
 from millstream.runtime.open_streams import OpenStreams
+from millstream.runtime.readiness import Readiness
 from millstream.runtime.state import State
 from millstream.runtime.stream import TokenStream
 
 log = logging.getLogger(__name__)
 
-_BEGINNING = Loading("starting the engine")
-
 
 class EngineClient:
     """Opens streams on one supervised engine. Use from one event loop; `start()` first.
 
-    streams: those that are open. progress: how far the start is; None unless an engine is being
-    started.
+    streams: those that are open.
     """
 
     def __init__(
@@ -60,35 +53,29 @@ class EngineClient:
         self._admission = admission
         self._status = status or LocalStatus()
         self._stuck_seconds = stuck_seconds
-        self._changed = asyncio.Event()
+        self._readiness = Readiness()
         self.streams = OpenStreams(
             admission,
             ids=ids or itertools.count(1),
-            check_available=self._check_available,
+            check_available=self._readiness.check,
             post=link.post,
-            on_close=self._changed.set,
+            on_close=self._readiness.note_change,
         )
         self._lengths = LengthLimits(max_answer_tokens, max_prompt_tokens)
-        self._info: EngineInfo | None = None
-        self._failure: StartupError | None = None
-        self._is_draining = False
-        self._has_been_ready = False
-        self.progress: Loading | None = None
 
     @property
     def state(self) -> State:
-        if self._failure is not None:
-            return State.FAILED
-        if self._is_draining:
-            return State.DRAINING
-        if self._info is not None:
-            return State.STUCK if (self.silence or 0.0) > self._stuck_seconds else State.READY
-        return State.RESTARTING if self._has_been_ready else State.LOADING
+        return self._readiness.state(is_stuck=(self.silence or 0.0) > self._stuck_seconds)
+
+    @property
+    def progress(self) -> Loading | None:
+        """How far the start is; None unless an engine is being started."""
+        return self._readiness.progress
 
     @property
     def silence(self) -> float | None:
         """Seconds in which requests were in the engine and no step came; None if there are none."""
-        return None if self._info is None else self._link.silence
+        return None if self._readiness.info is None else self._link.silence
 
     @property
     def statistics(self) -> Statistics:
@@ -123,7 +110,7 @@ class EngineClient:
     @property
     def info(self) -> EngineInfo:
         """What the engine is. Raises EngineUnavailable or ShuttingDown when it is not ready."""
-        return self._check_available()
+        return self._readiness.check()
 
     @property
     def max_prompt_tokens(self) -> int:
@@ -144,7 +131,7 @@ class EngineClient:
 
         names: what `cancel()` may call them, all of them alike, for as long as they are open.
         """
-        self._check_available()
+        self._readiness.check()
         was_idle = not self.streams
         streams = self.streams.open_many(count, names=names)
         if was_idle:
@@ -170,36 +157,30 @@ class EngineClient:
 
     def start(self) -> None:
         """Starts the engine and returns; `wait_ready()` waits for it."""
-        self.progress = _BEGINNING
+        self._readiness.on_start()
         self._link.start(self)
 
     async def wait_ready(self) -> EngineInfo:
         """Waits until the engine is loaded. Raises StartupError if it cannot be."""
-        while self._info is None:
-            if self._failure is not None:
-                raise self._failure
-            await self._wait_change()
-        return self._info
+        return await self._readiness.wait_ready()
 
     async def wait_failed(self) -> StartupError:
         """Waits until there is no engine and will be none; returns why."""
-        while self._failure is None:
-            await self._wait_change()
-        return self._failure
+        return await self._readiness.wait_failed()
 
     async def drain(self, *, grace: float) -> None:
         """Refuses new requests, lets open ones finish for `grace` seconds, then fails the rest."""
-        self._is_draining = True
+        self._readiness.is_draining = True
         self._link.start_no_more()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 while self.streams:
-                    await self._wait_change()
+                    await self._readiness.wait_change()
         self.streams.fail_all(ShuttingDown("the server is shutting down"))
 
     async def stop(self) -> None:
         """Ends the engine. Open streams get ShuttingDown."""
-        self._is_draining = True
+        self._readiness.is_draining = True
         self.streams.fail_all(ShuttingDown("the server is shutting down"))
         await self._link.stop()
 
@@ -213,47 +194,15 @@ class EngineClient:
         if isinstance(message, Step):
             self._status.on_step(message.statistics)
             self.streams.deliver(message)
-        elif isinstance(message, Ready):
-            self._info, self.progress = message.info, None
-            self._has_been_ready = True
-            self._changed.set()
-        elif isinstance(message, Loading):
-            self.progress = message
-        elif isinstance(message, Fatal):
-            log.error("the engine cannot start: %s", message.message)
-            if not self._has_been_ready:
-                self._failure = StartupError(message.message)
+        elif isinstance(message, Loading | Ready | Fatal):
+            self._readiness.on_message(message)
 
     def on_end(self, how: str, *, is_final: bool) -> None:
         """For the link: the engine is gone."""
-        was_ready, self._info = self._info is not None, None
-        self._status.on_end(is_replaced=was_ready and not is_final)
-        self.progress = None if is_final else _BEGINNING
-        if self._is_draining:
-            if self.streams:
-                log.error("%s; %d requests fail", how, len(self.streams))
-        elif is_final:
-            kind, what = StartupError, "could not start"
-            if self._has_been_ready:
-                kind, what = EngineLost, "cannot go on"
-            # The engine itself may have said why.
-            self._failure = self._failure or kind(f"the engine {what}: {how}")
-        else:
-            log.error("%s; %d requests fail, restarting", how, len(self.streams))
-        self._changed.set()
+        is_replaced = self._readiness.on_end(how, is_final=is_final)
+        self._status.on_end(is_replaced=is_replaced)
+        if self.streams:
+            log.error("%s; %d requests fail", how, len(self.streams))
         self.streams.fail_all(
             EngineUnavailable("the engine ended unexpectedly", code="engine_dead")
         )
-
-    def _check_available(self) -> EngineInfo:
-        if self._is_draining:
-            raise ShuttingDown("the server is shutting down")
-        if self._failure is not None:
-            raise EngineUnavailable("the engine has failed", code="engine_dead")
-        if self._info is None:
-            raise EngineUnavailable("the model is loading; try again in a moment")
-        return self._info
-
-    async def _wait_change(self) -> None:
-        self._changed.clear()
-        await self._changed.wait()

@@ -25,21 +25,24 @@ _ARCHIVE_COUNTERS = (
 
 
 class EngineHistory:
-    """What the engines before this one had counted when they ended, and how many there were."""
+    """What the engines before this one had counted when they ended, and how many there were.
+
+    counted_before: sums of them, by the names that `counters()` has.
+    """
 
     def __init__(self) -> None:
         self.num_restarts = 0
-        self._before: Counter[str] = Counter()
+        self.counted_before: Counter[str] = Counter()
 
     def on_end(self, last: Statistics, *, is_replaced: bool) -> None:
         """An engine has ended. last: what it said of itself last."""
-        self._before.update(_counters(last))
+        self.counted_before.update(_counters(last))
         self.num_restarts += is_replaced
 
     def counters(self, now: Statistics) -> Counter[str]:
         """The sums over all engines: preemptions, guesses, late kernels, and `archive.NAME` for
         what is kept on disk."""
-        return self._before + _counters(now)
+        return self.counted_before + _counters(now)
 
 
 def _counters(statistics: Statistics) -> Counter[str]:

@@ -23,6 +23,7 @@ from millstream.runtime.engine_link import Listener
 from millstream.runtime.host import EngineHost
 from millstream.runtime.messages import (
     Ended,
+    Fatal,
     Ready,
     Stop,
     ToEngine,
@@ -117,6 +118,8 @@ class Supervisor:
             is_final = self._is_last.is_set() or not has_been_ready or delay is None
             if has_been_ready and delay is None:
                 how = f"{how}; {self._restarts.num_ends} engines in a row have ended soon"
+            if not is_final:
+                log.error("%s; it is started again", how)
             listener.on_end(how, is_final=is_final)
             if is_final:
                 break
@@ -177,6 +180,8 @@ class Supervisor:
             self._last_news = time.monotonic()
             if isinstance(message, Ready):
                 self._ready_since = self._last_news
+            elif isinstance(message, Fatal):
+                log.error("the engine cannot start: %s", message.message)
             listener.on_message(message)
 
     async def _watch_progress(self, listener: Listener) -> None:

@@ -16,6 +16,7 @@ from millstream.api.metrics.endpoint import all_families
 from millstream.api.metrics.tgi_names import NOT_SERVED
 from millstream.core.archive import ArchiveStatistics
 from millstream.quotas.key_ring import KeyRing
+from millstream.runtime.messages import Step
 from tests.api.serving import context
 
 __all__ = ["context"]
@@ -43,9 +44,10 @@ async def families(context: ServerContext, tmp_path: Path) -> list[Metric]:
     file.write_text('[[keys]]\nlabel = "team"\nkey = "k"')
     context = replace(context, keys=KeyRing(file=file))
     engine = context.engine
-    engine.statistics = replace(
+    statistics = replace(
         engine.statistics, num_states=4, archive=ArchiveStatistics(), num_late_kernels=0
     )
+    engine.on_message(Step([], [], statistics))
     context.http_metrics.on_response("GET", "/health", status=200, seconds=0.1)
     return [*all_families(context), *ProcessCollector(registry=None).collect()]
 

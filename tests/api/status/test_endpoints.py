@@ -69,7 +69,7 @@ async def test_the_place_of_a_folder_is_not_told(
 
 
 async def test_while_the_model_loads(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api.engine, "_info", None)
+    monkeypatch.setattr(api.engine._readiness, "info", None)
     model = (await api.ask("GET", "/v1/models/fake")).json()
     assert model["max_model_len"] is None
     assert (await api.ask("GET", "/load")).json()["free_places"] == 0
@@ -98,7 +98,7 @@ async def test_ping_is_health(method: str, api: Api, monkeypatch: pytest.MonkeyP
     health, ping = await api.ask("GET", "/health"), await api.ask(method, "/ping")
     assert ping.status_code == health.status_code == 200
     assert TypeAdapter(Health).validate_json(ping.content)["status"].value == "ready"
-    monkeypatch.setattr(api.engine, "_info", None)
+    monkeypatch.setattr(api.engine._readiness, "info", None)
     ping = await api.ask(method, "/ping")
     assert (ping.status_code, ping.json()["status"]) == (503, "restarting")
 
@@ -106,7 +106,7 @@ async def test_ping_is_health(method: str, api: Api, monkeypatch: pytest.MonkeyP
 async def test_probes_of_a_failed_engine(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     live = await api.ask("GET", "/health/live")
     assert (live.status_code, live.json()) == (200, {"status": "live"})
-    monkeypatch.setattr(api.engine, "_failure", StartupError("it cannot go on"))
+    monkeypatch.setattr(api.engine._readiness, "failure", StartupError("it cannot go on"))
     live, ready = [await api.ask("GET", f"/health/{each}") for each in ("live", "ready")]
     assert (live.status_code, live.json()) == (503, {"status": "failed"})
     assert (ready.status_code, ready.json()["status"]) == (503, "failed")
