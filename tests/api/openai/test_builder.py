@@ -15,6 +15,7 @@ from millstream.api.openai.generate.answer import Identity, Report, WholeChoice
 from millstream.api.openai.generate.usage import usage
 from millstream.core.request import TokenLogprob
 from millstream.text.assembler import TextDelta
+from millstream.text.parsing.output import Delta, Reasoning
 from millstream.text.shown_logprobs import TextLogprob
 from millstream.text.vocabulary import Vocabulary
 
@@ -153,6 +154,23 @@ def test_token_ids_and_running_usage(vocabulary: Vocabulary) -> None:
     assert [event["usage"]["completion_tokens"] for event in parsed] == [1, 2, 0, 2, 2]
     assert [event["usage"]["total_tokens"] for event in parsed] == [4, 5, 3, 5, 5]
     assert parsed[-1]["usage"] == USAGE
+
+
+@pytest.mark.parametrize("parts", [None, (), (Reasoning("Hm"),)])
+def test_running_usage_tells_of_tokens_without_text(
+    parts: tuple[Delta, ...] | None, vocabulary: Vocabulary
+) -> None:
+    """Whoever cancels now has still been told of each token."""
+    silent = TextDelta("", token_ids=(4,), parts=parts)
+    last = TextDelta("", "stop", token_ids=(0,), parts=parts and ())
+    told = make_stream(vocabulary, usage=True, running_usage=True, hides_reasoning=True)
+    opening, event = events(told.chunk(0, silent, USAGE))
+    assert opening["usage"]["completion_tokens"] == 1
+    assert (event["usage"], event["choices"][0]["delta"]) == (USAGE, {"content": ""})
+    (end,) = events(told.chunk(0, last, USAGE))
+    assert end["choices"][0]["finish_reason"] == "stop"
+    plain = make_stream(vocabulary, usage=True, hides_reasoning=True)
+    assert len(events(plain.chunk(0, silent))) == 1
 
 
 def test_whole_answer_is_what_the_sdk_expects(vocabulary: Vocabulary) -> None:

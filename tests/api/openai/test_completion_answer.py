@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -97,3 +98,24 @@ def test_the_echo_comes_once(vocabulary: Vocabulary, byte_tokenizer: Tokenizer) 
     assert b'"special":false' in first
     assert b'"text":""' in last
     assert b'"special":true' in last
+
+
+@pytest.mark.parametrize("running_usage", [False, True])
+def test_running_usage_tells_of_tokens_without_text(
+    running_usage: bool, vocabulary: Vocabulary, byte_tokenizer: Tokenizer
+) -> None:
+    prompt = decode_ids(byte_tokenizer, [A], vocab_size=300, max_context=100)
+    builder = CompletionBuilder(
+        IDENTITY,
+        report=CompletionReport(usage=running_usage, running_usage=running_usage),
+        vocabulary=vocabulary,
+        prompts=[AnsweredPrompt(prompt, TextAssembler(byte_tokenizer, prompt=[A], stops=()))],
+        per_prompt=1,
+    )
+    usage = {"completion_tokens": 1}
+    event = builder.chunk(0, TextDelta("", None, (C,)), usage)
+    if running_usage:
+        said = json.loads(event.removeprefix(b"data: "))
+        assert (said["choices"][0]["text"], said["usage"]) == ("", usage)
+    else:
+        assert event == b""

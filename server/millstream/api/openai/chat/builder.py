@@ -71,7 +71,7 @@ class ChatBuilder(AnswerBuilder):
         elif self._is_plain:
             if delta.text:
                 events += before + _escape(delta.text) + self._after
-        elif delta.text or delta.logprobs or (delta.token_ids and self._report.token_ids):
+        elif delta.text or self._report.is_told_of(delta):
             events += before + self._detailed(delta, usage)
         if delta.finish_reason is not None:
             ended = self._finish(index, delta.finish_reason, has_calls=index in self._calling)
@@ -153,7 +153,7 @@ class ChatBuilder(AnswerBuilder):
             else:
                 events += before + self._detailed(delta, usage, fields=fields)
             delta = _NO_DELTA
-        if delta.logprobs or (delta.token_ids and self._report.token_ids):
+        if self._report.is_told_of(delta):
             events += before + self._detailed(delta, usage, fields='""')
         return events
 

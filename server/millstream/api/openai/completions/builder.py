@@ -76,7 +76,7 @@ class CompletionBuilder(AnswerBuilder):
             escaped = _escape(text)
             token = self._token(delta, escaped)
             return f"{before}{escaped}{_PLAIN}{token}{self._tail}".encode()
-        if text or delta.finish_reason or delta.logprobs or self._report.token_ids:
+        if text or delta.finish_reason or self._report.is_told_of(delta):
             details = self._details(index, delta, usage, text=text, is_first=is_first)
             return (before + details).encode()
         return b""

@@ -64,6 +64,15 @@ class Report:
     hides_reasoning: bool = False
     is_tool_named: bool = False
 
+    def is_told_of(self, delta: TextDelta) -> bool:
+        """Whether the delta has an event even if it has no text: what is reported beside the text
+        would be lost without one, if the client leaves or the answer fails before there is more.
+
+        The tokens of the last delta are counted by the finishing event.
+        """
+        is_counted = self.running_usage and delta.finish_reason is None
+        return bool(delta.logprobs) or (bool(delta.token_ids) and (self.token_ids or is_counted))
+
 
 @dataclass(slots=True)
 class WholeChoice:
