@@ -66,10 +66,15 @@ class Traffic:
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
         self.cached += details.get("cached_tokens", 0)
 
-    def stream(self, reader: EventReader) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """The last usage of a stream that tells it with each event, and the error at its end."""
+    def stream(
+        self, reader: EventReader, *read: str
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The last usage of a stream that tells it with each event, and the error at its end.
+
+        read: the events that were read before.
+        """
         usage, error = {}, None
-        for event in reader.rest():
+        for event in (*read, *reader.rest()):
             if event != "[DONE]":
                 said = json.loads(event)
                 usage, error = said.get("usage") or usage, said.get("error")
@@ -176,10 +181,11 @@ def _cancel(traffic: Traffic) -> None:
     with traffic._http.stream("POST", CHAT, json=body) as response:
         traffic.answered(CHAT, response)
         reader = EventReader(response)
-        identifier = json.loads(reader.next())["id"]
+        first = reader.next()
+        identifier = json.loads(first)["id"]
         done = httpx.post(f"{traffic.server.url}{CHAT}/{identifier}/cancel")
         traffic.answered(f"{CHAT}/{{id}}/cancel", done)
-        usage, error = traffic.stream(reader)
+        usage, error = traffic.stream(reader, first)
     assert error is not None
     traffic.told(usage)
     traffic.ended["cancelled", "asked"] += 1
@@ -240,11 +246,10 @@ def _fail(traffic: Traffic) -> None:
     with traffic._http.stream("POST", CHAT, json=body) as response:
         traffic.answered(CHAT, response)
         reader = EventReader(response)
-        reader.next()
-        reader.next()
+        read = reader.next(), reader.next()
         before = scraped(traffic.server)
         traffic.server.engine().kill()
-        usage, error = traffic.stream(reader)
+        usage, error = traffic.stream(reader, *read)
     assert error is not None
     assert error["code"] == "engine_dead"
     traffic.told(usage)
