@@ -108,6 +108,18 @@ def test_keys_of_both_places_open(file: Path) -> None:
     assert list(ring.labelled) == [labelled]
 
 
+async def test_a_key_of_both_places_keeps_what_it_has_used(file: Path, clock: Clock) -> None:
+    ring = KeyRing([SecretStr(HIDDEN)], file, clock=clock)
+    quota = ring.quota(digest(HIDDEN).hex())
+    quota.admit(1, param="n")
+    replace_file(file, ONE + "requests_per_minute = 5\n")
+    for _ in range(2):
+        await ring.look()
+    again = ring.quota(digest(HIDDEN).hex())
+    assert (again.label, again.limits.requests_per_minute) == ("one", 5)
+    assert (again.num_requests, again.num_open) == (1, 1)
+
+
 async def test_a_file_that_has_changed_is_read_again(file: Path, clock: Clock) -> None:
     ring = KeyRing([SecretStr("plain")], file, clock=clock)
     owner, other = digest(HIDDEN).hex(), digest("other").hex()

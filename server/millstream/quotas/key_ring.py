@@ -108,10 +108,10 @@ class KeyRing:
         log.info("API keys were read again: %d in %s", len(rules), self._file)
 
     def _use(self, rules: Sequence[KeyRule]) -> None:
-        """Makes these the keys of the file."""
+        """Makes these the keys of the file. What it says of a key of --api-key holds."""
         known, self._quotas = self._quotas, {}
-        for rule in (*self._plain, *rules):
-            quota = known.pop(rule.digest, None) or Quota(clock=self._clock)
+        for rule in {rule.digest: rule for rule in (*self._plain, *rules)}.values():
+            quota = known.get(rule.digest) or Quota(clock=self._clock)
             quota.label = rule.label
             quota.limits = rule.limits
             self._quotas[rule.digest] = quota
