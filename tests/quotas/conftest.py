@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import pytest
 
 from millstream.core.request import Request, SamplingParams
 from millstream.metrics.request_metrics import RequestLife
+from millstream.quotas.account import Ledger, ProcessLedger
+from millstream.quotas.limits import KeyLimits
+from millstream.quotas.quota import Quota
+
+DIGEST = bytes(range(32))
 
 
 class Clock:
@@ -21,6 +28,26 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+class MakeQuota(Protocol):
+    """Makes the quota of a key that has these limits."""
+
+    def __call__(self, **limits: int) -> Quota: ...
+
+
+@pytest.fixture
+def ledger(clock: Clock) -> Ledger:
+    return ProcessLedger(clock)
+
+
+@pytest.fixture
+def quota(ledger: Ledger) -> MakeQuota:
+    def make(**limits: int) -> Quota:
+        (account,) = ledger.accounts([DIGEST])
+        return Quota("team", KeyLimits(**limits), account=account)
+
+    return make
 
 
 def request(*, prompt: int = 10, max_tokens: int = 20, follows: int | None = None) -> Request:

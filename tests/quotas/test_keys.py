@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from millstream.errors import StartupError, Unauthorized
+from millstream.quotas.account import Ledger
 from millstream.quotas.key_ring import KeyRing
 from millstream.quotas.keys_file import read_keys_file
 from millstream.quotas.limits import KeyLimits
-from tests.quotas.conftest import Clock
 
 HIDDEN = "sk-very-secret"
 ONE = f'[[keys]]\nlabel = "one"\nkey = "{HIDDEN}"\n'
@@ -108,8 +108,8 @@ def test_keys_of_both_places_open(file: Path) -> None:
     assert list(ring.labelled) == [labelled]
 
 
-async def test_a_key_of_both_places_keeps_what_it_has_used(file: Path, clock: Clock) -> None:
-    ring = KeyRing([SecretStr(HIDDEN)], file, clock=clock)
+async def test_a_key_of_both_places_keeps_what_it_has_used(file: Path, ledger: Ledger) -> None:
+    ring = KeyRing([SecretStr(HIDDEN)], file, ledger=ledger)
     quota = ring.quota(digest(HIDDEN).hex())
     quota.admit(1, param="n")
     replace_file(file, ONE + "requests_per_minute = 5\n")
@@ -117,11 +117,11 @@ async def test_a_key_of_both_places_keeps_what_it_has_used(file: Path, clock: Cl
         await ring.look()
     again = ring.quota(digest(HIDDEN).hex())
     assert (again.label, again.limits.requests_per_minute) == ("one", 5)
-    assert (again.num_requests, again.num_open) == (1, 1)
+    assert (again.counts.num_requests, again.counts.num_open) == (1, 1)
 
 
-async def test_a_file_that_has_changed_is_read_again(file: Path, clock: Clock) -> None:
-    ring = KeyRing([SecretStr("plain")], file, clock=clock)
+async def test_a_file_that_has_changed_is_read_again(file: Path, ledger: Ledger) -> None:
+    ring = KeyRing([SecretStr("plain")], file, ledger=ledger)
     owner, other = digest(HIDDEN).hex(), digest("other").hex()
     ring.quota(owner).admit(1, param="n")
     replace_file(file, ONE + 'requests_per_minute = 5\n[[keys]]\nlabel = "two"\nkey = "other"\n')
@@ -131,7 +131,7 @@ async def test_a_file_that_has_changed_is_read_again(file: Path, clock: Clock) -
     await ring.look()
     assert ring.quota(other).label == "two"
     quota = ring.quota(owner)
-    assert (quota.num_requests, quota.num_open) == (1, 1)
+    assert (quota.counts.num_requests, quota.counts.num_open) == (1, 1)
     assert quota.limits.requests_per_minute == 5
 
     replace_file(file, '[[keys]]\nlabel = "two"\nkey = "other"\n')

@@ -10,11 +10,7 @@ from millstream.errors import ContextTooLong, InvalidRequest, RateLimited
 from millstream.quotas.bucket import TokenBucket
 from millstream.quotas.limits import KeyLimits
 from millstream.quotas.quota import GUESSED_ANSWER, Meter, Quota
-from tests.quotas.conftest import Clock, life, request
-
-
-def quota(clock: Clock, **limits: int) -> Quota:
-    return Quota("team", KeyLimits(**limits), clock=clock)
+from tests.quotas.conftest import Clock, MakeQuota, life, request
 
 
 def admit(quota: Quota) -> Meter:
@@ -22,8 +18,10 @@ def admit(quota: Quota) -> Meter:
     return meter
 
 
-def test_a_minutes_requests_may_come_at_once_and_then_as_they_become_free(clock: Clock) -> None:
-    one = quota(clock, requests_per_minute=30)
+def test_a_minutes_requests_may_come_at_once_and_then_as_they_become_free(
+    quota: MakeQuota, clock: Clock
+) -> None:
+    one = quota(requests_per_minute=30)
     for _ in range(30):
         admit(one)
     with pytest.raises(RateLimited, match="30 requests per minute") as refused:
@@ -36,8 +34,8 @@ def test_a_minutes_requests_may_come_at_once_and_then_as_they_become_free(clock:
         admit(one)
     clock.now += 0.2
     admit(one)
-    assert one.refused["requests"] == 2
-    assert one.num_requests == 31
+    assert one.counts.refused["requests"] == 2
+    assert one.counts.num_requests == 31
 
 
 def refusal(quota: Quota, *, prompt: int, max_tokens: int) -> RateLimited | None:
@@ -55,8 +53,8 @@ def refusal(quota: Quota, *, prompt: int, max_tokens: int) -> RateLimited | None
     return None
 
 
-def test_whoever_waits_as_long_as_told_is_let_in(clock: Clock) -> None:
-    draws, one, num_refused = random.Random(7), quota(clock, tokens_per_minute=500), 0
+def test_whoever_waits_as_long_as_told_is_let_in(quota: MakeQuota, clock: Clock) -> None:
+    draws, one, num_refused = random.Random(7), quota(tokens_per_minute=500), 0
     for _ in range(300):
         size, answer = draws.randrange(1, 400), draws.randrange(1, 400)
         refused = refusal(one, prompt=size, max_tokens=answer)
@@ -70,9 +68,9 @@ def test_whoever_waits_as_long_as_told_is_let_in(clock: Clock) -> None:
     assert num_refused > 100
 
 
-def test_no_more_is_used_in_many_minutes_than_the_limit(clock: Clock) -> None:
+def test_no_more_is_used_in_many_minutes_than_the_limit(quota: MakeQuota, clock: Clock) -> None:
     draws = random.Random(3)
-    one, used, began = quota(clock, tokens_per_minute=1000), 0, clock.now
+    one, used, began = quota(tokens_per_minute=1000), 0, clock.now
     while clock.now < began + 60 * 60:
         clock.now += draws.random()
         try:
@@ -93,8 +91,8 @@ def test_no_more_is_used_in_many_minutes_than_the_limit(clock: Clock) -> None:
     assert used >= 1000 * 55
 
 
-def test_an_answer_costs_what_was_computed(clock: Clock) -> None:
-    one = quota(clock, tokens_per_minute=1000)
+def test_an_answer_costs_what_was_computed(quota: MakeQuota) -> None:
+    one = quota(tokens_per_minute=1000)
 
     def left() -> int:
         assert one.tokens is not None
@@ -105,7 +103,7 @@ def test_an_answer_costs_what_was_computed(clock: Clock) -> None:
     assert left() == 1000 - 100 - GUESSED_ANSWER
     meter.end(life(prompt=100, cached=80, generated=30))
     assert left() == 1000 - 20 - 30
-    assert (one.num_prompt, one.num_cached, one.num_generated) == (100, 80, 30)
+    assert (one.counts.num_prompt, one.counts.num_cached, one.counts.num_generated) == (100, 80, 30)
 
     short = admit(one)
     short.begin(request(prompt=100, max_tokens=7))
@@ -119,8 +117,8 @@ def test_an_answer_costs_what_was_computed(clock: Clock) -> None:
     assert left() == 850, "a prompt that was computed costs, though its client has left"
 
 
-def test_further_answers_to_a_prompt_do_not_pay_for_it(clock: Clock) -> None:
-    one = quota(clock, tokens_per_minute=1000)
+def test_further_answers_to_a_prompt_do_not_pay_for_it(quota: MakeQuota) -> None:
+    one = quota(tokens_per_minute=1000)
     first, second = one.admit(2, param="n")
     first.begin(request(prompt=100, max_tokens=5))
     second.begin(request(prompt=100, max_tokens=5, follows=1))
@@ -128,11 +126,13 @@ def test_further_answers_to_a_prompt_do_not_pay_for_it(clock: Clock) -> None:
     second.end(life(prompt=100, cached=96, generated=5, is_leader=False))
     assert one.tokens is not None
     assert one.tokens.remaining == 1000 - 110
-    assert (one.num_requests, one.num_cached) == (1, 0)
+    assert (one.counts.num_requests, one.counts.num_cached) == (1, 0)
 
 
-def test_a_long_answer_is_not_broken_off_and_the_next_one_waits(clock: Clock) -> None:
-    one = quota(clock, tokens_per_minute=600)
+def test_a_long_answer_is_not_broken_off_and_the_next_one_waits(
+    quota: MakeQuota, clock: Clock
+) -> None:
+    one = quota(tokens_per_minute=600)
     meter = admit(one)
     meter.begin(request(prompt=10, max_tokens=5000))
     meter.end(life(prompt=10, generated=890))
@@ -144,8 +144,8 @@ def test_a_long_answer_is_not_broken_off_and_the_next_one_waits(clock: Clock) ->
     admit(one)
 
 
-def test_a_prompt_that_never_fits_is_too_long_and_not_to_be_tried_again(clock: Clock) -> None:
-    one = quota(clock, tokens_per_minute=600)
+def test_a_prompt_that_never_fits_is_too_long_and_not_to_be_tried_again(quota: MakeQuota) -> None:
+    one = quota(tokens_per_minute=600)
     meter = admit(one)
     with pytest.raises(ContextTooLong, match="601 tokens") as refused:
         meter.begin(request(prompt=601))
@@ -153,8 +153,8 @@ def test_a_prompt_that_never_fits_is_too_long_and_not_to_be_tried_again(clock: C
     meter.begin(request(prompt=600))
 
 
-def test_answers_at_once(clock: Clock) -> None:
-    one = quota(clock, max_concurrent_requests=3, requests_per_minute=10)
+def test_answers_at_once(quota: MakeQuota) -> None:
+    one = quota(max_concurrent_requests=3, requests_per_minute=10)
     first = one.admit(2, param="n")
     admit(one)
     with pytest.raises(RateLimited, match="3 answers at once") as refused:
@@ -169,28 +169,28 @@ def test_answers_at_once(clock: Clock) -> None:
     assert one.requests.remaining == 7, "what was refused costs no request"
 
 
-def test_answers_end_where_the_keys_may(clock: Clock) -> None:
-    one = quota(clock, max_output_tokens=9)
+def test_answers_end_where_the_keys_may(quota: MakeQuota) -> None:
+    one = quota(max_output_tokens=9)
     assert admit(one).begin(request(max_tokens=10)).max_tokens == 9
     assert admit(one).begin(request(max_tokens=8)).max_tokens == 8
 
 
-def test_no_limits(clock: Clock) -> None:
-    one = quota(clock)
+def test_no_limits(quota: MakeQuota) -> None:
+    one = quota()
     for _ in range(1000):
         admit(one).begin(request(prompt=1000, max_tokens=1000))
-    assert (one.requests, one.tokens, one.num_open) == (None, None, 1000)
+    assert (one.requests, one.tokens, one.counts.num_open) == (None, None, 1000)
 
 
-def test_a_request_for_which_the_server_has_no_place_costs_nothing(clock: Clock) -> None:
-    one = quota(clock, requests_per_minute=2, max_concurrent_requests=2)
+def test_a_request_for_which_the_server_has_no_place_costs_nothing(quota: MakeQuota) -> None:
+    one = quota(requests_per_minute=2, max_concurrent_requests=2)
     one.take_back(one.admit(2, param="n"))
     one.admit(2, param="n")
-    assert (one.num_requests, one.num_open) == (1, 2)
+    assert (one.counts.num_requests, one.counts.num_open) == (1, 2)
 
 
-def test_other_limits_do_not_forget_what_was_used(clock: Clock) -> None:
-    one = quota(clock, requests_per_minute=10)
+def test_other_limits_do_not_forget_what_was_used(quota: MakeQuota) -> None:
+    one = quota(requests_per_minute=10)
     for _ in range(8):
         admit(one)
     one.limits = KeyLimits(requests_per_minute=20)
@@ -203,11 +203,11 @@ def test_other_limits_do_not_forget_what_was_used(clock: Clock) -> None:
     admit(one)
 
 
-def test_when_a_bucket_is_full_again(clock: Clock) -> None:
-    bucket = TokenBucket(60, clock=clock)
+def test_when_a_bucket_is_full_again() -> None:
+    bucket = TokenBucket.full(60)
     bucket.take(45)
     assert bucket.seconds_until(60) == 45
-    clock.now += 1000
+    bucket.fill(1000)
     assert (bucket.level, bucket.seconds_until(60)) == (60, 0)
     bucket.take(-5)
     assert bucket.level == 60

@@ -6,33 +6,31 @@ zero, so that over the minutes nobody gets more than the limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-Clock = Callable[[], float]
+from dataclasses import dataclass
+from typing import Self
 
 _SECONDS = 60.0
 
 
+@dataclass(slots=True)
 class TokenBucket:
-    """Full at first. clock: seconds that only go forward."""
+    """level: what can be taken; below zero after more was taken than there was."""
 
-    def __init__(self, per_minute: int, *, clock: Clock) -> None:
-        self.per_minute = per_minute
-        self._clock = clock
-        self._level = float(per_minute)
-        self._looked = clock()
+    per_minute: int
+    level: float
 
-    @property
-    def level(self) -> float:
-        """What can be taken now; below zero after more was taken than there was."""
-        now = self._clock()
-        filled = self._level + (now - self._looked) * self.per_minute / _SECONDS
-        self._level, self._looked = min(filled, float(self.per_minute)), now
-        return self._level
+    @classmethod
+    def full(cls, per_minute: int) -> Self:
+        """A bucket from which a minute's worth can be taken."""
+        return cls(per_minute, float(per_minute))
+
+    def fill(self, seconds: float) -> None:
+        """Adds what becomes free in so many seconds."""
+        self.take(-seconds * self.per_minute / _SECONDS)
 
     def take(self, amount: float) -> None:
         """Takes it, whether or not it is there; a negative amount is given back."""
-        self._level = min(self.level - amount, float(self.per_minute))
+        self.level = min(self.level - amount, float(self.per_minute))
 
     def seconds_until(self, level: float) -> float:
         """When so much can be taken, if nobody takes anything before; at most a minute's worth."""
@@ -41,6 +39,5 @@ class TokenBucket:
 
     def change(self, per_minute: int) -> None:
         """Has another limit from now on. What was taken stays taken."""
-        taken = self.per_minute - self.level
+        self.level += per_minute - self.per_minute
         self.per_minute = per_minute
-        self._level = per_minute - taken

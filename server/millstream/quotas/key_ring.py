@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NamedTuple
 from pydantic import SecretStr
 
 from millstream.errors import StartupError, Unauthorized
-from millstream.quotas.bucket import Clock
+from millstream.quotas.account import Ledger, ProcessLedger
 from millstream.quotas.keys_file import KeyRule, read_keys_file
 from millstream.quotas.limits import KeyLimits
 from millstream.quotas.quota import Quota
@@ -48,10 +47,11 @@ class KeyRing:
         keys: Sequence[SecretStr] = (),
         file: Path | None = None,
         *,
-        clock: Clock = time.monotonic,
+        ledger: Ledger | None = None,
     ) -> None:
-        """keys: those without limits and labels."""
-        self._clock = clock
+        """keys: those without limits and labels. ledger: keeps what was asked for
+        with each; by default one that no other process sees."""
+        self._ledger = ledger or ProcessLedger()
         self._plain = [
             KeyRule(sha256(key.get_secret_value().encode()).digest(), "", KeyLimits())
             for key in keys
@@ -100,21 +100,25 @@ class KeyRing:
             return
         self._read = self._seen
         try:
-            rules = await asyncio.to_thread(read_keys_file, self._file)
+            self._use(rules := await asyncio.to_thread(read_keys_file, self._file))
         except StartupError as error:
             log.error("%s; the keys that were known stay", error.message)
             return
-        self._use(rules)
         log.info("API keys were read again: %d in %s", len(rules), self._file)
 
     def _use(self, rules: Sequence[KeyRule]) -> None:
         """Makes these the keys of the file. What it says of a key of --api-key holds."""
+        wanted = {rule.digest: rule for rule in (*self._plain, *rules)}
+        new = [digest for digest in wanted if digest not in self._quotas]
+        accounts = dict(zip(new, self._ledger.accounts(new), strict=True))
         known, self._quotas = self._quotas, {}
-        for rule in {rule.digest: rule for rule in (*self._plain, *rules)}.values():
-            quota = known.get(rule.digest) or Quota(clock=self._clock)
-            quota.label = rule.label
-            quota.limits = rule.limits
-            self._quotas[rule.digest] = quota
+        for digest, rule in wanted.items():
+            if digest in known:
+                quota = known[digest]
+                quota.label, quota.limits = rule.label, rule.limits
+            else:
+                quota = Quota(rule.label, rule.limits, account=accounts[digest])
+            self._quotas[digest] = quota
 
 
 def _stamp(file: Path) -> _Stamp:

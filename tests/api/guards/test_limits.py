@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from millstream.api.context import ServerContext
+from millstream.quotas.account import ProcessLedger
 from millstream.quotas.key_ring import KeyRing
 from millstream.settings import Settings
 from tests.api.described_transport import CheckedTransport
@@ -47,7 +48,7 @@ class Limited:
         self.file, self.clock = file, clock
         self.write()
         settings = Settings(served_model_name="fake", api_keys_file=file, store="off")
-        self.keys = KeyRing(file=file, clock=clock)
+        self.keys = KeyRing(file=file, ledger=ProcessLedger(clock))
         self.context = replace(context, settings=settings, keys=self.keys)
 
     def write(self, **limits: int) -> None:
@@ -171,8 +172,8 @@ async def test_answers_at_once_of_clients_that_stay_and_leave(limited: Limited, 
             await asyncio.sleep(0)
         assert (await limited.ask()).status_code == 429
     assert [(await one).status_code for one in (asked[1], third)] == [200, 200]
-    quota = next(limited.keys.labelled)
-    assert (quota.num_open, quota.num_requests) == (0, 3)
+    counts = next(limited.keys.labelled).counts
+    assert (counts.num_open, counts.num_requests) == (0, 3)
 
 
 async def test_a_full_server_costs_nothing(limited: Limited, talk: Talk) -> None:

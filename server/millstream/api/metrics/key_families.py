@@ -12,27 +12,27 @@ from millstream.quotas.quota import Quota
 
 def key_families(quotas: Iterable[Quota]) -> Iterator[Metric]:
     """The families; none for a server without a file of keys."""
-    known = [({"key": quota.label}, quota) for quota in quotas]
+    known = [({"key": quota.label}, quota.counts) for quota in quotas]
     if not known:
         return
     prefix = "millstream_key"
     yield gauges(
         f"{prefix}_requests_open",
         "Requests of a key that hold a place",
-        [(labels, quota.num_open) for labels, quota in known],
+        [(labels, counts.num_open) for labels, counts in known],
     )
     yield counters(
         f"{prefix}_requests",
         "HTTP requests and messages of a key that took their places",
-        [(labels, quota.num_requests) for labels, quota in known],
+        [(labels, counts.num_requests) for labels, counts in known],
     )
     yield counters(
         f"{prefix}_refused",
         "HTTP requests and messages of a key that were refused, by the limit that they met",
         [
             (labels | {"limit": limit}, count)
-            for labels, quota in known
-            for limit, count in quota.refused.items()
+            for labels, counts in known
+            for limit, count in counts.refused.items()
         ],
     )
     yield counters(
@@ -40,11 +40,11 @@ def key_families(quotas: Iterable[Quota]) -> Iterator[Metric]:
         "Tokens of a key: of prompts (computed or found in the prefix cache) and of answers",
         [
             (labels | {"kind": kind}, count)
-            for labels, quota in known
+            for labels, counts in known
             for kind, count in (
-                ("computed", quota.num_prompt - quota.num_cached),
-                ("cached", quota.num_cached),
-                ("generated", quota.num_generated),
+                ("computed", counts.num_prompt - counts.num_cached),
+                ("cached", counts.num_cached),
+                ("generated", counts.num_generated),
             )
         ],
     )
