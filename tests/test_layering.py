@@ -208,7 +208,7 @@ ALLOWED: dict[str, set[str]] = {
     # time and processes
     "runtime": {"core", "errors", "metrics"},
     # keys, and how much may be asked for with them
-    "quotas": {"core", "errors", "metrics", "setting_types"},
+    "quotas": {"core", "errors", "metrics", "setting_types", "shared_memory"},
     # what has ended, for OpenTelemetry
     "tracing": {"errors", "metrics", "settings", "version"},
     # beside the event loop

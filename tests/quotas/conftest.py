@@ -1,8 +1,10 @@
-"""A clock that goes when it is told to, and requests."""
+"""A clock that goes when it is told to, requests, and quotas of accounts of both kinds."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from itertools import cycle
+from typing import Any, Protocol, cast
 
 import pytest
 
@@ -11,6 +13,9 @@ from millstream.metrics.request_metrics import RequestLife
 from millstream.quotas.account import Ledger, ProcessLedger
 from millstream.quotas.limits import KeyLimits
 from millstream.quotas.quota import Quota
+from millstream.quotas.shared_ledger import SharedLedger
+from millstream.quotas.shared_table import SharedTable, shared_table_bytes
+from millstream.shared_memory import SharedMemory
 
 DIGEST = bytes(range(32))
 
@@ -37,17 +42,47 @@ class MakeQuota(Protocol):
 
 
 @pytest.fixture
-def ledger(clock: Clock) -> Ledger:
-    return ProcessLedger(clock)
+def table() -> SharedTable:
+    return SharedTable(SharedMemory.create(shared_table_bytes(1, 2)), num_workers=2)
 
 
-@pytest.fixture
-def quota(ledger: Ledger) -> MakeQuota:
+@pytest.fixture(params=["process", "shared"])
+def ledger(request: pytest.FixtureRequest, clock: Clock) -> Ledger:
+    if request.param == "process":
+        return ProcessLedger(clock)
+    return SharedLedger(request.getfixturevalue("table"), worker=1, clock=clock)
+
+
+@pytest.fixture(params=["process", "shared"])
+def quota(request: pytest.FixtureRequest, clock: Clock) -> MakeQuota:
+    """Those that are shared are used by two workers in turn."""
+    ledgers: list[Ledger] = [ProcessLedger(clock)]
+    if request.param == "shared":
+        table = request.getfixturevalue("table")
+        ledgers = [SharedLedger(table, worker=worker, clock=clock) for worker in range(2)]
+
     def make(**limits: int) -> Quota:
-        (account,) = ledger.accounts([DIGEST])
-        return Quota("team", KeyLimits(**limits), account=account)
+        accounts = [ledger.accounts([DIGEST])[0] for ledger in ledgers]
+        quotas = [Quota("team", KeyLimits(**limits), account=account) for account in accounts]
+        return cast(Quota, _InTurn(quotas))
 
     return make
+
+
+class _InTurn:
+    """One quota as several processes see it: each use of it is by the next. Limits are set in all,
+    as each process reads the file."""
+
+    def __init__(self, quotas: Iterable[Quota]) -> None:
+        self.__dict__["quotas"] = list(quotas)
+        self.__dict__["turns"] = cycle(self.quotas)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(next(self.turns), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        for quota in self.quotas:
+            setattr(quota, name, value)
 
 
 def request(*, prompt: int = 10, max_tokens: int = 20, follows: int | None = None) -> Request:

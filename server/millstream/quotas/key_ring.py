@@ -39,7 +39,7 @@ class _Stamp(NamedTuple):
 class KeyRing:
     """The keys that are known. For the event loop's thread.
 
-    Raises StartupError for a file that cannot be used.
+    Raises StartupError for a file that cannot be used, and as the ledger does.
     """
 
     def __init__(
