@@ -19,6 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if given[:1] == ["engine"]:
             _run_engine(given[1:])
+        elif given[:1] == ["http-worker"]:
+            _run_http_worker()
         else:
             _serve(given)
     except StartupError as error:
@@ -57,3 +59,11 @@ def _run_engine(arguments: Sequence[str]) -> None:
     from millstream import engine_process
 
     engine_process.run(**options)
+
+
+def _run_http_worker() -> None:
+    quiet_libraries()
+
+    from millstream import http_worker_process
+
+    http_worker_process.run()

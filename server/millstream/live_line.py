@@ -11,30 +11,43 @@ import asyncio
 import sys
 import time
 from contextlib import suppress
-from typing import TextIO
+from typing import Protocol, TextIO
 
-from millstream.runtime.client import EngineClient
+from millstream.core.status import Statistics
 from millstream.settings import Settings
 
 _SECONDS = 1.0
 _ERASE_LINE = "\r\x1b[K"
 
 
+class Load(Protocol):
+    """How busy a server is. num_open: requests that hold a place. num_generated_tokens: so far."""
+
+    @property
+    def num_open(self) -> int: ...
+
+    @property
+    def num_generated_tokens(self) -> int: ...
+
+    @property
+    def statistics(self) -> Statistics: ...
+
+
 class LiveLine:
     """What the line says, from one look to the next."""
 
-    def __init__(self, engine: EngineClient) -> None:
-        self._engine = engine
-        self._num_tokens = engine.streams.metrics.num_generated_tokens
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._num_tokens = load.num_generated_tokens
         self._looked = time.monotonic()
 
     def text(self) -> str:
         """The line; empty while nothing happens."""
-        now, num_tokens = time.monotonic(), self._engine.streams.metrics.num_generated_tokens
+        now, num_tokens = time.monotonic(), self._load.num_generated_tokens
         rate = (num_tokens - self._num_tokens) / max(now - self._looked, 1e-9)
         self._looked, self._num_tokens = now, num_tokens
-        stands = self._engine.statistics
-        if not (self._engine.num_open or rate):
+        stands = self._load.statistics
+        if not (self._load.num_open or rate):
             return ""
         return (
             f"{stands.num_running} running, {stands.num_waiting} waiting, "
@@ -42,14 +55,14 @@ class LiveLine:
         )
 
 
-async def show_load(engine: EngineClient, settings: Settings, *, out: TextIO | None = None) -> None:
+async def show_load(load: Load, settings: Settings, *, out: TextIO | None = None) -> None:
     """Shows the line on standard error until it is cancelled; nothing where that is no terminal, or
     the log is for machines, or tells of nothing but trouble."""
     out = out or sys.stderr
     is_wanted = settings.log_format == "text" and settings.log_level in ("debug", "info")
     if not (is_wanted and out.isatty()):
         return
-    line, shown = LiveLine(engine), ""
+    line, shown = LiveLine(load), ""
     try:
         while True:
             await asyncio.sleep(_SECONDS)

@@ -35,20 +35,31 @@ class ServerParts:
     keys: KeyRing | None
 
 
-async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> ServerContext:
-    """Loads what is needed in threads. Raises StartupError for a folder or template without use."""
+async def make_context(
+    settings: Settings, folder: Path, parts: ServerParts, *, session_secret: bytes | None = None
+) -> ServerContext:
+    """Loads what is needed in threads. Raises StartupError for a folder or template without use.
+
+    session_secret: what cookies are signed with, where no store has a secret (default: a new one).
+    """
     tokenizer = await asyncio.to_thread(_load_tokenizer, settings, folder)
     side = await asyncio.to_thread(text_side, tokenizer, tokenizer.backend_tokenizer, settings)
     log.info("reasoning and tool calls are read by: %s", side.parsers.description)
-    return await context_of(settings, side, parts)
+    return await context_of(settings, side, parts, session_secret=session_secret)
 
 
 async def context_of(
-    settings: Settings, side: TextSide, parts: ServerParts, *, owner: OwnerFunction | None = None
+    settings: Settings,
+    side: TextSide,
+    parts: ServerParts,
+    *,
+    owner: OwnerFunction | None = None,
+    session_secret: bytes | None = None,
 ) -> ServerContext:
-    """owner: says whose a request is; None asks its key or cookie."""
+    """owner: says whose a request is; None asks its key or cookie. session_secret: as above."""
     store = parts.store
-    secret = token_bytes(32) if store is None else await store.secret("sessions")
+    own_secret = session_secret or token_bytes(32)
+    secret = own_secret if store is None else await store.secret("sessions")
     return ServerContext(
         settings=settings,
         session_secret=secret,

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from millstream.setting_types import ApiKeys, Count, Hosts, Origins, Seconds
 
 DEMO_MODEL = "demo"
+MAX_HTTP_WORKERS = 64
 
 
 class Settings(BaseSettings):
@@ -127,6 +128,12 @@ class Settings(BaseSettings):
         default=False,
         description="answer a refused stream of /v1 with 200 and an event that has the error, as "
         "TGI does: huggingface_hub raises OverloadedError for no other",
+    )
+    http_workers: Count = Field(
+        1,
+        le=MAX_HTTP_WORKERS,
+        description="processes that serve HTTP in front of the one engine, for more requests per "
+        "second than one core can take",
     )
     max_concurrent_requests: Count = Field(
         32, le=1024, description="requests that generate at the same time"

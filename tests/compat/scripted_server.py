@@ -21,7 +21,7 @@ import torch
 from script import answer_to
 from tokenizers import Tokenizer
 
-from millstream import cli, engine_process, server_process
+from millstream import cli, engine_command, engine_process
 from millstream.core.plan import Chunk, Plan
 from millstream.core.status import Report
 from millstream.model.build import runner_factory
@@ -98,6 +98,6 @@ def build_scripted_runner(
 
 
 if __name__ == "__main__":
-    server_process.ProcessHost = ScriptedHost
+    engine_command.ProcessHost = ScriptedHost
     engine_process.runner_factory = build_scripted_runner
     sys.exit(cli.main())

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from millstream import cli, server_process, server_store
+from millstream import cli, engine_command, server_process, server_store
 from millstream.api.context import ServerContext
 from millstream.core.plan import Plan, StepOutput
 from millstream.runtime.thread_host import ThreadHost
@@ -137,7 +137,7 @@ async def make_context(settings: Settings, folder: Path, parts: ServerParts) -> 
 
 def main() -> None:
     """Starts servers until there are no more lines."""
-    server_process.ProcessHost = StorytellerHost  # type: ignore[assignment,misc]
+    engine_command.ProcessHost = StorytellerHost  # type: ignore[assignment,misc]
     server_process.make_context = make_context
     server_process.resolve = lambda settings: Path()
     server_store.Store = ImpatientStore  # type: ignore[misc]

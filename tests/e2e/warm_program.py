@@ -27,7 +27,7 @@ import torch
 import transformers.utils.chat_template_utils
 import zmq
 
-from millstream import cli, engine_process, server_process
+from millstream import cli, engine_command, engine_process
 from millstream.parent import die_with_parent
 from millstream.runtime.host import ProcessHost
 from millstream.text import template_trial
@@ -105,7 +105,7 @@ def _server(arguments: Sequence[str]) -> None:
             _engine(end)
         os.close(end)
         ForkedHost.waiting.append((engine, start))
-    server_process.ProcessHost = ForkedHost  # type: ignore[misc]
+    engine_command.ProcessHost = ForkedHost  # type: ignore[misc]
     seconds = os.environ.get(TRIAL_SECONDS, template_trial.TRIAL_SECONDS)
     template_trial.TRIAL_SECONDS = float(seconds)
     sys.exit(cli.main(["serve", *arguments]))

@@ -36,7 +36,7 @@ SERVER_ONLY = {
     ),
     *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"),
     *("store", "store_days", "store_bytes", "session_days", "page"),
-    *("open_metrics", "max_engine_restarts", "log_format", "log_prompts"),
+    *("open_metrics", "max_engine_restarts", "log_format", "log_prompts", "http_workers"),
     *("otlp_traces_endpoint", "otlp_service_name"),
 }
 GIVEN: dict[str, Any] = {

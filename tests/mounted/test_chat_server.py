@@ -188,7 +188,13 @@ def test_what_cannot_start_says_so_to_whoever_starts_it(
 
 def test_every_setting_is_a_keyword_or_left_to_the_application() -> None:
     left = {"model_id", "host", "port", "root_path", "log_level", "engine_timeout"}
-    left |= {"max_engine_restarts", "log_format", "otlp_traces_endpoint", "otlp_service_name"}
+    left |= {
+        "http_workers",
+        "max_engine_restarts",
+        "log_format",
+        "otlp_traces_endpoint",
+        "otlp_service_name",
+    }
     left |= {"log_prompts"}
     left |= {"ssl_certfile", "ssl_keyfile", "ssl_keyfile_password"}
     assert set(MountedLoadingSettings.__annotations__) == set(Settings.model_fields) - left

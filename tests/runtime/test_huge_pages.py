@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import zmq
 
+from millstream.engine_command import ENGINE_ENVIRONMENT
 from millstream.runtime.host import ProcessHost
-from millstream.server_process import ENGINE_ENVIRONMENT
 
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _PROGRAM = """

@@ -108,6 +108,11 @@ class EngineClient:
         return self._admission.num_taken
 
     @property
+    def num_generated_tokens(self) -> int:
+        """Tokens of answers that were passed on so far."""
+        return self.streams.metrics.num_generated_tokens
+
+    @property
     def info(self) -> EngineInfo:
         """What the engine is. Raises EngineUnavailable or ShuttingDown when it is not ready."""
         return self._readiness.check()

@@ -40,6 +40,14 @@ class EngineHost(Protocol):
         ...
 
 
+def new_endpoint() -> str:
+    """An address for a socket between two processes, which nobody else has."""
+    # Intentional: no file on Linux but a name of the kernel's. It is short wherever temporary
+    # files are, and gone with the process, however that ends.
+    place = "@" if sys.platform == "linux" else "/tmp/"
+    return f"ipc://{place}millstream-{secrets.token_hex(16)}"
+
+
 class ProcessHost:
     """Runs `command + [endpoint]` as a child that dies with us and ignores our terminal.
 
@@ -56,10 +64,7 @@ class ProcessHost:
         return self._process.pid if self._process else None
 
     def endpoint(self) -> str:
-        # Intentional: no file on Linux but a name of the kernel's. It is short wherever temporary
-        # files are, and gone with the process, however that ends.
-        place = "@" if sys.platform == "linux" else "/tmp/"
-        return f"ipc://{place}millstream-{secrets.token_hex(16)}"
+        return new_endpoint()
 
     async def start(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         # Intentional: its own session, so that Ctrl-C reaches only us and we can drain; its

@@ -12,7 +12,7 @@ import logging
 import signal
 import socket
 import ssl
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from types import FrameType
 
@@ -31,7 +31,8 @@ from millstream.settings import Settings
 log = logging.getLogger(__name__)
 
 _MAX_HEADER_BYTES = 64 * 1024
-_CLOSING_SECONDS = 5
+CLOSING_SECONDS = 5
+"""What the connections that are left get to close, after the last answer."""
 _IDLE_SECONDS = 75
 """How long a connection is kept that asks for nothing: longer than clients (5 s is usual) and load
 balancers (60 s) keep theirs, so that they do not use it just when it is closed."""
@@ -93,6 +94,20 @@ def _protocols(
     return Configured, ConfiguredSocket
 
 
+def say_what_is_open(count: int, grace: float) -> None:
+    """Logs what the end waits for. count: requests that hold a place."""
+    if not count:
+        log.info("shutting down: no request is open")
+        return
+    log.info(
+        "shutting down: waiting up to %.0f s for %d open %s; a second Ctrl-C or SIGTERM "
+        "ends %s at once",
+        grace,
+        count,
+        *(("request", "it") if count == 1 else ("requests", "them")),
+    )
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that drains its engine before it closes connections.
 
@@ -109,7 +124,11 @@ class Server(uvicorn.Server):
         tls: ssl.SSLContext | None = None,
         socket_answers: Set[asyncio.Task[None]] = frozenset(),
         http_metrics: HttpMetrics,
+        on_serving: Callable[[], None] = lambda: None,
+        is_one_of_several: bool = False,
     ) -> None:
+        """on_serving: called when connections are taken. is_one_of_several: somebody else says what
+        is still open at the end."""
         http, websocket = _protocols(settings, http_metrics)
         # h11, not httptools: httptools puts no limit on the size of headers.
         super().__init__(
@@ -125,7 +144,7 @@ class Server(uvicorn.Server):
                 lifespan="off",
                 h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
                 timeout_keep_alive=_IDLE_SECONDS,
-                timeout_graceful_shutdown=_CLOSING_SECONDS,
+                timeout_graceful_shutdown=CLOSING_SECONDS,
                 log_config=None,
                 log_level="warning" if settings.log_level != "debug" else "debug",
                 # Its lines have queries, and what X-Forwarded-For says; our own have neither.
@@ -139,6 +158,13 @@ class Server(uvicorn.Server):
         self._grace = settings.graceful_termination_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Future[None] | None = None
+        self._on_serving = on_serving
+        self._is_one_of_several = is_one_of_several
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_serving()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -158,25 +184,13 @@ class Server(uvicorn.Server):
     def begin_exit(self) -> None:
         """Drains; called again, ends the drain at once."""
         if self._draining is None:
-            self._say_what_is_open()
+            if not self._is_one_of_several:
+                say_what_is_open(self.engine.num_open, self._grace)
             self._drain(self._grace)
         else:
             log.info("shutting down: waiting no longer")
             self._draining.cancel()
             self._drain(0)
-
-    def _say_what_is_open(self) -> None:
-        count = self.engine.num_open
-        if not count:
-            log.info("shutting down: no request is open")
-            return
-        log.info(
-            "shutting down: waiting up to %.0f s for %d open %s; a second Ctrl-C or SIGTERM "
-            "ends %s at once",
-            self._grace,
-            count,
-            *(("request", "it") if count == 1 else ("requests", "them")),
-        )
 
     def _drain(self, grace: float) -> None:
         self._draining = asyncio.ensure_future(self._end_answers(grace))
@@ -185,7 +199,7 @@ class Server(uvicorn.Server):
     async def _end_answers(self, grace: float) -> None:
         await self.engine.drain(grace=grace)
         if self._socket_answers:  # those that have failed now say so, and are kept
-            await asyncio.wait(set(self._socket_answers), timeout=_CLOSING_SECONDS)
+            await asyncio.wait(set(self._socket_answers), timeout=CLOSING_SECONDS)
 
     def _on_drained(self, draining: asyncio.Future[None]) -> None:
         """Ends the server, also if draining failed; not if it was to be done again, faster."""

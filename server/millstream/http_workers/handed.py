@@ -1,0 +1,56 @@
+"""What the hub hands to a worker when it starts it: a line of JSON on its standard input.
+
+Not arguments or variables, which others can read: secrets are among it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import msgspec
+from pydantic import SecretStr
+
+from millstream.settings import Settings
+
+
+class Handed(msgspec.Struct, frozen=True, kw_only=True):
+    """worker: its number, from 0 on, of num_workers. endpoint: of its socket to the hub. folder:
+    the model's. listeners, places, status: descriptors, of the sockets that it serves and of shared
+    memory. session_secret: what cookies are signed with where no store has one.
+    """
+
+    worker: int
+    num_workers: int
+    endpoint: str
+    settings: dict[str, Any]
+    folder: str
+    listeners: list[int]
+    places: int
+    status: int
+    session_secret: bytes
+
+    def line(self) -> bytes:
+        """The line with all of it."""
+        return msgspec.json.encode(self) + b"\n"
+
+    @classmethod
+    def read(cls, line: bytes) -> Self:
+        """Raises msgspec.ValidationError for anything else."""
+        return msgspec.json.decode(line, type=cls)
+
+
+def with_secrets(settings: Settings) -> dict[str, Any]:
+    """All settings, for a process that is to have the secrets too, as JSON can say them."""
+    said = settings.model_dump(mode="json")
+    for name, field in Settings.model_fields.items():
+        if field.exclude:
+            said[name] = _opened(getattr(settings, name))
+    return said
+
+
+def _opened(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, list | tuple):
+        return [_opened(each) for each in value]
+    return value

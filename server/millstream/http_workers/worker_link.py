@@ -1,0 +1,82 @@
+"""A worker's EngineLink: the hub, which has the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from millstream.http_workers.messages import (
+    Drain,
+    EngineEnded,
+    Serving,
+    ToHub,
+    decode_from_hub,
+    encode,
+)
+from millstream.http_workers.shared_status import StatusReader
+from millstream.runtime.engine_link import Listener
+from millstream.runtime.messages import ToEngine
+
+_LINGER_MS = 1000  # for what was said last
+
+
+class WorkerLink:
+    """For one event loop. The hub must be listening at the endpoint."""
+
+    def __init__(
+        self, endpoint: str, status: StatusReader, *, on_drain: Callable[[], None]
+    ) -> None:
+        """on_drain: called when the hub wants the worker to end, and again when at once."""
+        self._status = status
+        self._on_drain = on_drain
+        self._context = zmq.asyncio.Context()
+        self._socket = self._context.socket(zmq.PAIR)
+        self._socket.set_hwm(0)
+        self._socket.connect(endpoint)
+        self._receiving: asyncio.Task[None] | None = None
+
+    @property
+    def silence(self) -> float | None:
+        return self._status.silence
+
+    def start(self, listener: Listener) -> None:
+        self._receiving = asyncio.create_task(self._receive(listener), name="hub-messages")
+
+    def post(self, message: ToEngine) -> None:
+        self._send(message)
+
+    def serving(self) -> None:
+        """Tells the hub that this worker takes connections."""
+        self._send(Serving())
+
+    def expect_news(self) -> None:
+        """The hub sees it."""
+
+    def start_no_more(self) -> None:
+        """The engine is the hub's to end."""
+
+    async def stop(self) -> None:
+        if self._receiving is not None:
+            self._receiving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._receiving
+        self._socket.close(linger=_LINGER_MS)
+        await asyncio.to_thread(self._context.term)
+
+    def _send(self, message: ToHub | ToEngine) -> None:
+        # Sends at once: the hub listened before it started this process.
+        self._socket.send(encode(message))
+
+    async def _receive(self, listener: Listener) -> None:
+        while True:
+            message = decode_from_hub(await self._socket.recv())
+            if isinstance(message, Drain):
+                self._on_drain()
+            elif isinstance(message, EngineEnded):
+                listener.on_end(message.how, is_final=message.is_final)
+            else:
+                listener.on_message(message)
