@@ -591,7 +591,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "sse_starlette": {"api"},
     "uvicorn": {"api"},
     "zmq": {"runtime", "engine_process", "http_workers"},
-    "msgspec": {"runtime", "api", "http_workers"},
+    "msgspec": {"runtime", "api", "http_workers", "metrics"},
     "llguidance": {"model", "text"},
     "prometheus_client": {"api"},
     "opentelemetry": {"tracing"},

@@ -6,6 +6,7 @@ each value, which for the time between two tokens would be the dearest thing don
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -29,20 +30,46 @@ TOKEN_COUNTS = tuple(
 
 
 class Histogram:
-    """Counts of values. For one thread. bounds: upper ones, ascending, each included."""
+    """Counts of values. For one thread. bounds: upper ones, ascending, each included.
 
-    __slots__ = ("bounds", "counts", "total")
+    total: the sum of the values. remainder: what rounding left out of it when histograms were
+    added; empty where values were only observed.
+    """
+
+    __slots__ = ("bounds", "counts", "remainder", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.bounds = tuple(bounds)
         self.counts = [0] * (len(self.bounds) + 1)
         self.total = 0.0
+        self.remainder: list[float] = []
 
     def observe(self, value: float) -> None:
         """Counts one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def add(self, other: Histogram) -> None:
+        """Counts all that another one has counted. Raises ValueError if its bounds differ.
+
+        The totals are summed without an error, so the order of summands does not change the result
+        by a bit, and more in a summand never makes it less.
+        """
+        if other.bounds != self.bounds:
+            raise ValueError("histograms with different bounds cannot be added")
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total, *self.remainder = _exact_sum(
+            [self.total, *self.remainder, other.total, *other.remainder]
+        )
+
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Each bound, the last of which is infinite, and how many values are not above it."""
         return zip((*self.bounds, float("inf")), accumulate(self.counts), strict=True)
+
+
+def _exact_sum(values: Sequence[float]) -> list[float]:
+    """The sum of values, rounded to a float, then floats that are what the rounding left out."""
+    parts = [math.fsum(values)]
+    while rest := math.fsum([*values, *(-part for part in parts)]):
+        parts.append(rest)
+    return parts

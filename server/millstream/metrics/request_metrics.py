@@ -80,6 +80,12 @@ class RequestMetrics:
         self.generated_tokens = Histogram(TOKEN_COUNTS)
         self.max_tokens = Histogram(TOKEN_COUNTS)
 
+    @property
+    def num_open(self) -> int:
+        """Requests that the engine was sent, and that are not over."""
+        num_over = self.finished.total() + self.failed.total() + self.cancelled.total()
+        return self.num_started - num_over
+
     def on_sent(
         self, life: RequestLife, *, num_prompt: int, max_tokens: int, is_leader: bool
     ) -> None:
