@@ -10,6 +10,7 @@ from prometheus_client.core import Metric
 
 from millstream.api.context import ServerContext
 from millstream.api.metrics.endpoint import all_families
+from millstream.metrics.counts import Counts
 from tests.api.serving import context
 from tests.deploy.served import PORT, ROOT, SETTINGS, load
 from tests.text.conftest import byte_tokenizer
@@ -21,7 +22,9 @@ START, END = "<!-- gateway: checked by tests/deploy/test_scale_page.py -->", "<!
 
 
 async def test_gateways_find_their_metrics(context: ServerContext) -> None:
-    families: dict[str, Metric] = {family.name: family for family in all_families(context)}
+    families: dict[str, Metric] = {
+        family.name: family for family in all_families(context, Counts())
+    }
     table = PAGE.split(START)[1].split(END)[0]
     rows = [line.split("|")[2:4] for line in table.splitlines() if "`vllm:" in line]
     assert len(rows) == 5

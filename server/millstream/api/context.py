@@ -13,6 +13,7 @@ from starlette.requests import HTTPConnection, Request
 from millstream.answering.runs import Runs
 from millstream.api.wire.json_body import read_json
 from millstream.generation.context import ModelContext
+from millstream.metrics.counts import CountSource
 from millstream.metrics.ended_request import Trace
 from millstream.metrics.http_metrics import HttpMetrics
 from millstream.quotas.key_ring import KeyRing
@@ -33,7 +34,8 @@ class ServerContext(ModelContext):
     owner: says whose a request is, where keys and cookies do not. keys: those that open the server,
     if it has any. store: None if nothing is kept. runs: answers being made.
     socket_answers: what is being said over WebSockets, until its last word. http_metrics: counts of
-    what was answered. trace: hears of each request when it has ended.
+    what was answered. counts: what all HTTP processes have counted; None if this is the only one.
+    trace: hears of each request when it has ended.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class ServerContext(ModelContext):
     runs: Runs = field(default_factory=Runs)
     socket_answers: set[asyncio.Task[None]] = field(default_factory=set)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
+    counts: CountSource | None = None
     trace: Trace | None = None
 
     def quota_of(self, owner: str) -> Quota | None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prometheus_client import ProcessCollector
 from prometheus_client.core import Metric
 
 from millstream.api.context import ServerContext
 from millstream.api.metrics.endpoint import all_families
+from millstream.api.metrics.own_counts import OwnCounts
 from millstream.api.metrics.tgi_names import NOT_SERVED
 from millstream.core.archive import ArchiveStatistics
 from millstream.quotas.key_ring import KeyRing
@@ -49,7 +49,8 @@ async def families(context: ServerContext, tmp_path: Path) -> list[Metric]:
     )
     engine.on_message(Step([], [], statistics))
     context.http_metrics.on_response("GET", "/health", status=200, seconds=0.1)
-    return [*all_families(context), *ProcessCollector(registry=None).collect()]
+    counts = OwnCounts(engine.streams.metrics, context.http_metrics).now()
+    return list(all_families(context, counts))
 
 
 def rows(families: Iterable[Metric], start: str) -> dict[str, Metric]:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.core import Metric, UnknownMetricFamily
 
 from millstream.api.metrics.families import Labels, gauge, histogram, same_as
+from millstream.core.status import Statistics
 from millstream.errors import Overloaded
-from millstream.metrics.http_metrics import HttpMetrics
-from millstream.runtime.client import EngineClient
+from millstream.metrics.counts import Counts
 
 NOT_SERVED = {
     "tgi_batch_current_max_tokens": "blocks are taken as they are needed: "
@@ -37,10 +37,10 @@ NOT_SERVED = {
 """What has no counterpart, and what comes nearest."""
 
 
-def tgi_families(engine: EngineClient, http: HttpMetrics) -> Iterator[Metric]:
-    """What its dashboard and autoscalers ask for."""
-    metrics, now = engine.streams.metrics, engine.statistics
-    refused, failed = http.refused_answers, metrics.failed
+def tgi_families(now: Statistics, counts: Counts) -> Iterator[Metric]:
+    """What its dashboard and autoscalers ask for. now: how the engine stands."""
+    metrics = counts.requests
+    refused, failed = counts.http.refused_answers, metrics.failed
     full = Overloaded.code
     yield _count(
         "tgi_request_count",

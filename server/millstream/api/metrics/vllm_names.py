@@ -18,7 +18,7 @@ from millstream.runtime.client import EngineClient
 from millstream.runtime.state import State
 
 
-def vllm_families(engine: EngineClient, *, model: str) -> Iterator[Metric]:
+def vllm_families(engine: EngineClient, metrics: RequestMetrics, *, model: str) -> Iterator[Metric]:
     """model: its name, a label of all of them, as is the number of the one engine."""
     labels = {"model_name": model, "engine": "0"}
     now = engine.statistics
@@ -29,7 +29,6 @@ def vllm_families(engine: EngineClient, *, model: str) -> Iterator[Metric]:
         ("gpu_cache_usage_perc", now.cache_usage, "kv_cache_usage_ratio"),
     ):
         yield gauge(f"vllm:{name}", same_as(ours), value, labels)
-    metrics = engine.streams.metrics
     counted = engine.history.counters(now)
     for name, value, ours in (
         ("num_preemptions", counted["num_preemptions"], "preemptions_total"),
