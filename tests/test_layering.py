@@ -451,7 +451,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
     },
     # several HTTP processes in front of one engine
-    "http_workers": {"core", "errors", "runtime", "settings", "shared_memory"},
+    "http_workers": {"core", "errors", "metrics", "runtime", "settings", "shared_memory"},
     # composition roots
     "embedded": {
         "core",
