@@ -16,7 +16,7 @@ DEPLOY = ROOT / "deploy"
 SETTINGS = Settings.model_fields
 PREFIX = "MILLSTREAM_"
 PORT: int = SETTINGS["port"].default
-CLOSING_SECONDS = 2 * server._CLOSING_SECONDS
+CLOSING_SECONDS = 2 * server.CLOSING_SECONDS
 """What a drain may take beyond its grace: to end what is left, and to close connections."""
 
 
