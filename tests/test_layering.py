@@ -151,6 +151,13 @@ ALLOWED: dict[str, set[str]] = {
         "model/running_modules",
         "model/tolerance",
     },
+    "model/invariant_execution": {
+        "errors",
+        "model/execution",
+        "model/invariant",
+        "model/loading",
+        "model/paging",
+    },
     "model/block_files": {
         "core",
         "errors",
@@ -194,7 +201,7 @@ ALLOWED: dict[str, set[str]] = {
         "model/description",
         "model/execution",
         "model/forward",
-        "model/invariant",
+        "model/invariant_execution",
         "model/loading",
         "model/paging",
         "model/acceleration",

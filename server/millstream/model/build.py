@@ -39,14 +39,11 @@ from millstream.model.cuda.warm_up import prepare_steps
 from millstream.model.description import describe
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.forward import Forward
-from millstream.model.invariant.invariance_check import InvarianceCheck
-from millstream.model.invariant.modules import make_invariant, use_separate_experts
-from millstream.model.invariant.operators import InvariantOperators
-from millstream.model.invariant.tiled_backend import TiledBackend
+from millstream.model.invariant_execution import invariant_execution, prepare_invariant
 from millstream.model.loading.model import LoadedModel, load_model
 from millstream.model.loading.tokenizer import read_tokenizer
 from millstream.model.paging.backend import AttentionBackend
-from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.paging.packer import Packer
 from millstream.model.runner import ModelRunner, no_count
 from millstream.model.sampling.grammars import Grammars
@@ -114,8 +111,7 @@ def build_runner(
     """
     speedups = speedups or Speedups.of(settings)
     if settings.batch_invariant:
-        _require_cpu(loaded)
-        use_separate_experts(loaded.model)
+        prepare_invariant(loaded)
     num_parameters = loaded.num_parameters or loaded.model.num_parameters()
     num_bytes = num_parameters * loaded.dtype.itemsize
     report("preparing kernels")
@@ -158,7 +154,7 @@ def build_runner(
             states=states,
         )
     if settings.batch_invariant:
-        execution = _invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
+        execution = invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
     sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)
     archive = open_archive(loaded, settings, cache=cache, info=info, speedups=speedups)
     return ModelRunner(
@@ -187,13 +183,6 @@ def probe_model(
         loaded.model, max_context=loaded.max_context, device=loaded.device, observed=observed
     )
     return observed, layers
-
-
-def _require_cpu(loaded: LoadedModel) -> None:
-    if loaded.device.type != "cpu":
-        raise StartupError(
-            f"--batch-invariant: implemented for the CPU only; on {loaded.device.type} leave it out"
-        )
 
 
 def _attention(
@@ -226,21 +215,3 @@ def _attention(
         max_rows=settings.max_concurrent_requests,
         max_blocks=max_blocks_per_request(loaded, settings),
     )
-
-
-def _invariant_execution(
-    loaded: LoadedModel, eager: EagerExecution, cache: KVCache, *, max_context: int
-) -> EagerExecution:
-    """An execution that keeps the promise of `--batch-invariant`; raises StartupError where it
-    would not. eager: the verified one, which is not used any more where modules are changed."""
-    vocab_size = loaded.model.config.get_text_config().vocab_size
-    check = InvarianceCheck(cache, vocab_size=vocab_size, max_context=max_context)
-    default = check.sample(eager.logits)
-    # The modules of a shared model are not ours to change.
-    forward = InvariantOperators().within(eager.forward) if loaded.is_shared else eager.forward
-    packer = Packer(cache, [TiledBackend(cache.padding_block)])
-    execution = EagerExecution(packer, forward, eager.threads)
-    if not loaded.is_shared:
-        make_invariant(loaded.model, lambda: check.sample(execution.logits))
-    check.run(execution.logits, default)
-    return execution

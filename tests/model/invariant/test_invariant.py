@@ -145,7 +145,7 @@ def plain_torch(padding_block: int) -> GatheredBackend:
 def test_a_model_that_cannot_keep_the_promise_is_refused(
     part: str, replacement: object, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"millstream.model.build.{part}", replacement)
+    monkeypatch.setattr(f"millstream.model.invariant_execution.{part}", replacement)
     with pytest.raises(StartupError, match=r"--batch-invariant: the .* depend on what is computed"):
         build(tmp_path, "llama", dtype)
 
