@@ -8,9 +8,10 @@
    windows that all later steps need; before it, what other layers keep. `Forward` before any
    module is changed: changes are compared through it.
 5. Modules are made faster; only now is it known which threads compute.
-6. The cache takes the memory that is left, so all weights must be laid out by now.
-7. The packer writes to the cache, and is made for it.
-8. The paged path is verified against the logits of step 3, before anything is built on it.
+6. Ways to attend are tried on a device, which takes memory for a while.
+7. The cache takes the memory that is left, so all weights must be laid out by now.
+8. The packer writes to the cache, and is made for it. The paged path is verified against the logits
+   of step 3, before anything is built on it.
 9. Steps are captured once they are known to be right. Other steps are run, so that no kernel is
    compiled later; from then on those that are all the same are counted.
 10. Batch-invariant computation last: its bits are compared with those of the verified path.
@@ -35,8 +36,8 @@ from millstream.model.cuda.late_kernels import LateKernels
 from millstream.model.cuda.overlap_trial import can_overlap
 from millstream.model.cuda.selection import find_backends
 from millstream.model.cuda.staging import Staging
-from millstream.model.cuda.warm_up import prepare_steps
 from millstream.model.description import describe
+from millstream.model.device_preparation import DevicePreparation
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.forward import Forward
 from millstream.model.invariant_execution import invariant_execution, prepare_invariant
@@ -127,8 +128,13 @@ def build_runner(
     threads = accelerate(loaded, forward, layers, kernels, speedups)  # 5
     shapes = {i: layer.shape for i, layer in layers.items()}
     state_shapes = {} if observed is None else observed.shapes
-    cache, states = make_caches(loaded, settings, shapes, state_shapes)  # 6
-    backends, staging = _attention(loaded, settings, shapes, kernels, speedups)  # 7
+    backends, staging = _attention(loaded, settings, shapes, kernels, speedups)  # 6
+    device = None
+    if staging is not None:
+        device = DevicePreparation(
+            loaded, settings, backends=backends, staging=staging, speedups=speedups
+        )
+    cache, states = make_caches(loaded, settings, shapes, state_shapes)  # 7
     packer = Packer(cache, backends, staging, states=states)
     info = describe(
         loaded, settings, cache, num_parameters=num_parameters, packer=packer, states=states
@@ -137,22 +143,9 @@ def build_runner(
     verify(loaded, cache, packer, forward, expected)  # 8
     eager = EagerExecution(packer, forward, threads, plans_ahead=staging is not None)
     execution: Execution = eager
-    if staging is not None:
+    if device is not None:
         report("capturing steps")
-        execution = prepare_steps(  # 9
-            eager,
-            captures=speedups.graphs,
-            captures_draws=speedups.draw_graphs,
-            captures_prompts=speedups.prompt_graphs,
-            cache=cache,
-            staging=staging,
-            backends=backends,
-            max_rows=settings.max_concurrent_requests,
-            max_tokens=info.max_step_tokens,
-            max_blocks=max_blocks_per_request(loaded, settings),
-            device=loaded.device,
-            states=states,
-        )
+        execution = device.prepare(eager, cache, states)  # 9
     if settings.batch_invariant:
         execution = invariant_execution(loaded, eager, cache, max_context=info.max_context)  # 10
     sampler = Sampler(grammars, best_tokens=kernels.best_tokens if kernels else best_tokens)

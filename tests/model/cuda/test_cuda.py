@@ -19,6 +19,7 @@ from millstream.model.attention import LayerOptions
 from millstream.model.cuda.backend_trial import BackendTrial
 from millstream.model.cuda.backends import VarlenBackend
 from millstream.model.cuda.capture import CapturedExecution, capture_decodes
+from millstream.model.cuda.graph_sizes import GraphSizes
 from millstream.model.cuda.graphs import DecodeGraphs, buckets, can_replay
 from millstream.model.cuda.recording import Record, Recording
 from millstream.model.cuda.selection import find_backends
@@ -141,8 +142,9 @@ class CudaRunner:
             max_rows=max_rows,
             max_blocks=max_blocks,
             device=CPU,
-            captures_draws=captures_draws,
-            max_prompt_tokens=max_prompt_tokens,
+            sizes=GraphSizes.of(
+                max_rows=max_rows, max_prompt_tokens=max_prompt_tokens, draws=captures_draws
+            ),
             states=plain.states,
             record=record,
         )

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model import build
-from millstream.model.cuda import warm_up
 from millstream.model.cuda.capture import CapturedExecution
 from millstream.model.cuda.prompt_graphs import PromptGraphs
 from millstream.model.cuda.prompt_sizes import StepSize, size_of
@@ -207,8 +206,7 @@ def test_the_switch_is_obeyed(
 ) -> None:
     staging = Staging.for_steps(CPU, max_tokens=1024, max_rows=8, max_blocks=256)
     monkeypatch.setattr(build, "_attention", lambda *_: ([PlainBackend()], staging))
-    monkeypatch.setattr(warm_up, "CudaRecorder", lambda: EagerRecording, raising=False)
-    monkeypatch.setattr("millstream.model.cuda.capture.CudaRecorder", lambda: EagerRecording)
+    monkeypatch.setattr("millstream.model.cuda.capture.CudaRecorder", lambda _: EagerRecording)
     settings = Settings(model_id=str(folder), max_concurrent_requests=8)
     execution = build.runner_factory(
         folder, settings, Speedups(prompt_graphs=is_wanted)

@@ -94,3 +94,12 @@ def test_a_capture_that_fails_leaves_stream_and_pool_to_no_other(device: Device)
     pools = [pool for pool, _ in device.captured]
     assert pools[0] is pools[1]
     assert pools[2] is not pools[1]
+
+
+def test_a_recorder_may_capture_where_others_did(device: Device) -> None:
+    stream: Any = Stream()
+    for _ in range(2):
+        CudaRecorder(stream)(lambda: torch.zeros(1))
+    (first, stream_of_first), (second, stream_of_second) = device.captured
+    assert first is not second, "a pool is not used again"
+    assert stream_of_first is stream_of_second is stream

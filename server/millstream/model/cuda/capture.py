@@ -12,6 +12,7 @@ from torch import Tensor
 
 from millstream.core.plan import Plan
 from millstream.model.cpu.threads import Threads
+from millstream.model.cuda.graph_sizes import GraphSizes
 from millstream.model.cuda.graphs import DecodeGraphs
 from millstream.model.cuda.prompt_graphs import PromptGraphs, capture_prompts
 from millstream.model.cuda.recording import Record, Recording, capturing
@@ -63,21 +64,20 @@ def capture_decodes(
     cache: KVCache,
     staging: Staging,
     backends: list[AttentionBackend],
+    sizes: GraphSizes,
     max_rows: int,
     max_blocks: int,
     device: torch.device,
-    captures_draws: bool = True,
-    max_prompt_tokens: int = 0,
     states: StateCache | None = None,
+    stream: torch.cuda.Stream | None = None,
     record: Record | None = None,
 ) -> Execution:
     """An execution with graphs of decode steps, or `eager` itself where none can be captured.
 
-    staging: what the packer of `eager` sends by. max_rows: of a step; max_blocks: of a sequence.
-    captures_draws: whether rows are to be drawn in graphs as well. max_prompt_tokens: of a step;
-    where it is given, and the model has no states, steps with prompts are captured, too. states: of
-    a model whose layers keep some. record: captures one computation, by CUDA's graphs where it is
-    left out.
+    staging: what the packer of `eager` sends by. sizes: those wanted; steps with prompts are only
+    captured where the model has no states. max_rows: of a step; max_blocks: of a sequence. states:
+    of a model whose layers keep some. stream: as in CudaRecorder. record: captures one computation,
+    by CUDA's graphs where it is left out.
     """
     backend = next((backend for backend in backends if backend.is_capturable), None)
     if backend is None:
@@ -89,14 +89,15 @@ def capture_decodes(
         packer=eager.packer,
         staging=staging,
         backend=backend,
+        sizes=sizes.decodes,
         max_rows=max_rows,
         max_blocks=max_blocks,
         device=device,
         states=states,
-        draws=captures_draws,
+        draws=sizes.draws,
     )
     try:
-        record = record or CudaRecorder()
+        record = record or CudaRecorder(stream)
         _capture(graphs, record)
     except Exception as error:  # last resort: models do what they like inside
         reason = " ".join(str(error).split())[:200]
@@ -108,8 +109,8 @@ def capture_decodes(
         cache=cache,
         staging=staging,
         backend=backend,
+        sizes=sizes.prompts,
         max_rows=max_rows,
-        max_tokens=max_prompt_tokens,
         max_blocks=max_blocks,
         device=device,
         has_states=states is not None,
@@ -137,9 +138,10 @@ class CudaRecorder:
     They share one stream, too: cuBLAS keeps tens of megabytes for each stream it has met.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: torch.cuda.Stream | None = None) -> None:
+        """stream: one that others have captured on, or will; by default a new one."""
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream = stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, compute: Callable[[], Tensor]) -> Recording:
         # Once outside a graph: libraries set themselves up, and what makes the host wait raises.

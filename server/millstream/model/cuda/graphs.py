@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -72,18 +72,19 @@ class DecodeGraphs:
         packer: Packer,
         staging: Staging,
         backend: AttentionBackend,
+        sizes: Sequence[int],
         max_rows: int,
         max_blocks: int,
         device: torch.device,
         states: StateCache | None = None,
         draws: bool = True,
     ) -> None:
-        """staging: what the packer sends by; backend: one that can be captured; max_blocks: of the
-        longest sequence; states: of a model whose layers keep some; draws: whether plain rows are
-        to be drawn, too."""
+        """staging: what the packer sends by; backend: one that can be captured; sizes: row counts
+        to capture, ascending; max_rows: of a step; max_blocks: of the longest sequence; states: of
+        a model whose layers keep some; draws: whether plain rows are to be drawn, too."""
         self._forward, self._cache, self._packer = forward, cache, packer
         self._staging, self._backend = staging, backend
-        self._sizes = buckets(max_rows)
+        self._sizes = list(sizes)
         largest = self._sizes[-1]
         self._states = states
         self._inputs = _blank_inputs(largest, cache, states, device)

@@ -4,7 +4,7 @@ Rules:
 1. A graph is a step of some size over fixed memory: so many decode rows, prompt tokens and prompt
    chunks. A step takes the smallest one that holds it; `prompt_staging` says what the rest is.
 2. Tokens that the step before draws are taken from static memory, as in `graphs`.
-3. The sizes are few, since each is captured before anybody is served: see `step_sizes()`.
+3. The sizes are few, since each is captured before anybody is served: see `prompt_sizes`.
 4. Steps that no graph holds (longer prompts, more of them, many scored positions) run as they are;
    so do those that are faster so (`prompt_timing`), and all of models with states, whose layers
    get the rows of a step in parts.
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from millstream.core.plan import Chunk, Plan
 from millstream.model.cuda.dense_prompts import PromptLimits
-from millstream.model.cuda.prompt_sizes import StepSize, size_of, step_sizes
+from millstream.model.cuda.prompt_sizes import StepSize, size_of
 from millstream.model.cuda.prompt_staging import StagedStep, stage_step
 from millstream.model.cuda.recording import Record, Recording
 from millstream.model.cuda.staging import Staging
@@ -190,8 +190,8 @@ def capture_prompts(
     cache: KVCache,
     staging: Staging,
     backend: AttentionBackend,
+    sizes: Sequence[StepSize],
     max_rows: int,
-    max_tokens: int,
     max_blocks: int,
     device: torch.device,
     has_states: bool,
@@ -200,10 +200,9 @@ def capture_prompts(
     """Graphs of what `eager` computes for steps with prompts; None, with the reason in the log,
     where they cannot be captured.
 
-    max_tokens: of a step, 0: none are wanted; has_states: whether layers of the model keep some;
-    the others are as in `PromptGraphs`.
+    sizes: none if none are wanted; has_states: whether layers of the model keep some; the others
+    are as in `PromptGraphs`.
     """
-    sizes = step_sizes(max_rows=max_rows, max_tokens=max_tokens)
     if not sizes:
         return None
     if has_states:
@@ -215,7 +214,7 @@ def capture_prompts(
         packer=eager.packer,
         staging=staging,
         backend=backend,
-        sizes=sizes,
+        sizes=list(sizes),
         max_rows=max_rows,
         max_blocks=max_blocks,
         device=device,

@@ -1,0 +1,57 @@
+"""What only a start on a CUDA device does: steps are captured."""
+
+from __future__ import annotations
+
+import torch
+
+from millstream.model.cuda.graph_sizes import GraphSizes
+from millstream.model.cuda.staging import Staging
+from millstream.model.cuda.warm_up import StepPreparation
+from millstream.model.execution import EagerExecution, Execution
+from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.backend import AttentionBackend
+from millstream.model.paging.kv_cache import KVCache
+from millstream.model.sizing import max_step_tokens
+from millstream.model.speedups import Speedups
+from millstream.model.states.state_cache import StateCache
+from millstream.settings import Settings
+
+
+class DevicePreparation:
+    """Prepares a device for one model, whose weights and ways to attend are there already."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        settings: Settings,
+        *,
+        backends: list[AttentionBackend],
+        staging: Staging,
+        speedups: Speedups,
+    ) -> None:
+        """backends: of attention, best first; staging: what steps are sent by."""
+        self._loaded, self._settings = loaded, settings
+        max_tokens, is_cuda = max_step_tokens(loaded, settings), loaded.device.type == "cuda"
+        sizes = GraphSizes()
+        if speedups.graphs:
+            sizes = GraphSizes.of(
+                max_rows=settings.max_concurrent_requests,
+                max_prompt_tokens=max_tokens if speedups.prompt_graphs else 0,
+                draws=speedups.draw_graphs,
+            )
+        self._steps = StepPreparation(
+            sizes=sizes,
+            staging=staging,
+            backends=backends,
+            max_rows=settings.max_concurrent_requests,
+            max_tokens=max_tokens,
+            max_context=loaded.max_context,
+            device=loaded.device,
+            stream=torch.cuda.Stream() if is_cuda else None,  # type: ignore[no-untyped-call]
+        )
+
+    def prepare(
+        self, eager: EagerExecution, cache: KVCache, states: StateCache | None
+    ) -> Execution:
+        """Does what `StepPreparation.prepare()` does."""
+        return self._steps.prepare(eager, cache, states)
