@@ -13,7 +13,8 @@
 8. The packer writes to the cache, and is made for it. The paged path is verified against the logits
    of step 3, before anything is built on it.
 9. Steps are captured once they are known to be right. Other steps are run, so that no kernel is
-   compiled later; from then on those that are all the same are counted.
+   compiled later, and the memory that steps need is taken by then; from then on kernels that are
+   compiled all the same are counted.
 10. Batch-invariant computation last: its bits are compared with those of the verified path.
 """
 

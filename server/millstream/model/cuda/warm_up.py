@@ -20,7 +20,7 @@ from millstream.model.cuda.capture import CapturedExecution, capture_decodes
 from millstream.model.cuda.graph_sizes import GraphSizes
 from millstream.model.cuda.prompt_timing import leave_out_slower
 from millstream.model.cuda.staging import Staging
-from millstream.model.cuda.trial_steps import rows_with_prompt
+from millstream.model.cuda.trial_steps import largest_step, rows_with_prompt, run_ahead
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.paging.backend import AttentionBackend
 from millstream.model.paging.kv_cache import KVCache
@@ -52,8 +52,9 @@ class StepPreparation:
     def prepare(
         self, eager: EagerExecution, cache: KVCache, states: StateCache | None
     ) -> Execution:
-        """An execution that need not compile anything. Uses the first blocks of a cache that holds
-        nothing yet. states: of a model whose layers keep some."""
+        """An execution that need not compile anything, and has taken the memory that its steps
+        need. Uses the first blocks of a cache that holds nothing yet. states: of a model whose
+        layers keep some."""
         execution = self.capture(eager, cache, states)
         kv_heads = {layer.shape[2] for layer in cache.keys.values()}
         kind_of = kinds_of_rows(self.backends, kv_heads)
@@ -66,6 +67,15 @@ class StepPreparation:
                 self.backends[0],
                 cache=cache,
                 max_context=self.max_context,
+            )
+        try:
+            self.run_largest_step(eager, cache, states)
+        except torch.OutOfMemoryError as error:
+            reason = " ".join(str(error).split())[:200]
+            log.warning(
+                "the largest step does not fit beside the KV cache, it will fail if it is asked "
+                "for; give --kv-cache-memory less, or --max-batch-prefill-tokens: %s",
+                reason,
             )
         return execution
 
@@ -88,6 +98,19 @@ class StepPreparation:
             states=states,
             stream=self.stream,
         )
+
+    def run_largest_step(
+        self, eager: EagerExecution, cache: KVCache, states: StateCache | None
+    ) -> None:
+        """Runs the step that needs the most memory as the engine does. Raises what torch raises."""
+        plan = largest_step(
+            max_rows=self.max_rows,
+            max_tokens=self.max_tokens,
+            max_context=self.max_context,
+            block_size=cache.block_size,
+            states=states,
+        )
+        run_ahead(eager, plan)
 
 
 def warm_up(
