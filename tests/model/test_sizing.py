@@ -13,11 +13,15 @@ from millstream.core.blocks import BlockPool
 from millstream.core.plan import StepOutput
 from millstream.core.scheduler import Scheduler
 from millstream.errors import StartupError
+from millstream.model import sizing
 from millstream.model.loading.model import LoadedModel
+from millstream.model.paging.kv_cache import LayerShape
 from millstream.model.sizing import (
     cache_budget,
     count_blocks,
     count_slots,
+    is_memory_scarce,
+    make_caches,
     make_states,
     max_step_tokens,
 )
@@ -71,8 +75,8 @@ def test_blocks_of_a_model_without_attention_only_count_tokens() -> None:
 
 def loaded(device: str, *, width: int = 4096) -> LoadedModel:
     config = LlamaConfig(hidden_size=width, intermediate_size=4 * width)
-    model = SimpleNamespace(config=config)
-    return cast(LoadedModel, SimpleNamespace(device=torch.device(device), model=model))
+    facts = {"model": SimpleNamespace(config=config), "max_context": 64, "dtype": torch.float32}
+    return cast(LoadedModel, SimpleNamespace(device=torch.device(device), **facts))
 
 
 def test_the_largest_step_is_what_is_asked_for_or_fits_the_model() -> None:
@@ -104,3 +108,42 @@ def test_a_full_house_leaves_prompts_a_share_of_each_step(places: int) -> None:
         assert begun <= {event.request_id for event in events}, "who runs gets a token each step"
         begun |= {event.request_id for event in events}
     assert len(begun) == places
+
+
+SHAPES = {0: LayerShape(1, 16, 16)}  # a block of eight tokens takes 1 KiB
+STATES = {StateKey(1, "recurrent", 0): StateShape((256,), torch.float32)}  # 1 KiB, too
+FEW = Settings(max_concurrent_requests=2, max_batch_prefill_tokens=8, block_size=8)
+
+
+def test_what_was_measured_stays_free_beside_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizing, "available_bytes", lambda device: 12 * 1024)
+    cache, _ = make_caches(loaded("cpu"), FEW, SHAPES, {}, needed_bytes=3 * 1024 - 1)
+    assert cache.num_blocks == 9
+    cache, _ = make_caches(loaded("cpu"), FEW, SHAPES, {}, needed_bytes=0)
+    assert cache.num_blocks == 12
+    cache, states = make_caches(loaded("cpu"), FEW, SHAPES, STATES, needed_bytes=2 * 1024)
+    assert states is not None
+    assert (cache.num_blocks, states.num_slots) == (5, 5)
+    for needed in (12 * 1024, 13 * 1024):
+        with pytest.raises(StartupError, match="no room for the KV cache"):
+            make_caches(loaded("cpu"), FEW, SHAPES, {}, needed_bytes=needed)
+
+
+@pytest.mark.parametrize(
+    ("state_size", "enough"),
+    [
+        (0, 16),  # KiB: two sequences of eight blocks
+        (1, 16 + 10),  # and ten slots: for two sequences and four snapshots of each
+        (2, 2 * 20),  # where slots get half of the memory at most
+    ],
+)
+def test_memory_is_scarce_where_its_usual_share_is_less_than_can_be_used(
+    state_size: int, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = StateShape((256 * state_size,), torch.float32)
+    states = {StateKey(1, "recurrent", 0): shape} if state_size else {}
+    for room, is_scarce in ((enough, False), (enough - 1, True)):
+        monkeypatch.setattr(sizing, "cache_budget", lambda room=room, **_: room * 1024)
+        assert is_memory_scarce(loaded("cpu"), FEW, SHAPES, states) == is_scarce
+        told = FEW.model_copy(update={"kv_cache_memory": 1024})
+        assert not is_memory_scarce(loaded("cpu"), told, SHAPES, states)

@@ -1,8 +1,9 @@
 """How many tokens a step computes, and how large the caches are.
 
-Keys, values and states take a share of the memory that is free once the weights are loaded, or as
-much as the user asks for. In both cases the largest step must still fit beside them, and nothing is
-made that the allowed number of requests could never use.
+Keys, values and states take as much as the user asks for; or what a device has left beside all that
+steps were measured to need; or, where nothing was measured, a share of the memory that is free once
+the weights are loaded. The largest step must still fit beside them, and nothing is made that the
+allowed number of requests could never use.
 """
 
 from __future__ import annotations
@@ -65,27 +66,21 @@ def make_caches(
     settings: Settings,
     shapes: dict[int, LayerShape],
     states: Mapping[StateKey, StateShape],
+    *,
+    needed_bytes: int | None = None,
 ) -> tuple[KVCache, StateCache | None]:
     """Caches as large as settings or free memory allow, but not larger than can be used.
 
-    shapes: of the keys and values of each layer; states: of what other layers keep. Raises
-    StartupError as `count_blocks()` does.
+    shapes: of the keys and values of each layer; states: of what other layers keep. needed_bytes:
+    what else is going to be taken of the memory, where that was measured. Raises StartupError as
+    `count_blocks()` does.
     """
-    max_blocks = max_blocks_per_request(loaded, settings)
     max_running = settings.max_concurrent_requests
     block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
-    budget = cache_budget(
-        free_bytes=available_bytes(loaded.device),
-        share=_CPU_SHARE if loaded.device.type == "cpu" else _CUDA_SHARE,
-        wanted_bytes=settings.kv_cache_memory,
-        step_bytes=_largest_step_bytes(
-            loaded.model.config.get_text_config(),
-            num_tokens=max_step_tokens(loaded, settings),
-            num_rows=max_running,
-            block_bytes=block_bytes,
-            max_blocks=max_blocks,
-        ),
-    )
+    if needed_bytes is None:
+        budget = _estimated_budget(loaded, settings, block_bytes)
+    else:
+        budget = max(available_bytes(loaded.device) - needed_bytes, 0)
     slots = None
     if states:
         share = _STATES_SHARE if shapes else 1.0
@@ -94,7 +89,7 @@ def make_caches(
     cache = KVCache(
         shapes,
         num_blocks=count_blocks(
-            budget, block_bytes=block_bytes, useful_blocks=max_running * max_blocks
+            budget, block_bytes=block_bytes, useful_blocks=_useful_blocks(loaded, settings)
         ),
         block_size=settings.block_size,
         dtype=loaded.dtype,
@@ -111,7 +106,7 @@ def make_states(
     max_running: int,
 ) -> StateCache:
     """Slots for those that run and for snapshots; warns where not all may run that are allowed."""
-    num_own = 2 if device.type == "cuda" else 1  # steps are planned ahead there
+    num_own = _own_slots(device)
     num_slots = count_slots(
         budget,
         slot_bytes=bytes_per_slot(shapes),
@@ -123,6 +118,54 @@ def make_states(
             "there is room for the states of %d requests, others wait", num_slots // num_own
         )
     return StateCache(shapes, num_slots=num_slots, device=device, num_own=num_own)
+
+
+def is_memory_scarce(
+    loaded: LoadedModel,
+    settings: Settings,
+    shapes: dict[int, LayerShape],
+    states: Mapping[StateKey, StateShape],
+) -> bool:
+    """Whether caches that take the usual share of free memory are smaller than can be used.
+
+    shapes, states: as `make_caches()` has them.
+    """
+    if settings.kv_cache_memory is not None:
+        return False
+    block_bytes = settings.block_size * bytes_per_token(shapes, loaded.dtype)
+    budget = _estimated_budget(loaded, settings, block_bytes)
+    places = settings.max_concurrent_requests * (_own_slots(loaded.device) + _SNAPSHOTS_PER_PLACE)
+    slot_bytes = places * bytes_per_slot(states)
+    share = _STATES_SHARE if shapes else 1.0
+    return budget * share < slot_bytes or (
+        budget - slot_bytes < _useful_blocks(loaded, settings) * block_bytes
+    )
+
+
+def _own_slots(device: torch.device) -> int:
+    """Slots that one sequence needs while it runs: two where steps are planned ahead."""
+    return 2 if device.type == "cuda" else 1
+
+
+def _useful_blocks(loaded: LoadedModel, settings: Settings) -> int:
+    """Blocks of as many of the longest sequences as may run."""
+    return settings.max_concurrent_requests * max_blocks_per_request(loaded, settings)
+
+
+def _estimated_budget(loaded: LoadedModel, settings: Settings, block_bytes: int) -> int:
+    """Bytes for the caches where it is not measured what else takes memory."""
+    return cache_budget(
+        free_bytes=available_bytes(loaded.device),
+        share=_CPU_SHARE if loaded.device.type == "cpu" else _CUDA_SHARE,
+        wanted_bytes=settings.kv_cache_memory,
+        step_bytes=_largest_step_bytes(
+            loaded.model.config.get_text_config(),
+            num_tokens=max_step_tokens(loaded, settings),
+            num_rows=settings.max_concurrent_requests,
+            block_bytes=block_bytes,
+            max_blocks=max_blocks_per_request(loaded, settings),
+        ),
+    )
 
 
 def _largest_step_bytes(
