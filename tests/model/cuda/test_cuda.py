@@ -102,6 +102,7 @@ class EagerRecording:
     def __init__(self, compute: Callable[[], Tensor]) -> None:
         self._compute = compute
         self.output = compute()
+        self.num_bytes = 0
         self.num_replays = 0
 
     def replay(self) -> None:

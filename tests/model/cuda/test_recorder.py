@@ -26,6 +26,7 @@ class Device:
         self.current: list[object] = [Stream()]
         self.captured: list[tuple[object, object]] = []
         self.fails = False
+        self.free_bytes = 1000
         stand_ins: dict[str, Any] = {
             "graph_pool_handle": object,
             "Stream": Stream,
@@ -33,6 +34,7 @@ class Device:
             "set_stream": self.set_stream,
             "stream": self.stream,
             "synchronize": lambda: None,
+            "mem_get_info": lambda: (self.free_bytes, 2000),
             "CUDAGraph": object,
             "graph": self.graph,
             "get_sync_debug_mode": lambda: 0,
@@ -55,6 +57,7 @@ class Device:
         self.captured.append((pool, stream))
         with self.stream(stream):
             yield
+        self.free_bytes -= 30
         if self.fails:
             self.set_stream(stream)
             raise RuntimeError("operation not permitted when stream is capturing")
@@ -94,6 +97,16 @@ def test_a_capture_that_fails_leaves_stream_and_pool_to_no_other(device: Device)
     pools = [pool for pool, _ in device.captured]
     assert pools[0] is pools[1]
     assert pools[2] is not pools[1]
+
+
+def test_a_recording_says_what_it_took_of_the_device(device: Device) -> None:
+    """What is computed outside of the graph first takes memory, too, which is kept."""
+
+    def compute() -> Tensor:
+        device.free_bytes -= 5
+        return torch.zeros(1)
+
+    assert CudaRecorder()(compute).num_bytes == 45
 
 
 def test_a_recorder_may_capture_where_others_did(device: Device) -> None:

@@ -144,6 +144,7 @@ class CudaRecorder:
         self._stream = stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, compute: Callable[[], Tensor]) -> Recording:
+        before = _free_bytes()
         # Once outside a graph: libraries set themselves up, and what makes the host wait raises.
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
@@ -161,16 +162,20 @@ class CudaRecorder:
             # torch takes this one for in use from now on, and refuses to capture in it again.
             self._pool = torch.cuda.graph_pool_handle()
             raise
-        return _CudaRecording(graph, output)
+        return _CudaRecording(graph, output, num_bytes=max(before - _free_bytes(), 0))
 
 
 class _CudaRecording:
-    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor) -> None:
+    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor, *, num_bytes: int) -> None:
         self._graph = graph
-        self.output = output
+        self.output, self.num_bytes = output, num_bytes
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+def _free_bytes() -> int:
+    return int(torch.cuda.mem_get_info()[0])
 
 
 @contextmanager

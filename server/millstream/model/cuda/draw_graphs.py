@@ -32,6 +32,11 @@ class DrawGraphs:
         self._tokens = torch.zeros(2, words.shape[1], dtype=torch.int64, device=words.device)
         self._recordings: dict[tuple[int, Kind], Recording] = {}
 
+    @property
+    def graph_bytes(self) -> list[int]:
+        """What each graph took of the device's memory, in the order of their capture."""
+        return [recording.num_bytes for recording in self._recordings.values()]
+
     def take_best(self, logits: Tensor) -> None:
         """Makes the argmax of each row of logits [n, vocab] its token. Captured with them."""
         best = best_tokens(logits)

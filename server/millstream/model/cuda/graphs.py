@@ -112,6 +112,16 @@ class DecodeGraphs:
         """Row counts that were captured."""
         return sorted(self._recordings)
 
+    @property
+    def graph_bytes(self) -> list[int]:
+        """What each step's graph took of the device's memory, in the order of their capture."""
+        return [recording.num_bytes for recording in self._recordings.values()]
+
+    @property
+    def draw_bytes(self) -> list[int]:
+        """What each graph that draws took of it, in the order of their capture."""
+        return [] if self._draws is None else self._draws.graph_bytes
+
     @torch.inference_mode()
     def capture(self, record: Record) -> None:
         """Captures the largest step first: the smaller ones find their memory in its pool."""

@@ -75,6 +75,11 @@ class PromptGraphs:
         self._recordings: dict[StepSize, Recording] = {}
         self.num_replays = 0
 
+    @property
+    def graph_bytes(self) -> list[int]:
+        """What each graph took of the device's memory, in the order of their capture."""
+        return [recording.num_bytes for recording in self._recordings.values()]
+
     @torch.inference_mode()
     def capture(self, record: Record) -> None:
         """Captures the largest step first: the smaller ones find their memory in its pool."""

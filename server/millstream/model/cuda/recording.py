@@ -11,9 +11,11 @@ from torch import Tensor
 
 
 class Recording(Protocol):
-    """A captured computation. output: what it wrote last; the memory stays the same."""
+    """A captured computation. output: what it wrote last; the memory stays the same. num_bytes:
+    what capturing it took of the device's free memory."""
 
     output: Tensor
+    num_bytes: int
 
     def replay(self) -> None: ...
 
