@@ -1,9 +1,10 @@
-"""What only a start on a CUDA device does: steps are captured."""
+"""What only a start on a CUDA device does: steps are captured, memory is accounted for."""
 
 from __future__ import annotations
 
 import torch
 
+from millstream.model.cuda.device_memory import DeviceMemory
 from millstream.model.cuda.graph_sizes import GraphSizes
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.warm_up import StepPreparation
@@ -49,9 +50,15 @@ class DevicePreparation:
             device=loaded.device,
             stream=torch.cuda.Stream() if is_cuda else None,  # type: ignore[no-untyped-call]
         )
+        self._memory = DeviceMemory.of(loaded.device)
 
     def prepare(
         self, eager: EagerExecution, cache: KVCache, states: StateCache | None
     ) -> Execution:
-        """Does what `StepPreparation.prepare()` does."""
-        return self._steps.prepare(eager, cache, states)
+        """Does what `StepPreparation.prepare()` does, and logs where the device's memory went."""
+        if self._memory is not None:
+            self._memory.note("caches")
+        execution = self._steps.prepare(eager, cache, states, self._memory)
+        if self._memory is not None:
+            self._memory.tell()
+        return execution

@@ -17,6 +17,7 @@ import torch
 
 from millstream.model.cuda.backends import TritonBackend
 from millstream.model.cuda.capture import CapturedExecution, capture_decodes
+from millstream.model.cuda.device_memory import DeviceMemory
 from millstream.model.cuda.graph_sizes import GraphSizes
 from millstream.model.cuda.prompt_timing import leave_out_slower
 from millstream.model.cuda.staging import Staging
@@ -50,12 +51,20 @@ class StepPreparation:
     stream: torch.cuda.Stream | None = None
 
     def prepare(
-        self, eager: EagerExecution, cache: KVCache, states: StateCache | None
+        self,
+        eager: EagerExecution,
+        cache: KVCache,
+        states: StateCache | None,
+        memory: DeviceMemory | None = None,
     ) -> Execution:
         """An execution that need not compile anything, and has taken the memory that its steps
-        need. Uses the first blocks of a cache that holds nothing yet. states: of a model whose
-        layers keep some."""
+        need. Uses the first blocks of a cache that holds nothing yet.
+
+        states: of a model whose layers keep some. memory: notes what graphs and steps take.
+        """
         execution = self.capture(eager, cache, states)
+        if memory is not None:
+            memory.note("graphs")
         kv_heads = {layer.shape[2] for layer in cache.keys.values()}
         kind_of = kinds_of_rows(self.backends, kv_heads)
         most = {"max_rows": self.max_rows, "max_tokens": self.max_tokens}
@@ -77,6 +86,8 @@ class StepPreparation:
                 "for; give --kv-cache-memory less, or --max-batch-prefill-tokens: %s",
                 reason,
             )
+        if memory is not None:
+            memory.note("steps")
         return execution
 
     def capture(
