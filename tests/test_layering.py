@@ -191,6 +191,7 @@ ALLOWED: dict[str, set[str]] = {
         "settings",
     },
     "model/device_preparation": {
+        "model/cpu",
         "model/cuda",
         "model/execution",
         "model/loading",

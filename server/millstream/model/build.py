@@ -9,7 +9,8 @@
    module is changed: changes are compared through it.
 5. Modules are made faster; only now is it known which threads compute.
 6. Ways to attend are tried on a device, which takes memory for a while.
-7. The cache takes the memory that is left, so all weights must be laid out by now.
+7. The cache takes the memory that is left, so all weights must be laid out by now. On a device what
+   steps need beside it is measured first.
 8. The packer writes to the cache, and is made for it. The paged path is verified against the logits
    of step 3, before anything is built on it.
 9. Steps are captured once they are known to be right. Other steps are run, so that no kernel is
@@ -130,12 +131,14 @@ def build_runner(
     shapes = {i: layer.shape for i, layer in layers.items()}
     state_shapes = {} if observed is None else observed.shapes
     backends, staging = _attention(loaded, settings, shapes, kernels, speedups)  # 6
-    device = None
+    device = needed = None
     if staging is not None:
+        report("measuring memory")
         device = DevicePreparation(
             loaded, settings, backends=backends, staging=staging, speedups=speedups
         )
-    cache, states = make_caches(loaded, settings, shapes, state_shapes)  # 7
+        needed = device.needed_bytes(forward, threads, shapes, state_shapes)
+    cache, states = make_caches(loaded, settings, shapes, state_shapes, needed_bytes=needed)  # 7
     packer = Packer(cache, backends, staging, states=states)
     info = describe(
         loaded, settings, cache, num_parameters=num_parameters, packer=packer, states=states

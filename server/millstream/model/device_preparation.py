@@ -1,20 +1,25 @@
-"""What only a start on a CUDA device does: steps are captured, memory is accounted for."""
+"""What only a start on a CUDA device does: memory is measured, steps are captured."""
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable, Mapping
 
+import torch
+from torch import Tensor
+
+from millstream.model.cpu.threads import Threads
 from millstream.model.cuda.device_memory import DeviceMemory
 from millstream.model.cuda.graph_sizes import GraphSizes
+from millstream.model.cuda.memory_profile import ProfiledModel, profile_memory
 from millstream.model.cuda.staging import Staging
 from millstream.model.cuda.warm_up import StepPreparation
 from millstream.model.execution import EagerExecution, Execution
 from millstream.model.loading.model import LoadedModel
 from millstream.model.paging.backend import AttentionBackend
-from millstream.model.paging.kv_cache import KVCache
-from millstream.model.sizing import max_step_tokens
+from millstream.model.paging.kv_cache import KVCache, LayerShape
+from millstream.model.sizing import is_memory_scarce, max_step_tokens
 from millstream.model.speedups import Speedups
-from millstream.model.states.state_cache import StateCache
+from millstream.model.states.state_cache import StateCache, StateKey, StateShape
 from millstream.settings import Settings
 
 
@@ -51,6 +56,32 @@ class DevicePreparation:
             stream=torch.cuda.Stream() if is_cuda else None,  # type: ignore[no-untyped-call]
         )
         self._memory = DeviceMemory.of(loaded.device)
+
+    def needed_bytes(
+        self,
+        forward: Callable[..., Tensor],
+        threads: Threads,
+        shapes: dict[int, LayerShape],
+        state_shapes: Mapping[StateKey, StateShape],
+    ) -> int | None:
+        """What has to stay free beside the caches, measured; None where that is not asked, because
+        the caches' size is told or limited by something else, or where it is not known.
+
+        forward, threads: compute steps; shapes, state_shapes: of what the caches are for.
+        """
+        loaded, settings, memory = self._loaded, self._settings, self._memory
+        if memory is None or not is_memory_scarce(loaded, settings, shapes, state_shapes):
+            return None
+        model = ProfiledModel(
+            forward=forward,
+            threads=threads,
+            shapes=shapes,
+            state_shapes=state_shapes,
+            block_size=settings.block_size,
+            dtype=loaded.dtype,
+        )
+        profile = profile_memory(model, self._steps, memory)
+        return None if profile is None else profile.graphs + profile.steps + memory.reserve
 
     def prepare(
         self, eager: EagerExecution, cache: KVCache, states: StateCache | None

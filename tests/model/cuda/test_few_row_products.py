@@ -284,9 +284,9 @@ def test_what_timings_have_used_is_free_when_the_cache_is_sized(
     events: list[str] = []
     make_caches = build.make_caches
 
-    def make_and_note(*others: Any) -> Any:
+    def make_and_note(*others: Any, **options: Any) -> Any:
         events.append("sized")
-        return make_caches(*others)
+        return make_caches(*others, **options)
 
     def note_return() -> None:
         assert card.products, "after the timings"
