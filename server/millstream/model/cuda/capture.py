@@ -144,7 +144,6 @@ class CudaRecorder:
         self._stream = stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def __call__(self, compute: Callable[[], Tensor]) -> Recording:
-        before = _free_bytes()
         # Once outside a graph: libraries set themselves up, and what makes the host wait raises.
         stream = self._stream
         stream.wait_stream(torch.cuda.current_stream())
@@ -154,6 +153,8 @@ class CudaRecorder:
                 compute()
         torch.cuda.current_stream().wait_stream(stream)
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        before = _free_bytes()
         graph = torch.cuda.CUDAGraph()
         try:
             with capturing(graph, pool=self._pool, stream=stream):
@@ -162,13 +163,16 @@ class CudaRecorder:
             # torch takes this one for in use from now on, and refuses to capture in it again.
             self._pool = torch.cuda.graph_pool_handle()
             raise
-        return _CudaRecording(graph, output, num_bytes=max(before - _free_bytes(), 0))
+        recording = _CudaRecording(graph, output)
+        recording.replay()  # a driver may set memory aside when a graph is launched first
+        recording.num_bytes = max(before - _free_bytes(), 0)
+        return recording
 
 
 class _CudaRecording:
-    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor, *, num_bytes: int) -> None:
+    def __init__(self, graph: torch.cuda.CUDAGraph, output: Tensor) -> None:
         self._graph = graph
-        self.output, self.num_bytes = output, num_bytes
+        self.output, self.num_bytes = output, 0
 
     def replay(self) -> None:
         self._graph.replay()

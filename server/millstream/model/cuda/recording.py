@@ -12,7 +12,7 @@ from torch import Tensor
 
 class Recording(Protocol):
     """A captured computation. output: what it wrote last; the memory stays the same. num_bytes:
-    what capturing it took of the device's free memory."""
+    what the graph took of the device's free memory."""
 
     output: Tensor
     num_bytes: int
