@@ -10,6 +10,7 @@ import transformers
 from torch.profiler import ProfilerActivity, profile
 from transformers import GenerationConfig, PreTrainedModel
 
+from benchmarks.gpu.after_ready import report_late_kernels, report_memory
 from benchmarks.gpu.engine import (
     answers,
     decode_plan,
@@ -56,6 +57,7 @@ def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
     own = make_llama(shape, size.device, size.dtype)
     runner = make_runner(own, max_context=size.max_context, max_rows=max(size.rows))
     report.add(f"{shape} attention", runner.info.attention_backend)
+    report_memory(report, size, shape, runner, "when ready")
     for rows in size.rows:
         report.run(
             f"{shape} decode {rows}",
@@ -68,7 +70,8 @@ def measure_shape(report: Report, roof: Roof, size: Size, shape: str) -> None:
     report.run(f"{shape} planned ahead", lambda: _planned_ahead(report, size, shape, runner))
     report.run(f"{shape} host waits", lambda: _host_waits(report, size, shape, runner))
     report.run(f"{shape} profile", lambda: _profile(report, size, shape, runner))
-    _late_kernels(report, shape, runner)
+    report_late_kernels(report, shape, runner)
+    report_memory(report, size, shape, runner, "after all steps")
     if shape == size.shapes[0]:
         report.run(f"{shape} same work", lambda: _same_work(report, size, shape, runner, model))
 
@@ -183,15 +186,6 @@ def _profile(report: Report, size: Size, shape: str, runner: ModelRunner) -> Non
         report.add(
             f"{shape} profile", f"{milliseconds:.3f} ms", f"{event.count // 3} x {event.key[:70]}"
         )
-
-
-def _late_kernels(report: Report, shape: str, runner: ModelRunner) -> None:
-    """Kernels compiled since the runner was made, by all that was measured with it."""
-    name, count = f"{shape} kernels compiled after ready", runner.num_late_kernels
-    if count is None:
-        report.add(name, "unknown", "there is no Triton here that tells", status="SKIPPED")
-    else:
-        report.add(name, str(count), status="FAILED" if count else "ok")
 
 
 def _same_work(

@@ -61,6 +61,7 @@ def test_dry_run_without_optional_packages(tmp_path: Path) -> None:
         "prefill",
         "generate_batch",
         "copy",
+        "memory free when ready",
         "nothing fused",
     ):
         assert part in names
