@@ -18,17 +18,19 @@ from millstream.http_process import settle_garbage
 from millstream.http_workers.handed import Handed
 from millstream.http_workers.numbering import request_ids
 from millstream.http_workers.shared_admission import SharedAdmission
-from millstream.http_workers.shared_status import NUM_BYTES, StatusReader
+from millstream.http_workers.shared_status import StatusReader
 from millstream.http_workers.worker_link import WorkerLink
 from millstream.log import configure_logging
 from millstream.metrics.ended_request import Trace
 from millstream.parent import exit_with_parent
+from millstream.quotas.account import Ledger
+from millstream.quotas.shared_ledger import SharedLedger
+from millstream.quotas.shared_table import SharedTable
 from millstream.runtime.client import EngineClient
 from millstream.runtime.supervised import STUCK_SHARE
 from millstream.server_context import make_context
 from millstream.server_parts import running_parts
 from millstream.settings import Settings
-from millstream.shared_memory import SharedMemory
 from millstream.tracing.tracer import traces
 
 
@@ -56,12 +58,12 @@ class _Worker:
     async def serve(self, listeners: list[socket.socket], trace: Trace | None) -> None:
         handed, settings = self._handed, self._settings
         limit = settings.max_concurrent_requests + settings.max_queue_size
-        status = StatusReader(SharedMemory(handed.status, NUM_BYTES))
+        status = StatusReader(handed.status.opened())
         link = WorkerLink(handed.endpoint, status, on_drain=self._drain)
         engine = EngineClient(
             link,
             SharedAdmission(
-                SharedMemory(handed.places, SharedAdmission.num_bytes(limit)),
+                handed.places.opened(),
                 limit=limit,
                 max_waiting_tokens=settings.max_queue_tokens,
             ),
@@ -71,7 +73,11 @@ class _Worker:
             max_prompt_tokens=settings.max_input_tokens,
             stuck_seconds=settings.engine_timeout * STUCK_SHARE,
         )
-        async with running_parts(engine, settings) as parts:
+        ledger: Ledger | None = None
+        if handed.keys is not None:
+            table = SharedTable(handed.keys.opened(), num_workers=handed.num_workers)
+            ledger = SharedLedger(table, worker=handed.worker)
+        async with running_parts(engine, settings, ledger=ledger) as parts:
             context = await make_context(
                 settings, Path(handed.folder), parts, session_secret=handed.session_secret
             )

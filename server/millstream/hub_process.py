@@ -16,12 +16,14 @@ from millstream.announcement import announce
 from millstream.api.wire.server import CLOSING_SECONDS, say_what_is_open
 from millstream.engine_command import engine_host
 from millstream.errors import StartupError
-from millstream.http_workers.handed import Handed, with_secrets
+from millstream.http_workers.handed import Handed, HandedMemory, with_secrets
 from millstream.http_workers.hub import Hub
 from millstream.http_workers.processes import Launch, WorkerProcesses
 from millstream.http_workers.shared_admission import SharedAdmission
 from millstream.http_workers.shared_status import NUM_BYTES, StatusWriter
 from millstream.live_line import show_load
+from millstream.quotas.keys_file import read_keys_file
+from millstream.quotas.shared_table import SharedTable, shared_table_bytes
 from millstream.runtime.supervisor import Supervisor
 from millstream.settings import Settings
 from millstream.shared_memory import SharedMemory
@@ -37,9 +39,7 @@ async def serve_with_workers(
 ) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP, as a server with one process does."""
     settings, store = _with_common_store(settings)
-    limit = settings.max_concurrent_requests + settings.max_queue_size
-    places = SharedMemory.create(SharedAdmission.num_bytes(limit))
-    status = SharedMemory.create(NUM_BYTES)
+    shared = _Shared(settings)
     said, secret = with_secrets(settings), token_bytes(32)
 
     def handed(worker: int, endpoint: str) -> bytes:
@@ -50,8 +50,9 @@ async def serve_with_workers(
             settings=said,
             folder=str(folder),
             listeners=[listener.fileno() for listener in listeners],
-            places=places.descriptor,
-            status=status.descriptor,
+            places=_to_hand(shared.places),
+            status=_to_hand(shared.status),
+            keys=None if shared.keys is None else _to_hand(shared.keys),
             session_secret=secret,
         ).line()
 
@@ -59,11 +60,7 @@ async def serve_with_workers(
         Launch(
             command=[sys.executable, "-m", "millstream", "http-worker"],
             handed=handed,
-            descriptors=[
-                *(listener.fileno() for listener in listeners),
-                places.descriptor,
-                status.descriptor,
-            ],
+            descriptors=[*(listener.fileno() for listener in listeners), *shared.descriptors],
         ),
         count=settings.http_workers,
         max_restarts=settings.max_engine_restarts,
@@ -74,12 +71,50 @@ async def serve_with_workers(
             engine_timeout=settings.engine_timeout,
             max_restarts=settings.max_engine_restarts,
         ),
-        StatusWriter(status),
-        SharedAdmission(places, limit=limit, max_waiting_tokens=settings.max_queue_tokens),
+        StatusWriter(shared.status),
+        shared.admission,
         num_workers=settings.http_workers,
         send=workers.send,
+        forget=shared.forget,
     )
     await _HubServer(hub, workers, settings).run(listeners[0], store)
+
+
+class _Shared:
+    """What all workers share. keys: None for a server without keys. Raises StartupError for a file
+    of keys that cannot be used."""
+
+    def __init__(self, settings: Settings) -> None:
+        limit = settings.max_concurrent_requests + settings.max_queue_size
+        self.places = SharedMemory.create(SharedAdmission.num_bytes(limit))
+        self.status = SharedMemory.create(NUM_BYTES)
+        self.keys: SharedMemory | None = None
+        self.admission = SharedAdmission(
+            self.places, limit=limit, max_waiting_tokens=settings.max_queue_tokens
+        )
+        self._table: SharedTable | None = None
+        if settings.needs_key:
+            file, num_keys = settings.api_keys_file, len(settings.api_key or ())
+            num_keys += 0 if file is None else len(read_keys_file(file))
+            num_bytes = shared_table_bytes(num_keys, settings.http_workers)
+            self.keys = SharedMemory.create(num_bytes)
+            self._table = SharedTable(self.keys, num_workers=settings.http_workers)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those that a worker inherits."""
+        memories = (self.places, self.status, self.keys)
+        return [memory.descriptor for memory in memories if memory is not None]
+
+    def forget(self, worker: int) -> None:
+        """Gives back what a worker had that has ended."""
+        self.admission.clear(worker)
+        if self._table is not None:
+            self._table.clear_worker(worker)
+
+
+def _to_hand(memory: SharedMemory) -> HandedMemory:
+    return HandedMemory(memory.descriptor, memory.num_bytes)
 
 
 def _with_common_store(settings: Settings) -> tuple[Settings, str]:

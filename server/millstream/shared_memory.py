@@ -20,12 +20,13 @@ from typing import Self
 class SharedMemory:
     """Zeros at first. For one thread of each process, once in each process.
 
-    descriptor: for the children. buffer: the bytes, which may be written.
+    descriptor, num_bytes: for the children. buffer: the bytes, which may be written.
     """
 
     def __init__(self, descriptor: int, num_bytes: int) -> None:
         """Takes the descriptor over. In a child: what its parent has handed to it."""
         self.descriptor = descriptor
+        self.num_bytes = num_bytes
         self._map = mmap.mmap(descriptor, num_bytes)
         self.buffer = memoryview(self._map)
 

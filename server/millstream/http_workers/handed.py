@@ -11,12 +11,25 @@ import msgspec
 from pydantic import SecretStr
 
 from millstream.settings import Settings
+from millstream.shared_memory import SharedMemory
+
+
+class HandedMemory(msgspec.Struct, frozen=True):
+    """Shared memory by its descriptor."""
+
+    descriptor: int
+    num_bytes: int
+
+    def opened(self) -> SharedMemory:
+        """The memory, in the process that it was handed to. Once."""
+        return SharedMemory(self.descriptor, self.num_bytes)
 
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
     """worker: its number, from 0 on, of num_workers. endpoint: of its socket to the hub. folder:
-    the model's. listeners, places, status: descriptors, of the sockets that it serves and of shared
-    memory. session_secret: what cookies are signed with where no store has one.
+    the model's. listeners: descriptors of the sockets that it serves. places, status, keys: what
+    all workers share; keys is None for a server without. session_secret: what cookies are signed
+    with where no store has one.
     """
 
     worker: int
@@ -25,8 +38,9 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     folder: str
     listeners: list[int]
-    places: int
-    status: int
+    places: HandedMemory
+    status: HandedMemory
+    keys: HandedMemory | None
     session_secret: bytes
 
     def line(self) -> bytes:

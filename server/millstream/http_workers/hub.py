@@ -38,14 +38,17 @@ class Hub:
         *,
         num_workers: int,
         send: Callable[[int, FromHub], None],
+        forget: Callable[[int], None],
     ) -> None:
-        """send: to a worker, by its number."""
+        """send: to a worker, by its number. forget: gives back what a worker had that is gone, in
+        memory that they share."""
         self.readiness = Readiness()
         self.num_generated_tokens = 0
         self._link = link
         self._status = status
         self._admission = admission
         self._send = send
+        self._forget = forget
         self._workers = range(num_workers)
         # The requests of each worker that are in the engine.
         self._requests: list[set[int]] = [set() for _ in self._workers]
@@ -103,7 +106,7 @@ class Hub:
 
     def on_worker_end(self, worker: int) -> None:
         """A worker is gone, and whoever it has served with it: their places are free."""
-        self._admission.clear(worker)
+        self._forget(worker)
         was_waiting = self.is_waiting
         for request_id in self._requests[worker]:
             self._link.post(Cancel(request_id))

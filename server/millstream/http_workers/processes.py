@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,7 @@ class WorkerProcesses:
         self._sockets: list[zmq.asyncio.Socket | None] = [None] * count
         self._processes: list[asyncio.subprocess.Process | None] = [None] * count
         self._serves = [asyncio.Event() for _ in range(count)]
+        self._starting: set[int] = set()
         self._may_follow = asyncio.Event()
         self._is_ending = asyncio.Event()
         self._context = zmq.asyncio.Context()
@@ -76,9 +77,10 @@ class WorkerProcesses:
             await serves.wait()
 
     def start_no_more(self) -> None:
-        """Replaces none that ends from now on, and starts none that waits for the first."""
+        """Replaces none that ends from now on, and ends those that serve nobody yet."""
         self._is_ending.set()
         self._may_follow.set()
+        self._kill(self._starting)
 
     async def run(self, listener: WorkersListener) -> None:
         """Runs them until all have ended after `start_no_more()`. Raises StartupError when one
@@ -96,7 +98,11 @@ class WorkerProcesses:
 
     def kill(self) -> None:
         """Ends all processes at once."""
-        for process in self._processes:
+        self._kill(range(len(self._processes)))
+
+    def _kill(self, workers: Iterable[int]) -> None:
+        for worker in workers:
+            process = self._processes[worker]
             if process is not None and process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -145,11 +151,13 @@ class WorkerProcesses:
             assert process.stdin is not None, "a pipe was asked for"
             process.stdin.write(self._launch.handed(worker, endpoint))
             self._processes[worker], self._sockets[worker] = process, socket
+            self._starting.add(worker)
             listener.greet(worker)
             try:
                 return await self._follow(worker, process, socket, listener)
             finally:
                 self._sockets[worker] = None
+                self._starting.discard(worker)
                 process.stdin.close()
 
     async def _follow(
@@ -181,6 +189,7 @@ class WorkerProcesses:
         while True:
             message = decode_to_hub(await socket.recv())
             if isinstance(message, Serving):
+                self._starting.discard(worker)
                 self._serves[worker].set()
                 self._may_follow.set()
             else:
