@@ -554,6 +554,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "http_worker_process": {
         "api/app",
+        "api/metrics",
         "api/wire",
         "http_process",
         "http_workers",

@@ -3,6 +3,7 @@ hand."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import socket
@@ -13,8 +14,10 @@ from pathlib import Path
 import uvloop
 
 from millstream.api.app import build_app
+from millstream.api.metrics.own_counts import OwnCounts
 from millstream.api.wire.server import Server, load_tls
 from millstream.http_process import settle_garbage
+from millstream.http_workers.counting import WorkerCounts
 from millstream.http_workers.handed import Handed
 from millstream.http_workers.numbering import request_ids
 from millstream.http_workers.shared_admission import SharedAdmission
@@ -81,7 +84,10 @@ class _Worker:
             context = await make_context(
                 settings, Path(handed.folder), parts, session_secret=handed.session_secret
             )
-            context = replace(context, trace=trace)
+            own = OwnCounts(engine.streams.metrics, context.http_metrics)
+            counts = WorkerCounts(own.now, link.tell)
+            link.hear_counts(counts.receive)
+            context = replace(context, trace=trace, counts=counts)
             settle_garbage()
             self._server = Server(
                 build_app(context),
@@ -95,7 +101,12 @@ class _Worker:
             )
             if self._is_drained_early:
                 self._server.begin_exit()
-            await self._server.serve(sockets=listeners)
+            reporting = asyncio.create_task(counts.keep_reporting())
+            try:
+                await self._server.serve(sockets=listeners)
+            finally:
+                reporting.cancel()
+                counts.report()
 
     def _drain(self) -> None:
         if self._server is None:

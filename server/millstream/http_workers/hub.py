@@ -13,6 +13,8 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from millstream.core.status import Statistics
+from millstream.http_workers.count_messages import AskCounts, TellCounts
+from millstream.http_workers.counting import CountKeeper
 from millstream.http_workers.messages import Drain, EngineEnded, FromHub, ToHub
 from millstream.http_workers.numbering import worker_of
 from millstream.http_workers.shared_admission import SharedAdmission
@@ -49,6 +51,7 @@ class Hub:
         self._admission = admission
         self._send = send
         self._forget = forget
+        self._counts = CountKeeper(send)
         self._workers = range(num_workers)
         # The requests of each worker that are in the engine.
         self._requests: list[set[int]] = [set() for _ in self._workers]
@@ -102,11 +105,14 @@ class Hub:
         elif isinstance(message, Cancel):
             self._requests[worker].discard(message.request_id)
             self._link.post(message)
+        elif isinstance(message, AskCounts | TellCounts):
+            self._counts.receive(worker, message)
         self._note_waiting(was_waiting=was_waiting)
 
     def on_worker_end(self, worker: int) -> None:
         """A worker is gone, and whoever it has served with it: their places are free."""
         self._forget(worker)
+        self._counts.ended(worker)
         was_waiting = self.is_waiting
         for request_id in self._requests[worker]:
             self._link.post(Cancel(request_id))

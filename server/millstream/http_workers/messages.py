@@ -2,12 +2,14 @@
 
 To the hub: Serving once; the requests, as for an engine (Add, Cancel). From it: what the engine
 says (Loading, Ready, Fatal, and of each Step what is for that worker), EngineEnded, and Drain.
+What is said of counts is in `count_messages.py`.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from millstream.http_workers.count_messages import AllCounts, AskCounts, GatherCounts, TellCounts
 from millstream.runtime.messages import Add, Cancel, Fatal, Loading, Ready, Step
 
 
@@ -26,8 +28,8 @@ class Drain(msgspec.Struct, tag=True, frozen=True):
     """End, as a server does on SIGTERM; said again: at once."""
 
 
-ToHub = Serving | Add | Cancel
-FromHub = Loading | Ready | Fatal | Step | EngineEnded | Drain
+ToHub = Serving | Add | Cancel | AskCounts | TellCounts
+FromHub = Loading | Ready | Fatal | Step | EngineEnded | Drain | GatherCounts | AllCounts
 
 encode = msgspec.msgpack.Encoder().encode
 _to_hub: msgspec.msgpack.Decoder[ToHub] = msgspec.msgpack.Decoder(ToHub)

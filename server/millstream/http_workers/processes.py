@@ -27,6 +27,8 @@ from millstream.runtime.restarts import Restarts
 
 log = logging.getLogger(__name__)
 
+_LAST_WORDS_SECONDS = 0.1
+
 
 class WorkersListener(Protocol):
     """Who hears what becomes of the workers. Called on the event loop; must not block."""
@@ -177,6 +179,8 @@ class WorkerProcesses:
                 )
                 process.kill()
             code = await ending
+            # What it said last may still be under way.
+            await asyncio.wait([receiving], timeout=_LAST_WORDS_SECONDS)
         finally:
             for task in (ending, receiving):
                 task.cancel()

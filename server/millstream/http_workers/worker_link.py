@@ -9,6 +9,7 @@ from collections.abc import Callable
 import zmq
 import zmq.asyncio
 
+from millstream.http_workers.count_messages import AllCounts, GatherCounts
 from millstream.http_workers.messages import (
     Drain,
     EngineEnded,
@@ -37,6 +38,7 @@ class WorkerLink:
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.set_hwm(0)
         self._socket.connect(endpoint)
+        self._counts: Callable[[GatherCounts | AllCounts], None] | None = None
         self._receiving: asyncio.Task[None] | None = None
 
     @property
@@ -48,6 +50,14 @@ class WorkerLink:
 
     def post(self, message: ToEngine) -> None:
         self._send(message)
+
+    def tell(self, message: ToHub) -> None:
+        """Says something that is for the hub itself."""
+        self._send(message)
+
+    def hear_counts(self, counts: Callable[[GatherCounts | AllCounts], None]) -> None:
+        """counts: gets what the hub says of counts, from now on."""
+        self._counts = counts
 
     def serving(self) -> None:
         """Tells the hub that this worker takes connections."""
@@ -76,6 +86,9 @@ class WorkerLink:
             message = decode_from_hub(await self._socket.recv())
             if isinstance(message, Drain):
                 self._on_drain()
+            elif isinstance(message, GatherCounts | AllCounts):
+                if self._counts is not None:
+                    self._counts(message)
             elif isinstance(message, EngineEnded):
                 listener.on_end(message.how, is_final=message.is_final)
             else:
