@@ -7,11 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from benchmarks.gpu.__main__ import command_of
+from benchmarks.gpu.after_ready import report_memory
 from benchmarks.gpu.processes import run_apart
 from benchmarks.gpu.report import Report
 
@@ -127,6 +130,25 @@ def test_a_part_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert [(row["status"], row["note"]) for row in report.rows] == [
         ("SKIPPED", "no time was left")
     ]
+
+
+@pytest.mark.parametrize(("failures", "status"), [(0, "ok"), (1, "FAILED")])
+def test_memory_that_ran_out_fails(
+    failures: int, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statistics = {"num_alloc_retries": 2, "num_ooms": failures}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 140 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda _: statistics)
+    report, size = Report(60), SimpleNamespace(device=torch.device("cuda"))
+    runner = SimpleNamespace(info=SimpleNamespace(kv_cache_bytes=100 * 2**30))
+    stand_ins: Any = size, "8B", runner
+    report_memory(report, *stand_ins, "when ready")
+    note = (
+        "of 140.00, KV cache 100.00; memory was given back to get more 2 times, and has run out "
+        f"{failures} times"
+    )
+    expected = {"name": "8B memory free when ready", "value": "3.00 GiB", "status": status}
+    assert report.rows == [{**expected, "note": note}]
 
 
 def test_no_device_is_said(capsys: object) -> None:
