@@ -159,9 +159,9 @@ def test_what_a_killed_one_said_is_read_from_the_other(replicas: Replicas) -> No
 
 def test_one_drains_while_the_other_goes_on(replicas: Replicas) -> None:
     draining, other = replicas
-    told = begin(draining, until="response.output_text.delta", max_output_tokens=50)
-    path = f"/v1/responses/{told[0]['response']['id']}"
-    with draining.paused_engine():
+    with draining.paused_engine():  # the answer is surely not over
+        told = begin(draining, until="response.queued", max_output_tokens=50)
+        path = f"/v1/responses/{told[0]['response']['id']}"
         draining.signal(signal.SIGTERM)
         wait_until(lambda: draining.health()[0] == 503, "it is red")
         assert_dual_error(draining.chat(), status=503, code="shutting_down")
