@@ -21,7 +21,7 @@ def limited_server(
 ) -> Iterator[RunningServer]:
     flags = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB"]
     flags += ["--max-concurrent-requests", "1", "--max-queue-size", "8", "--ping-seconds", "0.1"]
-    flags += ["--max-queue-seconds", "0.5", "--max-queue-tokens", "100"]
+    flags += ["--max-queue-seconds", "0.5"]
     log = tmp_path_factory.mktemp("limited") / "server.log"
     server = RunningServer(flags, log, is_warm=True)
     fleet.append(server)
@@ -41,11 +41,12 @@ def test_who_waits_too_long_is_told_overloaded(limited_server: RunningServer) ->
         running.next()  # the one that runs goes on
 
 
-def test_waiting_prompts_are_bounded_by_their_tokens(limited_server: RunningServer) -> None:
+@pytest.mark.server("--max-queue-tokens", "100")
+def test_waiting_prompts_are_bounded_by_their_tokens(own_server: RunningServer) -> None:
     with ExitStack() as streams:
-        streams.enter_context(limited_server.paused_engine())
-        streams.enter_context(open_stream(limited_server, "day " * 200))
-        response = limited_server.chat("Hello")
+        streams.enter_context(own_server.paused_engine())
+        streams.enter_context(open_stream(own_server, "day " * 200))
+        response = own_server.chat("Hello")
         error = assert_dual_error(response, status=429, code="overloaded")
         assert "prompt tokens" in error["message"]
         assert response.headers["retry-after"]
