@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,13 @@ from playwright.sync_api import BrowserContext, expect
 from tests.page.conftest import ScriptedServers
 from tests.page.script import HOLD
 from tests.page.talk import Talk
+from tests.ports import free_port
 
 
 @pytest.fixture
 def port() -> int:
-    """One that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        number: int = listener.getsockname()[1]
-        return number
+    """One that is free, and still is when the server is started again."""
+    return free_port()
 
 
 def test_a_server_that_was_restarted_shows_what_it_kept(
