@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from millstream.runtime.stuck_stacks import stacks_of
@@ -62,15 +62,20 @@ def test_an_engine_that_ends_again_and_again(own_server: RunningServer) -> None:
     own_server.assert_clean_log()
 
 
+def ports_of(server: RunningServer) -> list[int]:
+    """The ports on which a server listens."""
+    connections = psutil.Process(server.process.pid).net_connections(kind="inet")
+    return [each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN]
+
+
 def test_how_far_a_start_is(tmp_path: Path, endless_model: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    flags = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB", "--port", str(port)]
+    flags = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB"]
     server = RunningServer(flags, tmp_path / "server.log", is_awaited=False, is_warm=True)
     try:
-        wait_until(lambda: "loading endless" in server.log(), "it loads", seconds=STARTUP_SECONDS)
-        with server.paused_engine():
+        wait_until(lambda: bool(server.engines()), "it has an engine", seconds=STARTUP_SECONDS)
+        with server.paused_engine():  # it is surely not ready
+            wait_until(lambda: bool(ports_of(server)), "it listens", seconds=STARTUP_SECONDS)
+            url = f"http://127.0.0.1:{ports_of(server)[0]}"
             status, body = asked(url, "/ready")
             assert (status, body["status"]) == (503, "loading")
             assert set(body["start"]) == {"step", "fraction"}
