@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,15 @@ def wait_until(is_met: Callable[[], bool], what: str, *, seconds: float = WAIT_S
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what}")
         time.sleep(_POLL_SECONDS)
+
+
+def open_files(pid: int) -> dict[int, str]:
+    """What each descriptor of a process is, but for those that it closes meanwhile."""
+    found = {}
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[int(descriptor.name)] = os.readlink(descriptor)
+    return found
 
 
 class RunningServer:
@@ -168,7 +177,9 @@ class RunningServer:
         try:
             yield
         finally:
-            engine.resume()
+            # It may have been killed meanwhile.
+            with suppress(psutil.NoSuchProcess):
+                engine.resume()
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

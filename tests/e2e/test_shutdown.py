@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from .harness import EXIT_SECONDS, STARTUP_SECONDS, RunningServer, wait_until
+from .harness import EXIT_SECONDS, STARTUP_SECONDS, RunningServer, open_files, wait_until
 from .wire import DONE, LONG, EventReader, assert_dual_error, messages, open_stream, text_of
 
 MANY = 300
@@ -64,7 +63,7 @@ class InBackground:
 
 def sockets_of(pid: int) -> set[str]:
     """The sockets and pipes that a process has open, but for its standard ones."""
-    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir() if int(each.name) > 2]
+    links = [link for number, link in open_files(pid).items() if number > 2]
     return {link for link in links if link.startswith(("socket:", "pipe:"))}
 
 

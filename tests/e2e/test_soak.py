@@ -21,7 +21,7 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
-from .harness import RunningServer, wait_until
+from .harness import RunningServer, open_files, wait_until
 from .metrics import scraped
 from .wire import LONG, messages
 
@@ -178,8 +178,7 @@ class Soak:
 def _files_beside_the_store(pid: int) -> int:
     """Open files but for those of the store: its connections are made as they are needed and kept,
     and there is a limit to them."""
-    opened = Path(f"/proc/{pid}/fd")
-    targets = [os.readlink(opened / number) for number in os.listdir(opened)]
+    targets = list(open_files(pid).values())
     beside = [target for target in targets if "store.db" not in target]
     assert len(targets) - len(beside) < _MAX_STORE_FILES
     return len(beside)
