@@ -253,7 +253,7 @@ ALLOWED: dict[str, set[str]] = {
     "api/wire": {"errors", "metrics", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
     "api/pages": {"api/described", "errors", "settings"},
-    "api/peers": set(),
+    "api/peers": {"api/wire", "errors"},
     "api/sessions": {"api/described", "api/wire", "errors"},
     "api/guards": {
         "api/context",

@@ -21,6 +21,7 @@
     ├── GenerationTimeout         504  the answer was not complete within the request's time limit
     ├── StoreFailed               503  what is stored cannot be reached: disk full, database gone
     ├── EngineUnavailable         503  the engine is loading or restarting
+    ├── WorkerUnavailable         503  the HTTP worker that makes the named answer does not respond
     ├── ShuttingDown              503  the server drains
     └── StartupError              (never on the wire) the server cannot start as configured
         └── EngineLost            (never on the wire) it did, and its engine ended too often
@@ -198,6 +199,12 @@ class StoreFailed(MillstreamError):
 class EngineUnavailable(MillstreamError):
     status = 503
     code = "engine_unavailable"
+    retry_after = 1
+
+
+class WorkerUnavailable(MillstreamError):
+    status = 503
+    code = "worker_unavailable"
     retry_after = 1
 
 

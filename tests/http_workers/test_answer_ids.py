@@ -7,6 +7,7 @@ import re
 import pytest
 
 from millstream.api.peers.answer_ids import named_worker, new_answer_id
+from millstream.api.peers.peers import Peers
 
 
 @pytest.mark.parametrize(("prefix", "num_digits"), [("resp_", 48), ("chatcmpl-", 32)])
@@ -47,3 +48,10 @@ def test_the_only_worker_makes_all_digits_random() -> None:
 )
 def test_what_is_no_id_of_an_answer_names_no_worker(identifier: str) -> None:
     assert named_worker(identifier) is None
+
+
+def test_only_another_worker_that_there_is_makes_an_answer_elsewhere() -> None:
+    peers = Peers(1, ["a", "b", "c"])
+    made = [peers.other_maker(new_answer_id("resp_", 48, worker=n)) for n in range(5)]
+    assert made == [0, None, 2, None, None]
+    assert peers.others == [0, 2]

@@ -34,6 +34,7 @@ from millstream.api.guards.origins import CheckOrigin
 from millstream.api.guards.owners import KnowOwner
 from millstream.api.sessions.cookies import PATH, SessionCookies
 from millstream.api.sessions.guard import KnowSession
+from millstream.api.wire.forwarded import FAILURE_HEADER, failure_header, is_forwarded
 from millstream.api.wire.messages_errors import speaks_messages
 from millstream.api.wire.request_log import RequestRecord
 from millstream.errors import StartupError
@@ -196,6 +197,7 @@ class RequestId:
             trace=self._trace,
         )
         scope.setdefault("state", {}).update(request_id=request_id, record=record)
+        is_elsewhere = is_forwarded(scope)  # there it is logged and counted
 
         async def send_with_id(message: Message) -> None:
             if message["type"] in _STARTS:
@@ -203,6 +205,8 @@ class RequestId:
                 headers["x-request-id"] = request_id
                 if speaks_messages(scope, root_path=self._root_path):
                     headers["request-id"] = request_id
+                if is_elsewhere and record.error is not None:
+                    headers[FAILURE_HEADER.decode()] = failure_header(record.error)
                 if message["type"] == "websocket.accept":
                     record.respond(_SWITCHING)
                 else:
@@ -212,4 +216,5 @@ class RequestId:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            record.write()
+            if not is_elsewhere:
+                record.write()

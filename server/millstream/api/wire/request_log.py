@@ -79,6 +79,11 @@ class RequestRecord:
         self.route = NO_ROUTE
         self.is_for_answer = False
 
+    @property
+    def error(self) -> MillstreamError | None:
+        """What the answer says went wrong."""
+        return self._error
+
     def begin(self, answer: Callable[[], AnswerFacts] | None = None) -> None:
         """Notes that the engine has all that was asked for: an error is no refusal from here on."""
         self._is_begun = True

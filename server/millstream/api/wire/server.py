@@ -13,14 +13,17 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Set
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from millstream.api.wire import descriptors
 from millstream.api.wire.closing import UnreadAnswers
+from millstream.api.wire.forwarded import ForwardedProtocol
 from millstream.api.wire.protocol import Protocol
 from millstream.api.wire.socket_protocol import SocketProtocol
 from millstream.errors import StartupError
@@ -79,19 +82,29 @@ def _explain(error: Exception, files: dict[str, str | None]) -> str:
     return f"{given}: no PEM certificate with its private key ({reason or error})"
 
 
-def _protocols(
-    settings: Settings, http_metrics: HttpMetrics
-) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
+class _Protocols(NamedTuple):
+    http: type[Protocol]
+    forwarded: type[ForwardedProtocol]
+    websocket: type[SocketProtocol]
+
+
+def _protocols(settings: Settings, http_metrics: HttpMetrics, *, has_peers: bool) -> _Protocols:
+    # Each request may need a second connection, to another worker.
+    num_descriptors = 2 if has_peers else 1
+
     class Configured(Protocol):
         send_timeout = settings.send_timeout
         unread = UnreadAnswers()
-        max_connections = descriptors.max_connections()
+        max_connections = descriptors.max_connections() // num_descriptors
         metrics = http_metrics
+
+    class ConfiguredForwarded(ForwardedProtocol, Configured):
+        pass
 
     class ConfiguredSocket(SocketProtocol):
         metrics = http_metrics
 
-    return Configured, ConfiguredSocket
+    return _Protocols(Configured, ConfiguredForwarded, ConfiguredSocket)
 
 
 def say_what_is_open(count: int, grace: float) -> None:
@@ -126,16 +139,20 @@ class Server(uvicorn.Server):
         http_metrics: HttpMetrics,
         on_serving: Callable[[], None] = lambda: None,
         is_one_of_several: bool = False,
+        peer_listener: socket.socket | None = None,
+        forwarding: Set[asyncio.Task[Any]] = frozenset(),
     ) -> None:
         """on_serving: called when connections are taken. is_one_of_several: somebody else says what
-        is still open at the end."""
-        http, websocket = _protocols(settings, http_metrics)
+        is still open at the end. peer_listener: the Unix socket over which other HTTP workers
+        forward requests to this one, if there are others. forwarding: what waits for their answers.
+        """
+        protocols = _protocols(settings, http_metrics, has_peers=peer_listener is not None)
         # h11, not httptools: httptools puts no limit on the size of headers.
         super().__init__(
             uvicorn.Config(
                 app,
-                http=http,
-                ws=websocket,
+                http=protocols.http,
+                ws=protocols.websocket,
                 ws_max_size=_MESSAGE_SLACK * settings.payload_limit,
                 # Events of a few bytes are not worth it; nor is what it costs to unpack.
                 ws_per_message_deflate=False,
@@ -155,6 +172,8 @@ class Server(uvicorn.Server):
         )
         self.engine = engine
         self._socket_answers = socket_answers
+        self._forwarding = forwarding
+        self._peer_listener, self._forwarded_protocol = peer_listener, protocols.forwarded
         self._grace = settings.graceful_termination_timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Future[None] | None = None
@@ -163,6 +182,16 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._peer_listener is not None:
+            connected = partial(
+                self._forwarded_protocol, self.config, self.server_state, self.lifespan.state
+            )
+            # Not create_unix_server(), which removes the file when it ends: the next worker of this
+            # number serves the same socket.
+            serving = asyncio.get_running_loop().create_server(
+                connected, sock=self._peer_listener, backlog=self.config.backlog
+            )
+            self.servers.append(await serving)
         if self.started:
             self._on_serving()
 
@@ -197,9 +226,13 @@ class Server(uvicorn.Server):
         self._draining.add_done_callback(self._on_drained)
 
     async def _end_answers(self, grace: float) -> None:
+        latest = asyncio.get_running_loop().time() + grace + CLOSING_SECONDS
         await self.engine.drain(grace=grace)
         if self._socket_answers:  # those that have failed now say so, and are kept
             await asyncio.wait(set(self._socket_answers), timeout=CLOSING_SECONDS)
+        if self._forwarding:  # whoever makes them ends them in the same time
+            remaining = max(latest - asyncio.get_running_loop().time(), 0)
+            await asyncio.wait(set(self._forwarding), timeout=remaining)
 
     def _on_drained(self, draining: asyncio.Future[None]) -> None:
         """Ends the server, also if draining failed; not if it was to be done again, faster."""
