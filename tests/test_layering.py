@@ -253,7 +253,7 @@ ALLOWED: dict[str, set[str]] = {
     "api/wire": {"errors", "metrics", "runtime", "settings", "workers"},
     "api/described": {"api/wire", "settings", "version"},
     "api/pages": {"api/described", "errors", "settings"},
-    "api/peers": {"api/wire", "errors"},
+    "api/peers": {"api/described", "api/wire", "errors"},
     "api/sessions": {"api/described", "api/wire", "errors"},
     "api/guards": {
         "api/context",
@@ -267,6 +267,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "api/context": {
         "answering",
+        "api/peers",
         "api/wire",
         "generation",
         "metrics",
@@ -344,6 +345,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/described",
         "api/openai/chat",
         "api/openai/generate",
+        "api/peers",
         "api/wire",
         "errors",
         "generation",
@@ -456,6 +458,7 @@ ALLOWED: dict[str, set[str]] = {
         "api/openai/responses",
         "api/openai/tokenize",
         "api/pages",
+        "api/peers",
         "api/sessions",
         "api/socket_chat",
         "api/status",

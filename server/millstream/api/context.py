@@ -11,6 +11,8 @@ from typing import Any, TypeAlias, TypeVar
 from starlette.requests import HTTPConnection, Request
 
 from millstream.answering.runs import Runs
+from millstream.api.peers.answer_ids import new_answer_id
+from millstream.api.peers.peers import Peers
 from millstream.api.wire.json_body import read_json
 from millstream.generation.context import ModelContext
 from millstream.metrics.counts import CountSource
@@ -32,7 +34,8 @@ class ServerContext(ModelContext):
     """fingerprint: names this build. session_secret: what cookies are signed with.
 
     owner: says whose a request is, where keys and cookies do not. keys: those that open the server,
-    if it has any. store: None if nothing is kept. runs: answers being made.
+    if it has any. store: None if nothing is kept. runs: answers being made here. peers: the other
+    HTTP workers of the server; None if there are none.
     socket_answers: what is being said over WebSockets, until its last word. http_metrics: counts of
     what was answered. counts: what all HTTP processes have counted; None if this is the only one.
     trace: hears of each request when it has ended.
@@ -45,10 +48,16 @@ class ServerContext(ModelContext):
     keys: KeyRing | None = None
     store: Store | None = None
     runs: Runs = field(default_factory=Runs)
+    peers: Peers | None = None
     socket_answers: set[asyncio.Task[None]] = field(default_factory=set)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
     counts: CountSource | None = None
     trace: Trace | None = None
+
+    def answer_id(self, prefix: str, num_digits: int) -> str:
+        """A new id for an answer that is made here, with so many hexadecimal digits."""
+        worker = None if self.peers is None else self.peers.number
+        return new_answer_id(prefix, num_digits, worker=worker)
 
     def quota_of(self, owner: str) -> Quota | None:
         """What an owner may ask for, if that is known by a key. Raises Unauthorized for one whose

@@ -29,6 +29,7 @@ from millstream.api.openai.responses.maker import ResponseMaker
 from millstream.api.openai.responses.routes import response_routes
 from millstream.api.openai.tokenize.endpoints import DETOKENIZE, TOKENIZE, Tokenization
 from millstream.api.pages.endpoints import page_routes
+from millstream.api.peers.forwarding import where_it_is_made
 from millstream.api.sessions.endpoints import BEGIN_SESSION, FORGET_SESSION, Sessions
 from millstream.api.socket_chat.endpoint import CHAT_SOCKET, chat_socket, upgrade_required
 from millstream.api.status.health import HEALTH, health
@@ -48,6 +49,8 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
     messages = Messages(context, prompts=prompts, grammars=grammars)
     models, tokenization = Models(context), Tokenization(context, prompts=prompts)
     sessions = Sessions()
+    resumed = where_it_is_made(context.peers, resume(context))
+    deleted = where_it_is_made(context.peers, delete(context))
     return [
         CHAT.route(_post(chat)),
         COMPLETIONS.route(_post(completions)),
@@ -66,8 +69,8 @@ def all_routes(context: ServerContext) -> list[DescribedRoute]:
             context, prompts=prompts, grammars=grammars, chat=chat, completions=completions
         ),
         CHAT_SOCKET.route(upgrade_required, socket=chat_socket(context, maker)),
-        *(operation.route(resume(context)) for operation in (RESUME_CHAT, RESUME_COMPLETION)),
-        *(operation.route(delete(context)) for operation in (DELETE_CHAT, DELETE_COMPLETION)),
+        *(one.route(resumed) for one in (RESUME_CHAT, RESUME_COMPLETION)),
+        *(one.route(deleted) for one in (DELETE_CHAT, DELETE_COMPLETION)),
         CANCEL_CHAT.route(cancel(context)),
         CANCEL_COMPLETION.route(cancel(context)),
         LIST_MODELS.route(models.list_models),

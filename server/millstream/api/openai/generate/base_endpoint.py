@@ -6,7 +6,6 @@ HTTP status; after that it is one error event and no `[DONE]`.
 
 from __future__ import annotations
 
-import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -134,7 +133,7 @@ class Endpoint(ABC, Generic[Fields]):
     def identity(self, http: HttpRequest) -> Identity:
         """What a new answer is called, and whose it is."""
         return Identity(
-            completion_id=f"{self.id_prefix}{secrets.token_hex(16)}",
+            completion_id=self._context.answer_id(self.id_prefix, 32),
             model=self._context.settings.model_name,
             created=int(time.time()),
             fingerprint=self._context.fingerprint,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ class ResponseMaker:
         """A place for the response. Raises Overloaded at once, and InvalidRequest for what cannot
         be had on this server."""
         store = self._history.store_for(request, is_replayed=asker.is_replayed, recent=asker.recent)
-        response_id = f"resp_{secrets.token_hex(24)}"
+        response_id = self._context.answer_id("resp_", 48)
         (stream,) = open_places(
             self._context.engine,
             Places(count=1, asked="one response", param="input"),

@@ -15,6 +15,7 @@ from millstream.api.openai.responses.stored import (
     RETRIEVE_RESPONSE,
     StoredResponses,
 )
+from millstream.api.peers.forwarding import where_it_is_made
 from millstream.api.wire.sockets import SocketHandler
 from millstream.generation.answer_grammars import AnswerGrammars
 from millstream.generation.prompts import Prompts
@@ -39,8 +40,8 @@ def response_routes(
         CREATE_RESPONSE.route(responses.create, socket=socket),
         COUNT_INPUT_TOKENS.route(counting.count),
         COMPACT.route(compactor.compact),
-        RETRIEVE_RESPONSE.route(stored.retrieve),
-        DELETE_RESPONSE.route(stored.delete),
-        CANCEL_RESPONSE.route(stored.cancel),
+        RETRIEVE_RESPONSE.route(where_it_is_made(context.peers, stored.retrieve)),
+        DELETE_RESPONSE.route(where_it_is_made(context.peers, stored.delete)),
+        CANCEL_RESPONSE.route(where_it_is_made(context.peers, stored.cancel)),
         LIST_INPUT_ITEMS.route(stored.input_items),
     ]
