@@ -200,6 +200,9 @@ async def test_a_worker_that_is_gone_is_waited_for_and_told(alone: Any) -> None:
             assert response.status_code == 503
             assert response.json()["error"]["code"] == "worker_unavailable"
             assert response.headers["retry-after"] == "1"
+        path = "/v1/chat/completions/mine/cancel"
+        response = await one.worker.client.post(path)
+        assert response.json()["error"]["code"] == "worker_unavailable", "it may have it"
 
 
 async def test_the_next_worker_of_the_number_answers(
@@ -227,6 +230,16 @@ async def test_the_next_worker_of_the_number_answers(
             async with worker(1) as maker:
                 assert await asking == TEXT
                 assert maker.runs is not None
+
+
+async def test_a_worker_that_cannot_say_whether_it_has_a_request(alone: Any) -> None:
+    async def fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 500 Failed\r\nContent-Length: 0\r\n\r\n")
+
+    async with alone(fails) as one:
+        path = "/v1/chat/completions/mine/cancel"
+        error = (await one.worker.ask("POST", path, 503))["error"]
+        assert error["code"] == "worker_unavailable"
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200", b"nonsense\r\n\r\n"])
@@ -322,7 +335,25 @@ async def test_a_path_below_a_prefix(start_workers: Callable[..., Any]) -> None:
             made = await maker.begin()
             shown = await here.ask("GET", f"{prefix}/v1/responses/{made}")
             assert shown["status"] in ("queued", "in_progress")
+            headers = {"x-request-id": "mine"}
+            asking = maker.client.post("/v1/responses", json={"input": "x"}, headers=headers)
+            running = asyncio.create_task(asking)
+            await until(lambda: maker.context.engine.num_open == 2)
+            await here.ask("POST", f"{prefix}/v1/completions/mine/cancel")
+            await running
             await here.ask("POST", f"{prefix}/v1/responses/{made}/cancel")
+
+
+async def test_a_prefix_with_which_routes_begin_as_well(start_workers: Callable[..., Any]) -> None:
+    here, maker = await start_workers(root_path="/v1")
+    maker.speaker.say(TEXT)
+    with maker.speaker.silent(after=2):
+        headers = {"x-request-id": "mine"}
+        asking = maker.client.post("/v1/v1/responses", json={"input": "x"}, headers=headers)
+        running = asyncio.create_task(asking)
+        await until(lambda: maker.context.engine.num_open == 1)
+        await here.ask("POST", "/v1/v1/completions/mine/cancel")
+        await running
 
 
 async def test_what_is_read_from_another_worker_ends_before_the_server_does(two: Two) -> None:

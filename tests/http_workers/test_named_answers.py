@@ -168,13 +168,17 @@ async def test_a_response_is_deleted_where_it_is_made(two: Two) -> None:
         await worker.ask("GET", f"/v1/responses/{made}", 404)
 
 
-async def test_a_completion_is_read_again(two: Two) -> None:
+async def test_a_completion_is_read_again_and_cancelled(two: Two) -> None:
     here, maker = two
     async with resumable(maker) as made:
         url = f"/v1/chat/completions/{made}"
         async with here.stream("GET", f"{url}?stream=true&starting_after=0") as reader:
             await reader.first()
             assert reader.seen.startswith("id: 1\n")
+            cancelled = await here.ask("POST", f"{url}/cancel")
+            assert cancelled == {"id": made, "object": "request.cancelled", "cancelled": True}
+            assert '"code":"cancelled"' in (await reader.rest()).replace(" ", "")
+        await here.ask("POST", f"{url}/cancel", 404)
         await here.ask("DELETE", url)
     await maker.ask("GET", f"{url}?stream=true", 404)
 

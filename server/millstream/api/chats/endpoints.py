@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -19,8 +21,10 @@ from millstream.api.chats.shown import shown_branch, shown_chat, shown_messages
 from millstream.api.context import ServerContext
 from millstream.api.openai.responses.history import not_found
 from millstream.api.openai.responses.paging import listed, read_page_query
+from millstream.api.peers.asking import does_any
+from millstream.api.peers.peers import Peers
 from millstream.api.wire.resuming import owner_of
-from millstream.errors import InvalidRequest
+from millstream.errors import InvalidRequest, WorkerUnavailable
 from millstream.store.chats import ChatBranch
 from millstream.store.records import RUNNING, StoredChat
 
@@ -86,7 +90,7 @@ class Chats:
 
     async def delete(self, http: HttpRequest) -> Response:
         store, chat = self._finder.store, await self._finder.find(http)
-        await self._stop_all(chat)
+        await self._stop_all(http, chat)
         if not await store.delete_chat(chat.id, owner=chat.owner):
             raise unknown_chat(chat.id)
         deleted = {"id": chat.id, "object": "chat.deleted", "deleted": True}
@@ -94,7 +98,7 @@ class Chats:
 
     async def clear(self, http: HttpRequest) -> Response:
         store, chat = self._finder.store, await self._finder.find(http)
-        await self._stop_all(chat)
+        await self._stop_all(http, chat)
         cleared = await store.clear_chat(chat.id, owner=chat.owner)
         if cleared is None:
             raise unknown_chat(chat.id)
@@ -103,8 +107,8 @@ class Chats:
     async def _branch(self, http: HttpRequest) -> ChatBranch:
         return await self._finder.branch(await self._finder.find(http))
 
-    async def _stop_all(self, chat: StoredChat) -> None:
-        """Ends the responses of a chat that are being made here."""
+    async def _stop_all(self, http: HttpRequest, chat: StoredChat) -> None:
+        """Ends the responses of a chat that are being made, here or by other HTTP workers."""
         tree = await self._finder.store.chat_tree(chat.id)
         ids = [node.id for node in tree if node.status in RUNNING]
         runs = [self._context.runs.find(one, owner=chat.owner) for one in ids]
@@ -114,6 +118,16 @@ class Chats:
         for run in runs:
             if run is not None:
                 await run.settled()
+        if (peers := self._context.peers) is not None:
+            await asyncio.gather(*(self._stop_elsewhere(http, peers, one) for one in ids))
+
+    async def _stop_elsewhere(self, http: HttpRequest, peers: Peers, response_id: str) -> None:
+        """Ends a response if another worker makes it. One that is gone makes none."""
+        maker = peers.other_maker(response_id)
+        if maker is not None:
+            path = f"/v1/responses/{response_id}/cancel"
+            with suppress(WorkerUnavailable):
+                await does_any(peers, [maker], http, path=path)
 
     def _shown(self, branch: ChatBranch) -> dict[str, Any]:
         return shown_branch(branch, self._finder.runs_of(branch.chat))
