@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -38,12 +39,18 @@ class KeptServers:
         variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._log_file = log_file
+        self._hold = log_file.with_name(f"{log_file.name}.hold")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MILLSTREAM_")}
         with log_file.open("wb") as log:
             self._parent = subprocess.Popen(
                 [sys.executable, "-m", program],
                 cwd=_ROOT,
-                env={**environment, "PYTHONUNBUFFERED": "1", **variables},
+                env={
+                    **environment,
+                    "PYTHONUNBUFFERED": "1",
+                    "MILLSTREAM_HOLD": str(self._hold),
+                    **variables,
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -68,6 +75,15 @@ class KeptServers:
     def pid(self) -> int:
         assert self._pid is not None, "a server runs"
         return self._pid
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """No answer ends for as long as this lasts; each stands still after its first words."""
+        self._hold.touch()
+        try:
+            yield
+        finally:
+            self._hold.unlink()
 
     def log(self) -> str:
         """What all servers so far have logged."""

@@ -18,6 +18,7 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,13 +51,16 @@ _WORDS = [*_TEXT.split(), "\n\n"]
 class Storyteller(WholeSteps):
     """A runner whose answer to a prompt is always the same, and takes a while.
 
-    It says no more than some tokens of an answer while the file `MILLSTREAM_HOLD` is there.
+    While the file `MILLSTREAM_HOLD` is there, no answer ends: each says spaces where it would go
+    on after its first words.
     """
 
     def __init__(self) -> None:
         self._tokenizer = make_byte_tokenizer()
         self._end: int = self._tokenizer.token_to_id("<end>")
+        (self._space,) = self._tokenizer.encode(" ").ids
         self._stories: dict[int, list[int]] = {}
+        self._num_held: Counter[int] = Counter()
         info = fake_info(num_blocks=8192, block_size=16, max_step_tokens=8192)
         self.info = replace(info, vocab_size=self._tokenizer.get_vocab_size())
 
@@ -65,20 +69,30 @@ class Storyteller(WholeSteps):
 
     def step(self, plan: Plan) -> StepOutput:
         time.sleep(_STEP_SECONDS)
-        while _HOLD.is_file() and any(chunk.num_generated > _HELD_AFTER for chunk in plan.chunks):
-            time.sleep(_STEP_SECONDS)
+        is_held = _HOLD.is_file()
         running = {chunk.request_id for chunk in plan.chunks}
         if len(self._stories) > 2 * _MAX_RUNNING:
             self._stories = {each: self._stories[each] for each in running & set(self._stories)}
+            self._num_held = Counter({each: self._num_held[each] for each in running})
         tokens = []
         for chunk in plan.chunks:
             if chunk.sampling is None:
                 continue
             if chunk.request_id not in self._stories:
                 self._stories[chunk.request_id] = self._story(chunk.request.prompt)
-            story, place = self._stories[chunk.request_id], chunk.num_generated
-            tokens.append(story[place] if place < len(story) else self._end)
+            story = self._stories[chunk.request_id]
+            place = chunk.num_generated - self._num_held[chunk.request_id]
+            if is_held and place == self._pause(story):
+                self._num_held[chunk.request_id] += 1
+                tokens.append(self._space)
+            else:
+                tokens.append(story[place] if place < len(story) else self._end)
         return StepOutput(tokens)
+
+    def _pause(self, story: Sequence[int]) -> int:
+        """The place in a story where it is held: behind a space, or at the end."""
+        places = range(_HELD_AFTER, len(story))
+        return next((place for place in places if story[place - 1] == self._space), len(story))
 
     def _story(self, prompt: Sequence[int]) -> list[int]:
         chance = random.Random(repr(tuple(prompt)))

@@ -24,8 +24,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptServers]:
     folder = tmp_path_factory.mktemp("chats")
-    variables = {"MILLSTREAM_HOLD": str(folder / "hold")}
-    with KeptServers(folder / "log", variables=variables) as servers:
+    with KeptServers(folder / "log") as servers:
         servers.start(flags(folder))
         yield servers
 
@@ -80,17 +79,15 @@ def test_two_visitors_and_a_restart(servers: KeptServers, store: list[str]) -> N
         assert carol.get("/chats", params={"query": "ada"}).json()["data"] == []
 
 
-def test_who_reloads_in_mid_answer_misses_nothing(servers: KeptServers, store: list[str]) -> None:
-    hold = Path(store[-1]).with_name("hold")
-    hold.touch()
+def test_who_reloads_in_mid_answer_misses_nothing(servers: KeptServers) -> None:
     with visitor(servers) as client:
         body = {"content": "Tell me a long story", "stream": True}
-        with client.stream("POST", "/chats/current/messages", json=body) as response:
-            before = events_of(response, limit=5)
-        chat = client.get("/chats/current").json()
-        (running,) = chat["running"]
-        assert running == before[0]["response"]["id"] == chat["messages"][-1]["id"]
-        hold.unlink()
+        with servers.holding():
+            with client.stream("POST", "/chats/current/messages", json=body) as response:
+                before = events_of(response, limit=5)
+            chat = client.get("/chats/current").json()
+            (running,) = chat["running"]
+            assert running == before[0]["response"]["id"] == chat["messages"][-1]["id"]
         where = {"stream": "true", "starting_after": str(before[-1]["sequence_number"])}
         with client.stream("GET", f"/responses/{running}", params=where) as response:
             after = events_of(response)

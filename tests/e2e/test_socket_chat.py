@@ -115,18 +115,19 @@ async def test_a_server_that_ends_says_goodbye(servers: KeptServers, pace: str) 
     flags = ["--store", "memory", "--time-between-chunks", pace]
     flags += ["--max-concurrent-requests", "2", "--graceful-termination-timeout", "0"]
     url = await asyncio.to_thread(servers.start, flags)
-    async with dialled(url) as client:
-        for identifier in range(4):
-            await send(client, identifier, str(identifier))
-        # As often with the name of a conversation: the second waits for its turn.
-        for identifier in (4, 5):
-            await send(client, identifier, "x", conversation="new")
-        heard = [await hear(client)]
-        while not (heard[-1]["text"] or "reasoning" in heard[-1]):
-            heard.append(await hear(client))
-        os.kill(servers.pid, signal.SIGTERM)
-        code = await _rest(client, heard)
-    await asyncio.to_thread(servers.stop)
+    with servers.holding():
+        async with dialled(url) as client:
+            for identifier in range(4):
+                await send(client, identifier, str(identifier))
+            # As often with the name of a conversation: the second waits for its turn.
+            for identifier in (4, 5):
+                await send(client, identifier, "x", conversation="new")
+            heard = [await hear(client)]
+            while not (heard[-1]["text"] or "reasoning" in heard[-1]):
+                heard.append(await hear(client))
+            os.kill(servers.pid, signal.SIGTERM)
+            code = await _rest(client, heard)
+        await asyncio.to_thread(servers.stop)
     assert code == 1012
     last = {frame["id"]: frame for frame in heard}
     codes = {identifier: frame.get("error", {}).get("code") for identifier, frame in last.items()}
