@@ -55,10 +55,17 @@ def test_connections_leave_descriptors_for_an_engine(server: RunningServer) -> N
         assert "Too many open files" not in server.log().removeprefix(before)
 
 
+def num_connections(server: RunningServer) -> int:
+    """How many connections of clients a server has open, whatever state they are in."""
+    found = psutil.Process(server.process.pid).net_connections(kind="inet")
+    return sum(each.status != psutil.CONN_LISTEN for each in found)
+
+
 def test_an_engine_is_started_again_once_there_are_descriptors(server: RunningServer) -> None:
     # A connection that is there needs no descriptor of those that are short.
     with httpx.Client(base_url=server.url, timeout=WAIT_SECONDS) as kept:
         assert kept.get("/health").status_code == 200
+        wait_until(lambda: num_connections(server) == 1, "others are closed, and not counted below")
         process = psutil.Process(server.process.pid)
         before = process.rlimit(resource.RLIMIT_NOFILE)
         process.rlimit(resource.RLIMIT_NOFILE, (process.num_fds(), before[1]))
