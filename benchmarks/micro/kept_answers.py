@@ -82,11 +82,11 @@ class Plan:
 
 
 def play(load: Load, way: Way, files: Path, *, plan: Plan) -> Cost:
-    size, written = size_of(files), load.process.io_counters().write_bytes
+    size, written = size_of(files), load.processes[0].io_counters().write_bytes
     found = load.play(Begin(plan.streams, plan.interval, 1), way.variant, seconds=plan.seconds)
     # What a server without a store sees is the other's, which tidies up.
     grown = size_of(files) - size if way.is_kept else 0
-    written = load.process.io_counters().write_bytes - written
+    written = load.processes[0].io_counters().write_bytes - written
     tokens = load.num_tokens
     return Cost(found.server_cpu / found.tokens * 1e6, grown / tokens, written / tokens)
 

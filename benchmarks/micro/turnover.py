@@ -1,12 +1,16 @@
 """The HTTP process while requests come and go: tokens per second, TTFT and ITL of a fast engine.
 
 Run: python -m benchmarks.micro.turnover [--streams 64 256] [--interval 0.004] [--length 64]
+     python -m benchmarks.micro.turnover --http-workers 1 2
 
 As in `wire.py`, only the engine is replaced. This one steps every `--interval` seconds whatever the
 server does, as a GPU would, and gives each running request a token, of `--length` in all; whenever
 an answer ends, another is asked for, over a connection of its own. "of engine" is what part of the
 tokens the engine could have made reaches the client: places that are empty while the server ends
 one answer and begins the next are lost.
+
+--http-workers plays every round with servers of so many HTTP processes, in turns. "cores" is what
+all of them take, "hub" what of it the process takes that is between them and the engine.
 
 --against FOLDER plays every round with the sources of another checkout too, in turns.
 """
@@ -26,7 +30,7 @@ from pathlib import Path
 
 import millstream
 from benchmarks.measures import percentile
-from benchmarks.micro.wire import run_server
+from benchmarks.micro.wire import run_servers
 from benchmarks.micro.wire_client import TOKEN_TEXT, Load, StreamError
 from benchmarks.micro.wire_engine import Finish, Flow, decode_sent, encode
 
@@ -61,7 +65,7 @@ class Flowing:
 
     def __init__(self, load: Load, plan: Plan) -> None:
         self._address = load.address
-        self._process = load.process
+        self._processes = load.processes
         self._control = load.control
         self._plan = plan
         self._selector = selectors.EpollSelector()
@@ -79,9 +83,11 @@ class Flowing:
         self._read_until(time.perf_counter() + plan.seconds / 4)
         self.tokens = self.requests = 0
         self.first, self.gaps = [], []
-        began, cpu = time.perf_counter(), self._cpu()
+        began, before = time.perf_counter(), self._cpu()
         self._read_until(began + plan.seconds)
-        seconds, cpu = time.perf_counter() - began, self._cpu() - cpu
+        seconds, after = time.perf_counter() - began, self._cpu()
+        each = [now - then for now, then in zip(after, before, strict=True)]
+        cpu, hub = sum(each), each[0] if len(each) > 1 else 0.0
         # What is open is dropped: leaving is cancelling.
         for key in list(self._selector.get_map().values()):
             key.data.socket.close()
@@ -95,6 +101,7 @@ class Flowing:
             "of_engine": self.tokens / seconds * plan.interval / plan.streams,
             "requests_per_s": self.requests / seconds,
             "server_cores": cpu / seconds,
+            "hub_cores": hub / seconds,
             "token_us": cpu / max(self.tokens, 1) * 1e6,
             "ttft_p50_ms": percentile(self.first or [0.0], 50) * 1000,
             "ttft_p99_ms": percentile(self.first or [0.0], 99) * 1000,
@@ -102,9 +109,9 @@ class Flowing:
             "itl_p99_ms": percentile(self.gaps or [0.0], 99) * 1000,
         }
 
-    def _cpu(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system
+    def _cpu(self) -> list[float]:
+        times = [process.cpu_times() for process in self._processes]
+        return [each.user + each.system for each in times]
 
     def _ask(self) -> None:
         self._num_asked += 1
@@ -161,6 +168,7 @@ _COLUMNS = {
     "of engine": ("of_engine", 9, 2),
     "req/s": ("requests_per_s", 7, 0),
     "cores": ("server_cores", 6, 2),
+    "hub": ("hub_cores", 5, 2),
     "CPU us/tok": ("token_us", 10, 1),
     "TTFT p50 ms": ("ttft_p50_ms", 11, 1),
     "p99": ("ttft_p99_ms", 7, 1),
@@ -177,13 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--words", type=int, default=100, help="of a prompt")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--http-workers", type=int, nargs="+", default=[1])
     parser.add_argument("--against", type=Path, help="a folder that holds another `millstream`")
     options = parser.parse_args(arguments)
     sources = {"this": Path(millstream.__file__).parents[1]}
     if options.against:
         sources = {"other": options.against.resolve()} | sources
     with contextlib.ExitStack() as stack:
-        loads = {name: stack.enter_context(run_server(path)) for name, path in sources.items()}
+        loads = stack.enter_context(run_servers(sources, options.http_workers))
         heads = "  ".join(f"{head:>{size}}" for head, (_, size, _) in _COLUMNS.items())
         print(f"{'server':8} {'streams':>7}  {heads}")
         for streams in options.streams:

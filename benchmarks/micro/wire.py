@@ -104,6 +104,22 @@ def run_server(source: Path, *settings: str, text: bytes = TOKEN_TEXT) -> Iterat
             context.term()
 
 
+@contextlib.contextmanager
+def run_servers(
+    sources: Mapping[str, Path], http_workers: Sequence[int] = (1,)
+) -> Iterator[dict[str, Load]]:
+    """A server of each source with each number of HTTP processes, by what tables call it."""
+    with contextlib.ExitStack() as stack:
+        loads = {}
+        for name, source in sources.items():
+            for count in http_workers:
+                # Sources that came before the setting do not know it.
+                settings = [] if count == 1 else [f"http_workers={count}"]
+                label = name if count == 1 else f"{name}, {count}"
+                loads[label] = stack.enter_context(run_server(source, *settings))
+        yield loads
+
+
 _SETTINGS = (
     "port=0",
     "max_concurrent_requests=1024",
@@ -168,12 +184,14 @@ def row(name: str, variant: str, streams: int, found: Mapping[str, float]) -> st
 
 
 def measure(
-    sources: Mapping[str, Path], variants: Sequence[str], plans: Sequence[Plan]
+    sources: Mapping[str, Path],
+    variants: Sequence[str],
+    plans: Sequence[Plan],
+    http_workers: Sequence[int] = (1,),
 ) -> list[dict[str, Any]]:
-    """Every variant and plan on every source, in turns."""
+    """Every variant and plan on every source and number of HTTP processes, in turns."""
     results: list[dict[str, Any]] = []
-    with contextlib.ExitStack() as stack:
-        loads = {name: stack.enter_context(run_server(path)) for name, path in sources.items()}
+    with run_servers(sources, http_workers) as loads:
         heads = "  ".join(f"{head:>{size}}" for head, (_, size, _) in COLUMNS.items())
         print(f"{'server':8} {'variant':9} {'streams':>7}  {heads}")
         for variant in variants:
@@ -199,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--window", type=int, default=2, help="steps under way in throughput")
     parser.add_argument("--load", type=float, default=0.5, help="rate of the latency rounds")
     parser.add_argument("--interval", type=float, help="or seconds from step to step")
+    parser.add_argument("--http-workers", type=int, nargs="+", default=[1], help="1 2: in turns")
     parser.add_argument("--against", type=Path, help="a folder that holds another `millstream`")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     options = parser.parse_args(arguments)
@@ -216,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for streams in options.streams
     ]
-    results = measure(sources, options.variants, plans)
+    results = measure(sources, options.variants, plans, options.http_workers)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -153,20 +153,20 @@ class Round:
 
 
 class Load:
-    """Plays rounds against one server whose engine listens on `control`."""
+    """Plays rounds against one server whose engine listens on `control`.
+
+    processes: those of HTTP; of several the first one is between the others and the engine.
+    """
 
     def __init__(self, port: int, pid: int, control: zmq.Socket[bytes]) -> None:
         self.address = ("127.0.0.1", port)
         self.control = control
-        self._process = psutil.Process(pid)
+        hub = psutil.Process(pid)
+        workers = [child for child in hub.children() if "http-worker" in child.cmdline()]
+        self.processes = [hub, *workers]
         self._variant = Variant({})
         self._tokens = 0
         self._events = 0
-
-    @property
-    def process(self) -> psutil.Process:
-        """The HTTP process."""
-        return self._process
 
     @property
     def num_tokens(self) -> int:
@@ -281,10 +281,10 @@ class Load:
         return data[:place] if stream.is_repeating else data
 
     def _clocks(self) -> Clocks:
-        cpu = self._process.cpu_times()
+        times = [process.cpu_times() for process in self.processes]
         return Clocks(
             time=time.perf_counter(),
-            server_cpu=cpu.user + cpu.system,
+            server_cpu=sum(each.user + each.system for each in times),
             client_cpu=time.process_time(),
             tokens=self._tokens,
             events=self._events,

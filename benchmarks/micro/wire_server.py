@@ -12,9 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from millstream import server_process
+from millstream.runtime import host
 from millstream.runtime.host import ProcessHost
-from millstream.settings import Settings
 
 
 class FakeEngineHost(ProcessHost):
@@ -26,5 +25,9 @@ class FakeEngineHost(ProcessHost):
 
 
 if __name__ == "__main__":
-    server_process.ProcessHost = FakeEngineHost  # type: ignore[misc]
+    # Before the parts that import it are imported.
+    host.ProcessHost = FakeEngineHost  # type: ignore[misc]
+    from millstream import server_process
+    from millstream.settings import Settings
+
     server_process.run(Settings(**dict(pair.split("=", 1) for pair in sys.argv[3:])))
