@@ -35,14 +35,17 @@ QUERIES_OF_OTHERS = [
     'vllm:num_requests_running{model_name="millstream-demo"}',
     'vllm:num_requests_waiting{model_name="millstream-demo"}',
     'vllm:kv_cache_usage_perc{model_name="millstream-demo"}',
-    'rate(vllm:prompt_tokens_total{model_name="millstream-demo"}[1m])',
-    'rate(vllm:generation_tokens_total{model_name="millstream-demo"}[1m])',
-    "sum by (finished_reason) (increase(vllm:request_success_total[1m]))",
+    'rate(vllm:prompt_tokens_total{model_name="millstream-demo"}[10m])',
+    'rate(vllm:generation_tokens_total{model_name="millstream-demo"}[10m])',
+    "sum by (finished_reason) (increase(vllm:request_success_total[10m]))",
     "label_replace(vllm:cache_config_info, 'size', '$1', 'block_size', '(.+)')",
-    *("count(tgi_request_count)", "sum(increase(tgi_request_success[1m]))"),
-    *("sum(increase(tgi_request_failure[1m])) by (err)", "sum(tgi_queue_size)"),
+    *("count(tgi_request_count)", "sum(increase(tgi_request_success[10m]))"),
+    *("sum(increase(tgi_request_failure[10m])) by (err)", "sum(tgi_queue_size)"),
     "avg(tgi_batch_current_size)",
-    *(f"histogram_quantile(0.99, sum by(le) (rate({n}_bucket[1m])))" for n in HISTOGRAMS_OF_OTHERS),
+    *(
+        f"histogram_quantile(0.99, sum by(le) (rate({n}_bucket[10m])))"
+        for n in HISTOGRAMS_OF_OTHERS
+    ),
 ]
 """As the dashboards of vLLM (examples/observability) and TGI (assets/tgi_grafana.json) ask."""
 
@@ -113,7 +116,7 @@ def _talk(server: RunningServer, prometheus: Prometheus) -> None:
         assert server.chat(stop="7").status_code == 200
         assert server.chat(n=0).status_code == 400
         return all(
-            prometheus.query(f"rate({name}[1m]) > 0")
+            prometheus.query(f"rate({name}[10m]) > 0")
             for name in (
                 "millstream_generated_tokens_total",
                 "millstream_prefix_cache_queries_total",
@@ -126,8 +129,11 @@ def _talk(server: RunningServer, prometheus: Prometheus) -> None:
 
 
 def filled(expression: str) -> str:
-    """A query of a dashboard, with its variables as Grafana fills them in."""
-    for name, value in (("job", ".*"), ("instance", ".*"), ("__rate_interval", "1m")):
+    """A query of a dashboard, with its variables as Grafana fills them in.
+
+    The interval is longer than these tests take: what was answered before the first is in each.
+    """
+    for name, value in (("job", ".*"), ("instance", ".*"), ("__rate_interval", "10m")):
         expression = re.sub(rf"\${name}\b", value, expression)
     return expression
 
