@@ -30,6 +30,7 @@ def server(
     log = tmp_path_factory.mktemp("metrics") / "server.log"
     flags = ["--model-id", str(endless_model), "--kv-cache-memory", "64MiB"]
     flags += ["--max-concurrent-requests", "2", "--max-queue-size", "1"]
+    flags += ["--speculate", "0"]  # a step brings one token of an answer
     server = RunningServer(flags, log, is_warm=True)
     fleet.append(server)
     yield server
