@@ -547,6 +547,7 @@ ALLOWED: dict[str, set[str]] = {
     "http_process": {"settings"},
     "hub_process": {
         "announcement",
+        "api/peers",
         "api/wire",
         "engine_command",
         "errors",
@@ -560,6 +561,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "http_worker_process": {
         "api/app",
+        "api/peers",
         "api/metrics",
         "api/wire",
         "http_process",

@@ -15,6 +15,7 @@ import uvloop
 
 from millstream.api.app import build_app
 from millstream.api.metrics.own_counts import OwnCounts
+from millstream.api.peers.peers import Peers
 from millstream.api.wire.server import Server, load_tls
 from millstream.http_process import settle_garbage
 from millstream.http_workers.counting import WorkerCounts
@@ -87,7 +88,8 @@ class _Worker:
             own = OwnCounts(engine.streams.metrics, context.http_metrics)
             counts = WorkerCounts(own.now, link.tell)
             link.hear_counts(counts.receive)
-            context = replace(context, trace=trace, counts=counts)
+            peers = Peers(handed.worker, handed.peer_paths)
+            context = replace(context, trace=trace, counts=counts, peers=peers)
             settle_garbage()
             self._server = Server(
                 build_app(context),
@@ -98,6 +100,8 @@ class _Worker:
                 http_metrics=context.http_metrics,
                 on_serving=link.serving,
                 is_one_of_several=True,
+                peer_listener=socket.socket(fileno=handed.peer_listener),
+                forwarding=peers.forwarding,
             )
             if self._is_drained_early:
                 self._server.begin_exit()

@@ -13,6 +13,7 @@ from pathlib import Path
 from secrets import token_bytes
 
 from millstream.announcement import announce
+from millstream.api.peers.listeners import peer_listeners
 from millstream.api.wire.server import CLOSING_SECONDS, say_what_is_open
 from millstream.engine_command import engine_host
 from millstream.errors import StartupError
@@ -39,6 +40,18 @@ async def serve_with_workers(
 ) -> None:
     """Serves until SIGTERM, SIGINT or SIGHUP, as a server with one process does."""
     settings, store = _with_common_store(settings)
+    with peer_listeners(settings.http_workers) as peers:
+        hub, workers = _hub_and_workers(settings, folder, listeners, peers)
+        await _HubServer(hub, workers, settings).run(listeners[0], store)
+
+
+def _hub_and_workers(
+    settings: Settings,
+    folder: Path,
+    listeners: list[socket.socket],
+    peers: list[socket.socket],
+) -> tuple[Hub, WorkerProcesses]:
+    """peers: the sockets on which workers serve each other, by their numbers."""
     shared = _Shared(settings)
     said, secret = with_secrets(settings), token_bytes(32)
 
@@ -50,6 +63,8 @@ async def serve_with_workers(
             settings=said,
             folder=str(folder),
             listeners=[listener.fileno() for listener in listeners],
+            peer_listener=peers[worker].fileno(),
+            peer_paths=[peer.getsockname() for peer in peers],
             places=_to_hand(shared.places),
             status=_to_hand(shared.status),
             keys=None if shared.keys is None else _to_hand(shared.keys),
@@ -60,7 +75,10 @@ async def serve_with_workers(
         Launch(
             command=[sys.executable, "-m", "millstream", "http-worker"],
             handed=handed,
-            descriptors=[*(listener.fileno() for listener in listeners), *shared.descriptors],
+            descriptors=lambda worker: [
+                *(listener.fileno() for listener in (*listeners, peers[worker])),
+                *shared.descriptors,
+            ],
         ),
         count=settings.http_workers,
         max_restarts=settings.max_engine_restarts,
@@ -77,7 +95,7 @@ async def serve_with_workers(
         send=workers.send,
         forget=shared.forget,
     )
-    await _HubServer(hub, workers, settings).run(listeners[0], store)
+    return hub, workers
 
 
 class _Shared:

@@ -207,23 +207,67 @@ def test_a_conversation_goes_on_at_the_other_worker(worked: Worked) -> None:
     assert second.post("/v1/responses", json=body).status_code == 200
 
 
+def begun_response(client: httpx.Client) -> str:
+    """The path of a long response in the background."""
+    body = {"input": "Tell me a story", "background": True, "max_output_tokens": LONG}
+    made = client.post("/v1/responses", json=body)
+    assert made.status_code == 200, made.text
+    return f"/v1/responses/{made.json()['id']}"
+
+
+def test_an_answer_is_found_whichever_worker_is_asked(worked: Worked) -> None:
+    workers = workers_of(worked.server)
+    for maker, asker in zip(worked.clients(), worked.clients()[::-1], strict=True):
+        path = begun_response(maker)
+        seen = []
+        for worker in workers:
+            # A client of its own: leaving a stream ends the connection.
+            with worked.client(worker).stream("GET", f"{path}?stream=true") as response:
+                lines = response.iter_lines()
+                seen.append([next(lines) for _ in range(100)])
+        assert seen[0] == seen[1]
+        assert asker.get(path).json()["status"] == "in_progress"
+        cancelled = asker.post(f"{path}/cancel").json()
+        assert (cancelled["status"], cancelled["id"]) == ("cancelled", path.rpartition("/")[2])
+        assert asker.delete(path).json()["deleted"]
+        assert maker.get(path).status_code == 404
+
+
+def test_a_request_is_cancelled_whichever_worker_is_asked(worked: Worked) -> None:
+    askers = worked.clients()
+    for worker in workers_of(worked.server):
+        for asker in askers:
+            maker = worked.client(worker)
+            maker.headers["X-Request-Id"] = "mine"
+            reader = worked.stream(maker)
+            assert asker.post("/v1/chat/completions/mine/cancel").status_code == 200
+            assert "cancelled" in reader.rest()[-1]
+            assert asker.post("/v1/chat/completions/mine/cancel").status_code == 404
+
+
 def test_a_killed_worker_takes_only_its_own_with_it(ruined: Worked) -> None:
     server = ruined.server
     dying, staying = workers_of(server)
     lost = [ruined.stream(ruined.client(dying)) for _ in range(2)]
     kept = ruined.stream(ruined.client(staying), max_tokens=400)
-    ruined.server.wait_open(3)
+    asker, named = ruined.client(staying), begun_response(ruined.client(dying))
+    wait_until(lambda: bool(asker.get(named).json()["output"]), "something was said")
+    ruined.server.wait_open(4)
     before = scraped(server)
     dying.kill()
     for reader in lost:
         with pytest.raises(httpx.HTTPError):
             reader.rest()
     server.wait_open(1)
+    while (told := asker.get(named)).status_code == 503:  # while another one is started
+        assert_dual_error(told, status=503, code="worker_unavailable")
     assert kept.rest()[-1] == DONE
     wait_until(lambda: len(workers_of(server)) == 2, "it is replaced", seconds=STARTUP_SECONDS)
     (new,) = (each for each in workers_of(server) if each.pid != staying.pid)
     client = ruined.client(new)
     assert answer(client).status_code == 200
+    for each in (asker, client):
+        assert each.get(named).json()["error"]["code"] == "server_restarted"
     after = scraped(server)
     assert after.total("millstream_requests_started_total") == (
         before.total("millstream_requests_started_total") + 1

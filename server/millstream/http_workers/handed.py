@@ -27,9 +27,10 @@ class HandedMemory(msgspec.Struct, frozen=True):
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
     """worker: its number, from 0 on, of num_workers. endpoint: of its socket to the hub. folder:
-    the model's. listeners: descriptors of the sockets that it serves. places, status, keys: what
-    all workers share; keys is None for a server without. session_secret: what cookies are signed
-    with where no store has one.
+    the model's. listeners: descriptors of the sockets that it serves; peer_listener: of the one on
+    which it serves other workers. peer_paths: of those of all workers, by their numbers. places,
+    status, keys: what all workers share; keys is None for a server without. session_secret: what
+    cookies are signed with where no store has one.
     """
 
     worker: int
@@ -38,6 +39,8 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     folder: str
     listeners: list[int]
+    peer_listener: int
+    peer_paths: list[str]
     places: HandedMemory
     status: HandedMemory
     keys: HandedMemory | None

@@ -45,11 +45,12 @@ class WorkersListener(Protocol):
 @dataclass(frozen=True, slots=True)
 class Launch:
     """How a worker is started. handed: its standard input, of its number and endpoint; it begins
-    with a line, and is open for as long as we live. descriptors: those that it inherits."""
+    with a line, and is open for as long as we live. descriptors: those that the worker of a number
+    inherits."""
 
     command: Sequence[str]
     handed: Callable[[int, str], bytes]
-    descriptors: Sequence[int]
+    descriptors: Callable[[int], Sequence[int]]
 
 
 class WorkerProcesses:
@@ -146,7 +147,7 @@ class WorkerProcesses:
                     *self._launch.command,
                     stdin=asyncio.subprocess.PIPE,
                     start_new_session=True,
-                    pass_fds=self._launch.descriptors,
+                    pass_fds=self._launch.descriptors(worker),
                 )
             except (OSError, zmq.ZMQError) as error:
                 return f"could not be started ({error})"
