@@ -72,7 +72,7 @@ class _Worker:
                 max_waiting_tokens=settings.max_queue_tokens,
             ),
             status=status,
-            ids=request_ids(handed.worker),
+            ids=request_ids(handed.worker, start=handed.start),
             max_answer_tokens=settings.max_output_tokens,
             max_prompt_tokens=settings.max_input_tokens,
             stuck_seconds=settings.engine_timeout * STUCK_SHARE,

@@ -55,9 +55,10 @@ def _hub_and_workers(
     shared = _Shared(settings)
     said, secret = with_secrets(settings), token_bytes(32)
 
-    def handed(worker: int, endpoint: str) -> bytes:
+    def handed(worker: int, start: int, endpoint: str) -> bytes:
         return Handed(
             worker=worker,
+            start=start,
             num_workers=settings.http_workers,
             endpoint=endpoint,
             settings=said,

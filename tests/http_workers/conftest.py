@@ -85,6 +85,7 @@ class Workers:
         self._status = SharedMemory.create(NUM_BYTES)
         self.admission = self._view()
         self.told: dict[int, list[FromHub]] = {worker: [] for worker in range(NUM_WORKERS)}
+        self._num_starts = [0] * NUM_WORKERS
         self.links: dict[int, DirectLink] = {}
         self.clients: dict[int, EngineClient] = {}
         host = ThreadHost(build_runner=build, max_running=max_running)
@@ -104,8 +105,13 @@ class Workers:
         reader = StatusReader(self._status)
         self.links[worker] = link = DirectLink(worker, self.hub, reader)
         client = EngineClient(
-            link, self._view(), status=reader, ids=request_ids(worker), stuck_seconds=30
+            link,
+            self._view(),
+            status=reader,
+            ids=request_ids(worker, start=self._num_starts[worker]),
+            stuck_seconds=30,
         )
+        self._num_starts[worker] += 1
         self.clients[worker] = client
         client.start()
         return client

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count
+from itertools import count, islice
 from random import Random
 
 import pytest
@@ -36,18 +36,22 @@ async def answered(client: EngineClient, prompt: tuple[int, ...], max_tokens: in
         stream.close()
 
 
-def test_ids_tell_whose_they_are() -> None:
-    ids = {
-        worker: [next(each) for _ in range(3)]
-        for worker in (0, 1, 63)
-        for each in [request_ids(worker)]
-    }
-    assert all(worker_of(one) == worker for worker, own in ids.items() for one in own)
-    assert len({one for own in ids.values() for one in own}) == 9
+def test_ids_tell_whose_they_are_and_are_never_used_again() -> None:
+    seen = set[int]()
+    for worker in (0, 1, 63):
+        for start in (0, 1, 65_535):
+            ids = list(islice(request_ids(worker, start=start), 1_000))
+            assert {worker_of(one) for one in ids} == {worker}
+            assert not seen.intersection(ids)
+            seen.update(ids)
+    assert max(seen) < 2**63
 
 
 def test_a_step_is_split_and_nothing_of_it_is_lost() -> None:
-    mine, others = [next(request_ids(0)) + n for n in range(3)], next(request_ids(2))
+    mine, others = (
+        [next(request_ids(0, start=0)) + n for n in range(3)],
+        next(request_ids(2, start=0)),
+    )
     statistics = Statistics(num_running=3)
     step = Step(
         tokens=[TokenEvent(mine[0], (1,), None, 0), TokenEvent(others, (2,), "stop", 0)],
@@ -125,6 +129,22 @@ async def test_a_worker_that_ends_gives_everything_back(run_workers: WorkersFact
         replaced = workers.begin(1)
         assert replaced.state is State.READY
         await answered(replaced, (7, 8), 5)
+
+
+async def test_what_was_on_its_way_to_a_worker_that_ended_is_nothing_to_its_successor(
+    run_workers: WorkersFactory,
+) -> None:
+    gated = GatedRunner()
+    async with run_workers(lambda: gated) as workers:
+        begin(workers.clients[1], (1, 2, 3), max_tokens=50)
+        await until(lambda: gated.num_begun == 1)
+        # The step of its request is being computed while it ends.
+        await workers.kill(1)
+        replaced = workers.begin(1)
+        stream = begin(replaced, (7, 8), max_tokens=5)
+        gated.allow(100)
+        assert await collect(stream) == alone(make_request(stream.id, (7, 8), max_tokens=5))
+        stream.close()
 
 
 async def test_an_engine_that_dies_fails_the_requests_of_all_workers(

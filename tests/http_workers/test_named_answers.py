@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -39,8 +40,11 @@ async def resumable(worker: HttpWorker) -> AsyncIterator[str]:
         yield made
 
 
-def has_deltas(number: int, seen: str) -> bool:
-    return seen.count("event: response.output_text.delta") >= number
+def has_letters(number: int, seen: str) -> bool:
+    """Whether events say so many letters, in however many of them."""
+    events = [event.partition("data: ")[2] for event in seen.split("\n\n")[:-1]]
+    said = [json.loads(event) for event in events if "output_text.delta" in event]
+    return sum(len(each["delta"]) for each in said) >= number
 
 
 async def test_ids_say_who_makes_the_answer(two: Two) -> None:
@@ -91,9 +95,9 @@ async def test_events_come_as_they_are_made(two: Two) -> None:
         url = f"/v1/responses/{made}?stream=true"
         async with here.stream("GET", url) as reader:
             assert reader.response.headers["content-type"].startswith("text/event-stream")
-            for num_deltas in (1, 2, 3, 4):
-                maker.speaker.allow(num_deltas + 2)  # what may become a marker is held back
-                await reader.until(partial(has_deltas, num_deltas))
+            for num_letters in (1, 2, 3, 4):
+                maker.speaker.allow(num_letters + 2)  # what may become a marker is held back
+                await reader.until(partial(has_letters, num_letters))
             maker.speaker.allow(None)
             seen = await reader.rest()
     assert seen == (await maker.client.get(url)).text

@@ -29,7 +29,7 @@ class Places:
             SharedAdmission(memory, limit=limit, max_waiting_tokens=max_waiting_tokens)
             for _ in range(3)
         )
-        self.ids = [request_ids(worker) for worker in range(2)]
+        self.ids = [request_ids(worker, start=0) for worker in range(2)]
 
     def take(self, worker: int, count: int = 1) -> list[int]:
         """New requests of a worker, which have places."""
@@ -106,7 +106,7 @@ def test_one_worker_alone_sees_what_a_process_alone_does(seed: int) -> None:
         SharedAdmission(memory, limit=LIMIT, max_waiting_tokens=12),
         LocalAdmission(limit=LIMIT, max_waiting_tokens=12),
     ]
-    ids, known, unsent = request_ids(0), list[int](), set[int]()
+    ids, known, unsent = request_ids(0, start=0), list[int](), set[int]()
 
     def told(ask: Callable[[Admission], object]) -> object:
         answers = []
@@ -155,7 +155,7 @@ memory = SharedMemory(descriptors[0], SharedAdmission.num_bytes(2))
 places = SharedAdmission(memory, limit=2, max_waiting_tokens=None)
 witness = SharedMemory(descriptors[1], 16)
 count = witness.buffer.cast("q")
-ids = request_ids(worker)
+ids = request_ids(worker, start=0)
 print("ready", flush=True)
 sys.stdin.read()
 num_taken = num_refused = 0

@@ -26,14 +26,15 @@ class HandedMemory(msgspec.Struct, frozen=True):
 
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
-    """worker: its number, from 0 on, of num_workers. endpoint: of its socket to the hub. folder:
-    the model's. listeners: descriptors of the sockets that it serves; peer_listener: of the one on
-    which it serves other workers. peer_paths: of those of all workers, by their numbers. places,
-    status, keys: what all workers share; keys is None for a server without. session_secret: what
-    cookies are signed with where no store has one.
+    """worker: its number, from 0 on, of num_workers. start: how many of that number came before it.
+    endpoint: of its socket to the hub. folder: the model's. listeners: descriptors of the sockets
+    that it serves; peer_listener: of the one on which it serves other workers. peer_paths: of those
+    of all workers, by their numbers. places, status, keys: what all workers share; keys is None for
+    a server without. session_secret: what cookies are signed with where no store has one.
     """
 
     worker: int
+    start: int
     num_workers: int
     endpoint: str
     settings: dict[str, Any]

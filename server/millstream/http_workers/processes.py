@@ -44,12 +44,12 @@ class WorkersListener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a worker is started. handed: its standard input, of its number and endpoint; it begins
-    with a line, and is open for as long as we live. descriptors: those that the worker of a number
-    inherits."""
+    """How a worker is started. handed: its standard input, by its number, how many of that number
+    came before it, and its endpoint; it begins with a line, and is open for as long as we live.
+    descriptors: those that it inherits, by its number."""
 
     command: Sequence[str]
-    handed: Callable[[int, str], bytes]
+    handed: Callable[[int, int, str], bytes]
     descriptors: Callable[[int], Sequence[int]]
 
 
@@ -63,6 +63,7 @@ class WorkerProcesses:
         self._sockets: list[zmq.asyncio.Socket | None] = [None] * count
         self._processes: list[asyncio.subprocess.Process | None] = [None] * count
         self._serves = [asyncio.Event() for _ in range(count)]
+        self._num_starts = [0] * count
         self._starting: set[int] = set()
         self._may_follow = asyncio.Event()
         self._is_ending = asyncio.Event()
@@ -152,7 +153,8 @@ class WorkerProcesses:
             except (OSError, zmq.ZMQError) as error:
                 return f"could not be started ({error})"
             assert process.stdin is not None, "a pipe was asked for"
-            process.stdin.write(self._launch.handed(worker, endpoint))
+            process.stdin.write(self._launch.handed(worker, self._num_starts[worker], endpoint))
+            self._num_starts[worker] += 1
             self._processes[worker], self._sockets[worker] = process, socket
             self._starting.add(worker)
             listener.greet(worker)
