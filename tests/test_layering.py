@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "log": {"log_writer"},
     "parent": set(),
     "shared_memory": set(),
+    "standard_streams": set(),
     "metrics": set(),
     # what outlives a request
     "store": {"errors", "store/migrations"},
@@ -604,6 +605,7 @@ ALLOWED: dict[str, set[str]] = {
         "http_worker_process",
         "log",
         "server_process",
+        "standard_streams",
         "token_stream_environment",
         "launcher",
     },

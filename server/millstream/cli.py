@@ -10,12 +10,15 @@ from millstream.command_line import build_engine_parser, build_parser, parse_set
 from millstream.errors import StartupError
 from millstream.launcher import HUB_CACHE_VARIABLE, translate
 from millstream.log import configure_logging, quiet_libraries, tell_operator
+from millstream.standard_streams import hold_standard_streams
 from millstream.token_stream_environment import read_token_stream
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command. What it exits with is in docs/operations.md."""
     given = sys.argv[1:] if arguments is None else arguments
+    hold_standard_streams()
+    quiet_libraries()
     try:
         if given[:1] == ["engine"]:
             _run_engine(given[1:])
@@ -37,7 +40,6 @@ def _serve(arguments: Sequence[str]) -> None:
     if options.pop("command") is None:
         parser.print_help(sys.stderr)
         sys.exit(2)
-    quiet_libraries()
     said = translate(options, os.environ)
     defaults, notes = read_token_stream(os.environ)
     if said.hub_cache is not None:
@@ -54,7 +56,6 @@ def _serve(arguments: Sequence[str]) -> None:
 
 def _run_engine(arguments: Sequence[str]) -> None:
     options = vars(build_engine_parser().parse_args(arguments))
-    quiet_libraries()
 
     from millstream import engine_process
 
@@ -62,8 +63,6 @@ def _run_engine(arguments: Sequence[str]) -> None:
 
 
 def _run_http_worker() -> None:
-    quiet_libraries()
-
     from millstream import http_worker_process
 
     http_worker_process.run()

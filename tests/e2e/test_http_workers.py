@@ -15,7 +15,7 @@ import openai
 import psutil
 import pytest
 
-from .harness import STARTUP_SECONDS, RunningServer, wait_until
+from .harness import COMMAND, STARTUP_SECONDS, RunningServer, wait_until
 from .metrics import scraped
 from .wire import DONE, LONG, EventReader, assert_dual_error, messages
 
@@ -319,6 +319,17 @@ def test_all_processes_end_with_the_first_one(ruined: Worked) -> None:
     assert len(children) >= 3
     ruined.server.process.kill()
     ruined.server.assert_gone(children)
+
+
+def test_a_server_without_standard_input_serves(tmp_path: Path) -> None:
+    server = RunningServer(
+        ["--http-workers", "2"],
+        tmp_path / "server.log",
+        command=["sh", "-c", 'exec "$@" <&-', "sh", *COMMAND],
+        variables={"MILLSTREAM_STORE": str(tmp_path / "store.db")},
+    )
+    assert server.chat().status_code == 200
+    server.stop()
 
 
 @pytest.mark.parametrize(
