@@ -54,7 +54,7 @@ def make_hybrid_model(folder: Path) -> Path:
         linear_num_value_heads=4,
         linear_key_head_dim=16,
         linear_value_head_dim=16,
-        max_position_embeddings=2048,
+        max_position_embeddings=32_768,
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from .harness import RunningServer, wait_until
 from .models import make_hybrid_model
 from .test_exactness import NUM_STREAMS, ask
+from .wire import LONG
 
 BLOCK = 16
 
@@ -107,7 +108,7 @@ def test_another_salt_shares_nothing(server: RunningServer) -> None:
 
 
 def test_who_leaves_gives_the_states_back(server: RunningServer) -> None:
-    body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": 1500}
+    body = {"messages": [{"role": "user", "content": "Go on."}], "max_tokens": LONG}
     body |= {"ignore_eos": True}
     with httpx.stream(
         "POST", f"{server.url}/v1/chat/completions", json=body | {"stream": True}, timeout=60
