@@ -84,15 +84,19 @@ class Worked:
 
     def stream(self, client: httpx.Client, **fields: object) -> EventReader:
         """A long answer whose first event has come."""
+        reader = self.opened(client, **fields)
+        reader.next()
+        return reader
+
+    def opened(self, client: httpx.Client, **fields: object) -> EventReader:
+        """A long answer that has its place."""
         body = {"messages": messages("Tell me a story"), "stream": True, "temperature": 0}
         body |= {"max_tokens": LONG, **fields}
         response = self.stack.enter_context(
             client.stream("POST", "/v1/chat/completions", json=body)
         )
         assert response.status_code == 200, response.read()
-        reader = EventReader(response)
-        reader.next()
-        return reader
+        return EventReader(response)
 
     def close(self) -> None:
         self.stack.close()
@@ -143,8 +147,12 @@ def test_places_are_counted_over_all_workers(worked: Worked) -> None:
     probes = worked.clients()
     readers = [worked.stream(worked.client(worker)) for worker in workers_of(worked.server) * 2]
     for probe in probes:
-        health = probe.get("/health").json()
-        assert (health["open_requests"], health["engine"]["num_running"]) == (4, 4)
+
+        def all_run(probe: httpx.Client = probe) -> bool:
+            health = probe.get("/health").json()
+            return bool((health["open_requests"], health["engine"]["num_running"]) == (4, 4))
+
+        wait_until(all_run, "it knows of all")
         refused = answer(probe, n=PLACES - 4 + 1)
         assert_dual_error(refused, status=429, code="overloaded")
         assert int(refused.headers["retry-after"]) > 0
@@ -249,16 +257,17 @@ def test_a_killed_worker_takes_only_its_own_with_it(ruined: Worked) -> None:
     server = ruined.server
     dying, staying = workers_of(server)
     lost = [ruined.stream(ruined.client(dying)) for _ in range(2)]
-    kept = ruined.stream(ruined.client(staying), max_tokens=400)
     asker, named = ruined.client(staying), begun_response(ruined.client(dying))
     wait_until(lambda: bool(asker.get(named).json()["output"]), "something was said")
-    ruined.server.wait_open(4)
-    before = scraped(server)
-    dying.kill()
-    for reader in lost:
-        with pytest.raises(httpx.HTTPError):
-            reader.rest()
-    server.wait_open(1)
+    with server.paused_engine():  # what is kept is surely not over
+        kept = ruined.opened(ruined.client(staying), max_tokens=400)
+        server.wait_open(4)
+        before = scraped(server)
+        dying.kill()
+        for reader in lost:
+            with pytest.raises(httpx.HTTPError):
+                reader.rest()
+        server.wait_open(1)
     while (told := asker.get(named)).status_code == 503:  # while another one is started
         assert_dual_error(told, status=503, code="worker_unavailable")
     assert kept.rest()[-1] == DONE
@@ -290,12 +299,13 @@ def test_a_killed_engine_is_started_again_for_all_workers(ruined: Worked) -> Non
 
 def test_it_drains_before_it_ends(ruined: Worked) -> None:
     server = ruined.server
-    readers = [ruined.stream(client, max_tokens=300) for client in ruined.clients()]
-    probes = ruined.clients()
-    server.signal(signal.SIGTERM)
-    for probe in probes:
-        wait_until(lambda probe=probe: probe.get("/health").status_code == 503, "it drains")  # type: ignore[misc]
-        assert_dual_error(answer(probe), status=503)
+    with server.paused_engine():  # the answers are surely not over
+        readers = [ruined.opened(client, max_tokens=300) for client in ruined.clients()]
+        probes = ruined.clients()
+        server.signal(signal.SIGTERM)
+        for probe in probes:
+            wait_until(lambda probe=probe: probe.get("/health").status_code == 503, "it drains")  # type: ignore[misc]
+            assert_dual_error(answer(probe), status=503)
     for reader in readers:
         assert reader.rest()[-1] == DONE
     assert server.wait_exit() == 0
