@@ -21,6 +21,7 @@ from millstream.http_process import settle_garbage
 from millstream.http_workers.counting import WorkerCounts
 from millstream.http_workers.handed import Handed
 from millstream.http_workers.numbering import request_ids
+from millstream.http_workers.pulses import Pulses
 from millstream.http_workers.shared_admission import SharedAdmission
 from millstream.http_workers.shared_status import StatusReader
 from millstream.http_workers.worker_link import WorkerLink
@@ -31,6 +32,7 @@ from millstream.quotas.account import Ledger
 from millstream.quotas.shared_ledger import SharedLedger
 from millstream.quotas.shared_table import SharedTable
 from millstream.runtime.client import EngineClient
+from millstream.runtime.stuck_stacks import show_stacks_when_asked
 from millstream.runtime.supervised import STUCK_SHARE
 from millstream.server_context import make_context
 from millstream.server_parts import running_parts
@@ -43,6 +45,7 @@ def run() -> None:
     Raises StartupError when it cannot start."""
     handed = Handed.read(sys.stdin.buffer.readline())
     exit_with_parent()
+    show_stacks_when_asked()
     settings = Settings.model_validate(handed.settings)
     configure_logging(settings.log_level, form=settings.log_format)
     with contextlib.ExitStack() as stack:
@@ -106,9 +109,13 @@ class _Worker:
             if self._is_drained_early:
                 self._server.begin_exit()
             reporting = asyncio.create_task(counts.keep_reporting())
+            beating = asyncio.create_task(
+                Pulses(handed.pulses.opened()).keep_beating(handed.worker)
+            )
             try:
                 await self._server.serve(sockets=listeners)
             finally:
+                beating.cancel()
                 reporting.cancel()
                 counts.report()
 

@@ -20,11 +20,13 @@ from millstream.errors import StartupError
 from millstream.http_workers.handed import Handed, HandedMemory, with_secrets
 from millstream.http_workers.hub import Hub
 from millstream.http_workers.processes import Launch, WorkerProcesses
+from millstream.http_workers.pulses import Pulses, PulseWatch, watched
 from millstream.http_workers.shared_admission import SharedAdmission
 from millstream.http_workers.shared_status import NUM_BYTES, StatusWriter
 from millstream.live_line import show_load
 from millstream.quotas.keys_file import read_keys_file
 from millstream.quotas.shared_table import SharedTable, shared_table_bytes
+from millstream.runtime.supervised import STUCK_SHARE
 from millstream.runtime.supervisor import Supervisor
 from millstream.settings import Settings
 from millstream.shared_memory import SharedMemory
@@ -33,6 +35,7 @@ from millstream.store.address import StoreAddress
 log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 10.0  # beyond what a worker's end takes at most
+_SHORTEST_SILENCE_SECONDS = 10.0  # after which a worker is stuck, and not just short of a core
 
 
 async def serve_with_workers(
@@ -41,8 +44,12 @@ async def serve_with_workers(
     """Serves until SIGTERM, SIGINT or SIGHUP, as a server with one process does."""
     settings, store = _with_common_store(settings)
     with peer_listeners(settings.http_workers) as peers:
-        hub, workers = _hub_and_workers(settings, folder, listeners, peers)
-        await _HubServer(hub, workers, settings).run(listeners[0], store)
+        shared = _Shared(settings)
+        hub, workers = _hub_and_workers(settings, folder, listeners, peers, shared)
+        patience = max(settings.engine_timeout * STUCK_SHARE, _SHORTEST_SILENCE_SECONDS)
+        watch = PulseWatch(shared.pulses, patience, lambda: workers.pids, shared.locked)
+        with watched(watch):
+            await _HubServer(hub, workers, settings).run(listeners[0], store)
 
 
 def _hub_and_workers(
@@ -50,9 +57,9 @@ def _hub_and_workers(
     folder: Path,
     listeners: list[socket.socket],
     peers: list[socket.socket],
+    shared: _Shared,
 ) -> tuple[Hub, WorkerProcesses]:
     """peers: the sockets on which workers serve each other, by their numbers."""
-    shared = _Shared(settings)
     said, secret = with_secrets(settings), token_bytes(32)
 
     def handed(worker: int, start: int, endpoint: str) -> bytes:
@@ -68,6 +75,7 @@ def _hub_and_workers(
             peer_paths=[peer.getsockname() for peer in peers],
             places=_to_hand(shared.places),
             status=_to_hand(shared.status),
+            pulses=_to_hand(shared.pulse_memory),
             keys=None if shared.keys is None else _to_hand(shared.keys),
             session_secret=secret,
         ).line()
@@ -107,6 +115,8 @@ class _Shared:
         limit = settings.max_concurrent_requests + settings.max_queue_size
         self.places = SharedMemory.create(SharedAdmission.num_bytes(limit))
         self.status = SharedMemory.create(NUM_BYTES)
+        self.pulse_memory = SharedMemory.create(Pulses.num_bytes(settings.http_workers))
+        self.pulses = Pulses(self.pulse_memory)
         self.keys: SharedMemory | None = None
         self.admission = SharedAdmission(
             self.places, limit=limit, max_waiting_tokens=settings.max_queue_tokens
@@ -120,13 +130,19 @@ class _Shared:
             self._table = SharedTable(self.keys, num_workers=settings.http_workers)
 
     @property
+    def locked(self) -> list[SharedMemory]:
+        """Those whose locks workers take."""
+        memories = (self.places, self.status, self.keys)
+        return [memory for memory in memories if memory is not None]
+
+    @property
     def descriptors(self) -> list[int]:
         """Those that a worker inherits."""
-        memories = (self.places, self.status, self.keys)
-        return [memory.descriptor for memory in memories if memory is not None]
+        return [memory.descriptor for memory in (*self.locked, self.pulse_memory)]
 
     def forget(self, worker: int) -> None:
         """Gives back what a worker had that has ended."""
+        self.pulses.clear(worker)
         self.admission.clear(worker)
         if self._table is not None:
             self._table.clear_worker(worker)

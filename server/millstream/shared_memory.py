@@ -11,10 +11,15 @@ import contextlib
 import fcntl
 import mmap
 import os
+import struct
 import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Self
+
+_FLOCK = struct.Struct("hhqqi4x")
+"""`struct flock` of Linux with 64-bit offsets, as fcntl(2) has it: type, whence, start, length,
+process."""
 
 
 class SharedMemory:
@@ -49,6 +54,15 @@ class SharedMemory:
             yield self.buffer
         finally:
             fcntl.lockf(self.descriptor, fcntl.LOCK_UN)
+
+    def lock_holder(self) -> int | None:
+        """The process that has the lock; None if nobody has it, or this process, and where systems
+        do not tell. Any thread may ask."""
+        if sys.platform != "linux":
+            return None
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, process = _FLOCK.unpack(fcntl.fcntl(self.descriptor, fcntl.F_GETLK, asked))
+        return None if kind == fcntl.F_UNLCK else process
 
     def close(self) -> None:
         """Gives it back; what was made of `buffer` must be gone."""

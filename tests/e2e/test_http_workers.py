@@ -284,6 +284,24 @@ def test_a_killed_worker_takes_only_its_own_with_it(ruined: Worked) -> None:
     assert "HTTP worker 0 ended with signal 9; it is started again" in server.log()
 
 
+def test_a_worker_that_is_stuck_is_replaced(tmp_path: Path, endless_model: Path) -> None:
+    worked = Worked(tmp_path, endless_model, "--engine-timeout", "20")
+    server = worked.server
+    stuck, staying = workers_of(server)
+    lost = worked.stream(worked.client(stuck))
+    kept = worked.stream(worked.client(staying), max_tokens=2_000)
+    stuck.suspend()
+    with pytest.raises(httpx.HTTPError):
+        lost.rest()
+    assert kept.rest()[-1] == DONE
+    wait_until(lambda: len(workers_of(server)) == 2, "it is replaced", seconds=STARTUP_SECONDS)
+    assert not stuck.is_running()
+    assert staying in workers_of(server)
+    assert "HTTP worker 0 is stuck" in server.log()
+    worked.close()
+    server.stop()
+
+
 def test_a_killed_engine_is_started_again_for_all_workers(ruined: Worked) -> None:
     server = ruined.server
     readers = [ruined.stream(client) for client in ruined.clients()]

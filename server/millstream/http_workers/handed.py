@@ -29,8 +29,8 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     """worker: its number, from 0 on, of num_workers. start: how many of that number came before it.
     endpoint: of its socket to the hub. folder: the model's. listeners: descriptors of the sockets
     that it serves; peer_listener: of the one on which it serves other workers. peer_paths: of those
-    of all workers, by their numbers. places, status, keys: what all workers share; keys is None for
-    a server without. session_secret: what cookies are signed with where no store has one.
+    of all workers, by their numbers. places, status, pulses, keys: what all workers share; keys is
+    None for a server without. session_secret: what cookies are signed with where no store has one.
     """
 
     worker: int
@@ -44,6 +44,7 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     peer_paths: list[str]
     places: HandedMemory
     status: HandedMemory
+    pulses: HandedMemory
     keys: HandedMemory | None
     session_secret: bytes
 

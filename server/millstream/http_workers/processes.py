@@ -75,6 +75,15 @@ class WorkerProcesses:
             # Sends at once; only a process that has not connected yet makes it wait its turn.
             socket.send(encode(message))
 
+    @property
+    def pids(self) -> dict[int, int]:
+        """The processes that have not ended, by their workers' numbers. Any thread may ask."""
+        return {
+            worker: process.pid
+            for worker, process in enumerate(self._processes)
+            if process is not None and process.returncode is None
+        }
+
     async def wait_serving(self) -> None:
         """Waits until all of them take connections."""
         for serves in self._serves:
