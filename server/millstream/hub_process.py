@@ -196,15 +196,16 @@ class _HubServer:
 
     def begin_exit(self) -> None:
         """Drains; called again, ends the drain at once."""
+        grace = 0.0
         if self._is_ending:
             log.info("shutting down: waiting no longer")
         else:
             self._is_ending = True
             grace = self._settings.graceful_termination_timeout
             say_what_is_open(self._hub.num_open, grace)
-            patience = grace + CLOSING_SECONDS + _PATIENCE_SECONDS
-            asyncio.get_running_loop().call_later(patience, self._workers.kill)
             self._workers.start_no_more()
+        patience = grace + CLOSING_SECONDS + _PATIENCE_SECONDS
+        asyncio.get_running_loop().call_later(patience, self._workers.kill)
         self._hub.drain()
 
     async def _watch_engine(self, listener: socket.socket, store: str) -> None:

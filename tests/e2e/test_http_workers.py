@@ -342,6 +342,20 @@ def test_a_second_signal_ends_it_at_once(ruined: Worked) -> None:
     assert ruined.server.wait_exit() == 0
 
 
+def test_a_second_signal_waits_for_no_worker_that_is_stopped(
+    tmp_path: Path, endless_model: Path
+) -> None:
+    worked = Worked(tmp_path, endless_model, "--engine-timeout", "3000")
+    children = psutil.Process(worked.server.process.pid).children(recursive=True)
+    workers_of(worked.server)[0].suspend()
+    for count in (1, 2):
+        worked.server.signal(signal.SIGTERM)
+        wait_until(lambda n=count: worked.server.log().count("shutting down") >= n, "heard")  # type: ignore[misc]
+    assert worked.server.wait_exit() == 0
+    worked.server.assert_gone(children)
+    worked.server.kill()
+
+
 def test_all_processes_end_with_the_first_one(ruined: Worked) -> None:
     children = psutil.Process(ruined.server.process.pid).children(recursive=True)
     assert len(children) >= 3
