@@ -45,6 +45,7 @@ def run() -> None:
     Raises StartupError when it cannot start."""
     handed = Handed.read(sys.stdin.buffer.readline())
     exit_with_parent()
+    handed.keep()
     show_stacks_when_asked()
     settings = Settings.model_validate(handed.settings)
     configure_logging(settings.log_level, form=settings.log_format)

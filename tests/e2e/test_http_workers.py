@@ -15,7 +15,7 @@ import openai
 import psutil
 import pytest
 
-from .harness import COMMAND, STARTUP_SECONDS, RunningServer, wait_until
+from .harness import COMMAND, STARTUP_SECONDS, RunningServer, open_files, wait_until
 from .metrics import scraped
 from .wire import DONE, LONG, EventReader, assert_dual_error, messages
 
@@ -213,6 +213,20 @@ def test_a_conversation_goes_on_at_the_other_worker(worked: Worked) -> None:
     assert read.json() == begun.json()
     body = {"input": "And now?", "previous_response_id": identifier, "max_output_tokens": 5}
     assert second.post("/v1/responses", json=body).status_code == 200
+
+
+def test_children_of_workers_have_nothing_of_what_is_shared(worked: Worked) -> None:
+    handed = shared_files(worked.server.process.pid)
+    for worker in workers_of(worked.server):
+        shared = handed & shared_files(worker.pid)
+        assert len(shared) >= 3, "listening sockets and memory"
+        for child in worker.children(recursive=True):
+            assert not shared & shared_files(child.pid)
+
+
+def shared_files(pid: int) -> set[str]:
+    """Sockets and memory that a process has."""
+    return {name for name in open_files(pid).values() if name.startswith(("socket:", "/memfd:"))}
 
 
 def begun_response(client: httpx.Client) -> str:

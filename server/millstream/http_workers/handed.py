@@ -5,6 +5,7 @@ Not arguments or variables, which others can read: secrets are among it.
 
 from __future__ import annotations
 
+import fcntl
 from typing import Any, Self
 
 import msgspec
@@ -47,6 +48,13 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     pulses: HandedMemory
     keys: HandedMemory | None
     session_secret: bytes
+
+    def keep(self) -> None:
+        """Keeps what was handed to this process from its own children, which would inherit it."""
+        memories = (self.places, self.status, self.pulses, self.keys)
+        shared = [memory.descriptor for memory in memories if memory is not None]
+        for descriptor in (*self.listeners, self.peer_listener, *shared):
+            fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
 
     def line(self) -> bytes:
         """The line with all of it."""
