@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             _serve(given)
     except StartupError as error:
-        tell_operator(error.message)
+        if error.message:  # else it has been said
+            tell_operator(error.message)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -133,7 +133,10 @@ class WorkerProcesses:
             if self._is_ending.is_set():
                 return
             if not serves.is_set():
-                raise StartupError(f"HTTP worker {worker} could not start: it {how}")
+                # One that ends so has said why.
+                has_said = how == f"ended with status {StartupError.exit_status}"
+                why = f"HTTP worker {worker} could not start: it {how}"
+                raise StartupError("" if has_said else why)
             delay = restarts.delay(time.monotonic() - began if had_served else 0.0)
             if delay is None:
                 raise EngineLost(f"HTTP worker {worker} cannot go on: it {how}, once more")
