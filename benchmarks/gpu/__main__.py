@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     names = [name for name in all_parts if name.startswith(arguments.only or "")]
     if not names or arguments.part not in (None, *all_parts):
         parser.error(f"the parts are {', '.join(all_parts)}")
+    signal.signal(signal.SIGTERM, _end_children)
     if arguments.part is not None:
         report = Report(arguments.seconds, file=arguments.json)
         all_parts[arguments.part](report, device)
@@ -72,6 +74,11 @@ def _run_apart(report: Report, names: list[str], seconds: float) -> None:
             file = Path(folder) / f"{number}.json"
             command = command_of(name, file, seconds=left)
             run_apart(report, name, command, file, seconds=left + _GRACE)
+
+
+def _end_children(_signal: int, _frame: object) -> None:
+    # SIGTERM would end this process at once and leave those that it has started running.
+    sys.exit("ended by SIGTERM")
 
 
 def command_of(part: str, file: Path, *, seconds: float, is_dry: bool = False) -> list[str]:

@@ -132,6 +132,25 @@ def test_a_part_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
     ]
 
 
+def test_a_part_may_end_what_it_has_begun(tmp_path: Path) -> None:
+    report, file = Report(60), tmp_path / "part.json"
+    script = """
+import signal, sys, tempfile
+from pathlib import Path
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+file = Path(sys.argv[1])
+try:
+    file.write_text("[]")
+    signal.pause()
+finally:
+    file.with_name("ended").write_text(tempfile.gettempdir())
+"""
+    run_apart(report, "server", [sys.executable, "-c", script, str(file)], file, seconds=5)
+    assert (tmp_path / "ended").read_text() == str(tmp_path), "its temporary files stay"
+    assert ["still ran after" in row["note"] for row in report.rows] == [True]
+
+
 @pytest.mark.parametrize(("failures", "status"), [(0, "ok"), (1, "FAILED")])
 def test_memory_that_ran_out_fails(
     failures: int, status: str, monkeypatch: pytest.MonkeyPatch
