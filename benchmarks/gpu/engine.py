@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from millstream.core.blocks import BlockPool
 from millstream.core.plan import Chunk, Plan
-from millstream.core.request import Request, SamplingParams
+from millstream.core.request import Request, SamplingParams, TokenEvent
 from millstream.core.scheduler import Scheduler
 from millstream.model.attention import register
 from millstream.model.build import build_runner
@@ -150,18 +150,28 @@ def answers(
         params = sampling[i % len(sampling)]
         scheduler.add(Request(id=i, prompt=tuple(prompt), sampling=params, max_tokens=max_tokens))
     found: list[list[int]] = [[] for _ in prompts]
+    for events in run(runner, scheduler, plans_ahead=plans_ahead):
+        for event in events:
+            found[event.request_id] += event.token_ids
+    return found
+
+
+def run(
+    runner: ModelRunner, scheduler: Scheduler, *, plans_ahead: bool = True
+) -> Iterator[list[TokenEvent]]:
+    """Runs steps until nobody waits for one, and yields the events of each. Requests may be added
+    between two of them. plans_ahead: as `answers()` has it."""
     plan, step = scheduler.plan(), None
     while plan is not None:
         step = step or runner.draw(runner.launch(plan))
         ahead = scheduler.plan() if plans_ahead else None
         launched = None if ahead is None else runner.launch(ahead, step)
-        for event in scheduler.commit(plan, runner.finish(step)):
-            found[event.request_id] += event.token_ids
+        events = scheduler.commit(plan, runner.finish(step))
         step = None
         if launched is not None:
             step = runner.draw(launched, is_wanted=scheduler.is_wanted)
+        yield events
         plan = ahead or scheduler.plan()
-    return found
 
 
 def free_memory(runner: ModelRunner, device: torch.device) -> None:

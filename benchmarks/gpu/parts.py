@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 
 from benchmarks.gpu.report import Report
+from benchmarks.gpu.server_packages import missing_packages
 
 # Everything else is imported when a part runs: after the stand-ins are in place, and where a
 # failure is a line of the table.
@@ -64,6 +65,19 @@ def _measure_ablation(report: Report, device: torch.device, *, shape: str) -> No
     report.run("without each optimisation", measure)
 
 
+def _measure_server(report: Report, device: torch.device, *, shape: str) -> None:
+    if missing := missing_packages():
+        note = f"needs {', '.join(missing)}"
+        report.add(f"{shape} server over HTTP", "not run", note, status="SKIPPED")
+        return
+
+    def measure() -> None:
+        served = importlib.import_module("benchmarks.gpu.served")
+        served.measure_server(report, _size(served, device), shape)
+
+    report.run(f"{shape} server over HTTP", measure)
+
+
 def _size(module: ModuleType, device: torch.device) -> object:
     """The Size, which the module knows, of figures on the device."""
     if device.type == "cpu":
@@ -97,7 +111,11 @@ def parts(*, is_dry: bool) -> dict[str, Part]:
         f"exactness {str(dtype).removeprefix('torch.')}": partial(_check_exactness, dtype=dtype)
         for dtype in (torch.float32, torch.bfloat16)
     }
-    for what, measure in (("speed", _measure_speed), ("ablation", _measure_ablation)):
-        for shape in ("tiny",) if is_dry else ("1B", "8B"):
-            found[f"{what} {shape}"] = partial(measure, shape=shape)
+    shapes = ("tiny",) if is_dry else ("1B", "8B")
+    found |= {f"speed {shape}": partial(_measure_speed, shape=shape) for shape in shapes}
+    # What users get of it comes before what each optimisation is worth, but for the larger shape,
+    # whose weights alone take half a minute to write.
+    found |= {f"server {shape}": partial(_measure_server, shape=shape) for shape in shapes[:1]}
+    found |= {f"ablation {shape}": partial(_measure_ablation, shape=shape) for shape in shapes}
+    found |= {f"server {shape}": partial(_measure_server, shape=shape) for shape in shapes[1:]}
     return found

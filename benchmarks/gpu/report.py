@@ -54,6 +54,10 @@ class Report:
         print(f"        ({name}: {time.monotonic() - started:.1f} s)", flush=True)
 
     @property
+    def seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    @property
     def num_failed(self) -> int:
         return sum(row["status"] == "FAILED" for row in self.rows)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.gpu.__main__ import command_of
+from benchmarks.gpu.__main__ import command_of, share
 from benchmarks.gpu.after_ready import report_memory
 from benchmarks.gpu.processes import run_apart
 from benchmarks.gpu.report import Report
@@ -56,6 +56,11 @@ def test_dry_run_without_optional_packages(tmp_path: Path) -> None:
     assert {row["status"] for row in rows} == {"ok", "SKIPPED"}
     by_name = {row["name"]: row for row in rows}
     assert "llguidance, pydantic-settings" in by_name["stand-ins"]["note"]
+    over_http = by_name["tiny server over HTTP"]
+    assert over_http["status"] == "SKIPPED"
+    assert over_http["note"] == (
+        "needs llguidance, msgspec, pydantic, pydantic-settings, pyzmq, starlette, uvicorn"
+    )
     names = " ".join(by_name)
     for part in (
         "gemma2 bfloat16 few blocks",
@@ -149,6 +154,12 @@ finally:
     run_apart(report, "server", [sys.executable, "-c", script, str(file)], file, seconds=5)
     assert (tmp_path / "ended").read_text() == str(tmp_path), "its temporary files stay"
     assert ["still ran after" in row["note"] for row in report.rows] == [True]
+
+
+def test_parts_share_the_time() -> None:
+    assert share("server 1B", 420, num_parts=8) == 120
+    assert share("server 1B", 420, num_parts=2) == 210
+    assert share("ablation 8B", 30, num_parts=2) == 30
 
 
 @pytest.mark.parametrize(("failures", "status"), [(0, "ok"), (1, "FAILED")])
