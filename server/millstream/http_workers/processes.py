@@ -28,6 +28,7 @@ from millstream.runtime.restarts import Restarts
 log = logging.getLogger(__name__)
 
 _LAST_WORDS_SECONDS = 0.1
+_KILLED_SECONDS = 5.0
 
 
 class WorkersListener(Protocol):
@@ -104,6 +105,7 @@ class WorkerProcesses:
         finally:
             self.start_no_more()
             self.kill()
+            await asyncio.wait(tasks, timeout=_KILLED_SECONDS)  # they wait for their processes
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
