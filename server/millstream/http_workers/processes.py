@@ -2,7 +2,8 @@
 
 Rules: the first one serves before the others are started, so that what no worker could do is said
 once. A worker that ends before it has ever served ends the server; one that ends later is replaced,
-as `runtime/restarts.py` says. Each process gets a fresh socket.
+as `runtime/restarts.py` says. One that cannot be started again, since a file is broken or memory is
+short, is tried again for as long as another one serves. Each process gets a fresh socket.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import zmq.asyncio
 from millstream.errors import EngineLost, StartupError
 from millstream.http_workers.messages import FromHub, Serving, ToHub, decode_to_hub, encode
 from millstream.runtime.host import new_endpoint
-from millstream.runtime.restarts import Restarts
+from millstream.runtime.restarts import MAX_DELAY, Restarts
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,20 @@ class Launch:
 class WorkerProcesses:
     """All of them. Use from one event loop."""
 
-    def __init__(self, launch: Launch, *, count: int, max_restarts: int | None) -> None:
-        """max_restarts: in a row, of each worker; None for any number."""
+    def __init__(
+        self, launch: Launch, *, count: int, max_restarts: int | None, pause: float = MAX_DELAY
+    ) -> None:
+        """max_restarts: in a row, of each worker; None for any number. pause: seconds between tries
+        of one that cannot be started again."""
         self._launch = launch
+        self._pause = pause
         self._restarts = [Restarts(max_restarts) for _ in range(count)]
         self._sockets: list[zmq.asyncio.Socket | None] = [None] * count
         self._processes: list[asyncio.subprocess.Process | None] = [None] * count
         self._serves = [asyncio.Event() for _ in range(count)]
         self._num_starts = [0] * count
         self._starting: set[int] = set()
+        self._serving: set[int] = set()
         self._may_follow = asyncio.Event()
         self._is_ending = asyncio.Event()
         self._context = zmq.asyncio.Context()
@@ -131,6 +137,8 @@ class WorkerProcesses:
             had_served = serves.is_set()
             began = time.monotonic()
             how = await self._run_once(worker, listener)
+            has_served = worker in self._serving
+            self._serving.discard(worker)
             listener.on_worker_end(worker)
             if self._is_ending.is_set():
                 return
@@ -140,6 +148,8 @@ class WorkerProcesses:
                 why = f"HTTP worker {worker} could not start: it {how}"
                 raise StartupError("" if has_said else why)
             delay = restarts.delay(time.monotonic() - began if had_served else 0.0)
+            if delay is None and not has_served and self._serving:
+                delay = self._pause
             if delay is None:
                 raise EngineLost(f"HTTP worker {worker} cannot go on: it {how}, once more")
             log.error("HTTP worker %d %s; it is started again", worker, how)
@@ -211,6 +221,7 @@ class WorkerProcesses:
             message = decode_to_hub(await socket.recv())
             if isinstance(message, Serving):
                 self._starting.discard(worker)
+                self._serving.add(worker)
                 self._serves[worker].set()
                 self._may_follow.set()
             else:
