@@ -113,8 +113,8 @@ def parts(*, is_dry: bool) -> dict[str, Part]:
     }
     shapes = ("tiny",) if is_dry else ("1B", "8B")
     found |= {f"speed {shape}": partial(_measure_speed, shape=shape) for shape in shapes}
-    # What users get of it comes before what each optimisation is worth, but for the larger shape,
-    # whose weights alone take half a minute to write.
+    # What users get comes before what each optimisation is worth; but the weights of the larger
+    # shape have to be written and read, 16 GB, before anything is known.
     found |= {f"server {shape}": partial(_measure_server, shape=shape) for shape in shapes[:1]}
     found |= {f"ablation {shape}": partial(_measure_ablation, shape=shape) for shape in shapes}
     found |= {f"server {shape}": partial(_measure_server, shape=shape) for shape in shapes[1:]}
