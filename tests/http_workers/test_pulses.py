@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from millstream.http_workers.pulses import Pulses, PulseWatch
+from millstream.http_workers.pulses import Pulses, PulseWatch, watched
 from millstream.shared_memory import SharedMemory
 
 NUM_WORKERS = 3
@@ -45,10 +46,14 @@ class Watched:
         end = self.now + seconds
         while True:
             self.now = min(self.now + 1.0, end)
-            for worker in self.pids.keys() - set(silent):
-                self._times[worker] = self.now
+            self.beat(silent=silent)
             if (found := self.watch.find(self.now)) or self.now == end:
                 return found
+
+    def beat(self, *, silent: Collection[int] = ()) -> None:
+        """All but those say that they go on."""
+        for worker in self.pids.keys() - set(silent):
+            self._times[worker] = self.now
 
     def end(self, worker: int) -> None:
         """A worker has ended, and its successor starts."""
@@ -56,7 +61,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched() -> Watched:
+def observed() -> Watched:
     return Watched()
 
 
@@ -76,53 +81,53 @@ def locked_by_another(shared: SharedMemory) -> Iterator[int]:
         process.stdin.close()
 
 
-def test_who_goes_on_is_left_alone(watched: Watched) -> None:
-    assert watched.go_on(10 * PATIENCE) == {}
+def test_who_goes_on_is_left_alone(observed: Watched) -> None:
+    assert observed.go_on(10 * PATIENCE) == {}
 
 
-def test_a_worker_that_does_not_go_on_is_found_and_no_other(watched: Watched) -> None:
-    assert watched.go_on(2) == {}
-    assert watched.go_on(PATIENCE - 1, silent={1}) == {}
-    assert watched.go_on(3, silent={1}) == {1: PIDS[1]}
+def test_a_worker_that_does_not_go_on_is_found_and_no_other(observed: Watched) -> None:
+    assert observed.go_on(2) == {}
+    assert observed.go_on(PATIENCE - 1, silent={1}) == {}
+    assert observed.go_on(3, silent={1}) == {1: PIDS[1]}
 
 
-def test_a_worker_that_is_stopped_for_a_while_goes_on(watched: Watched) -> None:
-    assert watched.go_on(2) == {}
-    assert watched.go_on(PATIENCE - 1, silent={1}) == {}
-    assert watched.go_on(PATIENCE * 2) == {}
+def test_a_worker_that_is_stopped_for_a_while_goes_on(observed: Watched) -> None:
+    assert observed.go_on(2) == {}
+    assert observed.go_on(PATIENCE - 1, silent={1}) == {}
+    assert observed.go_on(PATIENCE * 2) == {}
 
 
-def test_nobody_waits_for_a_worker_that_starts(watched: Watched) -> None:
-    assert watched.go_on(PATIENCE * 3, silent={0, 1, 2}) == {}
-    assert watched.go_on(2) == {}
-    watched.end(1)
-    assert watched.go_on(PATIENCE * 3, silent={1}) == {}
+def test_nobody_waits_for_a_worker_that_starts(observed: Watched) -> None:
+    assert observed.go_on(PATIENCE * 3, silent={0, 1, 2}) == {}
+    assert observed.go_on(2) == {}
+    observed.end(1)
+    assert observed.go_on(PATIENCE * 3, silent={1}) == {}
 
 
-def test_a_worker_is_not_found_again_while_it_ends(watched: Watched) -> None:
-    watched.go_on(2)
-    assert watched.go_on(PATIENCE + 2, silent={1}) == {1: PIDS[1]}
-    assert watched.go_on(PATIENCE - 1, silent={1}) == {}
+def test_a_worker_is_not_found_again_while_it_ends(observed: Watched) -> None:
+    observed.go_on(2)
+    assert observed.go_on(PATIENCE + 2, silent={1}) == {1: PIDS[1]}
+    assert observed.go_on(PATIENCE - 1, silent={1}) == {}
 
 
-def test_a_server_that_was_paused_goes_on(watched: Watched) -> None:
-    watched.go_on(2)
-    watched.now += 1_000_000
-    assert watched.watch.find(watched.now) == {}
-    assert watched.go_on(PATIENCE - 2, silent={0, 1, 2}) == {}
-    assert watched.go_on(PATIENCE * 2) == {}
+def test_a_server_that_was_paused_goes_on(observed: Watched) -> None:
+    observed.go_on(2)
+    observed.now += 1_000_000
+    assert observed.watch.find(observed.now) == {}
+    assert observed.go_on(PATIENCE - 2, silent={0, 1, 2}) == {}
+    assert observed.go_on(PATIENCE * 2) == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell who has a lock")
-def test_of_those_that_wait_for_a_lock_only_its_holder_is_found(watched: Watched) -> None:
-    watched.go_on(2)
-    with locked_by_another(watched.shared) as holder:
-        watched.pids[2] = holder
-        assert watched.go_on(PATIENCE + 2, silent={0, 1, 2}) == {2: holder}
-        watched.end(2)
+def test_of_those_that_wait_for_a_lock_only_its_holder_is_found(observed: Watched) -> None:
+    observed.go_on(2)
+    with locked_by_another(observed.shared) as holder:
+        observed.pids[2] = holder
+        assert observed.go_on(PATIENCE + 2, silent={0, 1, 2}) == {2: holder}
+        observed.end(2)
         # The others have had no time yet to say anything.
-        assert watched.go_on(PATIENCE - 1, silent={0, 1, 2}) == {}
-    assert watched.go_on(PATIENCE * 2) == {}
+        assert observed.go_on(PATIENCE - 1, silent={0, 1, 2}) == {}
+    assert observed.go_on(PATIENCE * 2) == {}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell who has a lock")
@@ -133,6 +138,18 @@ def test_whoever_has_the_lock_is_told() -> None:
         assert shared.lock_holder() == holder != os.getpid()
     with shared.locked():
         assert shared.lock_holder() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell who has a lock")
+def test_who_waits_for_a_lock_of_one_that_is_stopped_goes_on(observed: Watched) -> None:
+    with locked_by_another(observed.shared) as holder:
+        os.kill(holder, signal.SIGSTOP)
+        observed.pids = {1: holder, 2: os.getpid()}
+        observed.beat()
+        observed.watch.patience = 3.0
+        # Neither says anything from now on; this thread waits for the lock.
+        with watched(observed.watch), observed.shared.locked():
+            pass
 
 
 async def test_a_worker_says_that_it_goes_on_until_it_ends() -> None:
