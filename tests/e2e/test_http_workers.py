@@ -354,6 +354,7 @@ def test_a_second_signal_ends_it_at_once(ruined: Worked) -> None:
     for reader in readers:
         assert json.loads(reader.rest()[-1])["error"]["code"] == "shutting_down"
     assert ruined.server.wait_exit() == 0
+    assert ruined.server.log().count("waiting no longer") == 1
 
 
 def test_a_second_signal_waits_for_no_worker_that_is_stopped(

@@ -142,9 +142,9 @@ class Server(uvicorn.Server):
         peer_listener: socket.socket | None = None,
         forwarding: Set[asyncio.Task[Any]] = frozenset(),
     ) -> None:
-        """on_serving: called when connections are taken. is_one_of_several: somebody else says what
-        is still open at the end. peer_listener: the Unix socket over which other HTTP workers
-        forward requests to this one, if there are others. forwarding: what waits for their answers.
+        """on_serving: called when connections are taken. is_one_of_several: somebody else says how
+        it ends. peer_listener: the Unix socket over which other HTTP workers forward requests to
+        this one, if there are others. forwarding: what waits for their answers.
         """
         protocols = _protocols(settings, http_metrics, has_peers=peer_listener is not None)
         # h11, not httptools: httptools puts no limit on the size of headers.
@@ -217,7 +217,8 @@ class Server(uvicorn.Server):
                 say_what_is_open(self.engine.num_open, self._grace)
             self._drain(self._grace)
         else:
-            log.info("shutting down: waiting no longer")
+            if not self._is_one_of_several:
+                log.info("shutting down: waiting no longer")
             self._draining.cancel()
             self._drain(0)
 
