@@ -11,7 +11,7 @@ ASSETS := server/millstream/api/pages/assets
 COMPATIBLE := .venv-compat/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help audit install serve test test-fast test-compat test-wheel test-newest check page check-page format bench bench-peers bench-crosscheck demo-model models-table clean
+.PHONY: help audit install serve test test-fast test-compat test-workers test-wheel test-newest check page check-page format bench bench-peers bench-crosscheck demo-model models-table clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -44,6 +44,9 @@ test-fast: $(DEVELOPED) ## only the tests that need neither torch nor a server
 
 test-compat: $(INSTALLED) $(COMPATIBLE) ## run other people's clients and suites against a server
 	$(COMPAT_BIN)/python -m pytest -c tests/compat/pytest.ini --rootdir tests/compat tests/compat $(ARGS)
+
+test-workers: $(DEVELOPED) ## run the end-to-end tests with two HTTP processes for each server
+	TEST_HTTP_WORKERS=2 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder tests/e2e $(ARGS)
 
 test-wheel: ## build the wheel, install and use it with each Python that is there
 	.ci/wheel

@@ -28,6 +28,8 @@ from .warm import ENGINE_NAME, WarmProcess
 STARTUP_SECONDS = 120.0
 WAIT_SECONDS = 30.0
 EXIT_SECONDS = 60.0
+HTTP_WORKERS = int(os.environ.get("TEST_HTTP_WORKERS", "1"))
+"""How many HTTP processes the servers of the tests have that do not say so themselves."""
 
 _POLL_SECONDS = 0.02
 _READY = re.compile(r"is ready on (https?://\S+)")
@@ -79,6 +81,11 @@ class RunningServer:
         environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         # Tests leave nothing where people keep their conversations.
         environment |= {"MILLSTREAM_STORE": "memory", **variables}
+        # What is tried with several HTTP processes that says nothing of them (make test-workers).
+        if HTTP_WORKERS > 1 and "memory" not in flags and "--http-workers" not in flags:
+            environment["MILLSTREAM_HTTP_WORKERS"] = str(HTTP_WORKERS)
+            if environment["MILLSTREAM_STORE"] == "memory":  # which processes cannot share
+                environment["MILLSTREAM_STORE"] = str(log_file.with_suffix(".db"))
         arguments = ["--port", "0", "--threads", "1", *flags]
         self.process: subprocess.Popen[str] | WarmProcess
         with log_file.open("wb") as log:

@@ -15,7 +15,14 @@ import httpx
 import psutil
 import pytest
 
-from .harness import COMMAND, STARTUP_SECONDS, WAIT_SECONDS, RunningServer, wait_until
+from .harness import (
+    COMMAND,
+    HTTP_WORKERS,
+    STARTUP_SECONDS,
+    WAIT_SECONDS,
+    RunningServer,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,7 @@ def num_connections(server: RunningServer) -> int:
     return sum(each.status != psutil.CONN_LISTEN for each in found)
 
 
+@pytest.mark.skipif(HTTP_WORKERS > 1, reason="connections are not the first process's")
 def test_an_engine_is_started_again_once_there_are_descriptors(server: RunningServer) -> None:
     # A connection that is there needs no descriptor of those that are short.
     with httpx.Client(base_url=server.url, timeout=WAIT_SECONDS) as kept:
