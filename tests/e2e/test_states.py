@@ -13,7 +13,7 @@ import pytest
 from .harness import RunningServer, wait_until
 from .models import make_hybrid_model
 from .test_exactness import NUM_STREAMS, ask
-from .wire import LONG
+from .wire import LONG, EventReader
 
 BLOCK = 16
 
@@ -113,7 +113,8 @@ def test_who_leaves_gives_the_states_back(server: RunningServer) -> None:
     with httpx.stream(
         "POST", f"{server.url}/v1/chat/completions", json=body | {"stream": True}, timeout=60
     ) as response:
-        next(response.iter_lines())
+        reader = EventReader(response)  # which is kept: httpx ends a stream whose reader is gone
+        reader.next()
         wait_until(
             lambda: server.health()[1]["engine"]["num_states_used"] >= 1, "states are in use"
         )
