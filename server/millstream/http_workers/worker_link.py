@@ -1,10 +1,15 @@
-"""A worker's EngineLink: the hub, which has the engine."""
+"""A worker's EngineLink: the hub, which has the engine.
+
+Rule: a worker that cannot follow the hub any more fails its requests and ends; another takes its
+place.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable
+from functools import partial
 
 import zmq
 import zmq.asyncio
@@ -21,6 +26,8 @@ from millstream.http_workers.messages import (
 from millstream.http_workers.shared_status import StatusReader
 from millstream.runtime.engine_link import Listener
 from millstream.runtime.messages import ToEngine
+
+log = logging.getLogger(__name__)
 
 _LINGER_MS = 1000  # for what was said last
 
@@ -47,6 +54,7 @@ class WorkerLink:
 
     def start(self, listener: Listener) -> None:
         self._receiving = asyncio.create_task(self._receive(listener), name="hub-messages")
+        self._receiving.add_done_callback(partial(self._on_lost, listener))
 
     def post(self, message: ToEngine) -> None:
         self._send(message)
@@ -72,14 +80,20 @@ class WorkerLink:
     async def stop(self) -> None:
         if self._receiving is not None:
             self._receiving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._receiving
+            await asyncio.gather(self._receiving, return_exceptions=True)
         self._socket.close(linger=_LINGER_MS)
         await asyncio.to_thread(self._context.term)
 
     def _send(self, message: ToHub | ToEngine) -> None:
         # Sends at once: the hub listened before it started this process.
         self._socket.send(encode(message))
+
+    def _on_lost(self, listener: Listener, receiving: asyncio.Task[None]) -> None:
+        if receiving.cancelled():
+            return
+        log.error("nobody can follow the hub, so it ends", exc_info=receiving.exception())
+        listener.on_end("the engine is out of reach", is_final=True)
+        self._on_drain()
 
     async def _receive(self, listener: Listener) -> None:
         while True:
